@@ -1,0 +1,1 @@
+"""The Python library over the daemon's socket."""

@@ -1,0 +1,1 @@
+"""The use cases: containers, images, networks, volumes, builds, events."""

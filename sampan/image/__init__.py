@@ -1,0 +1,1 @@
+"""OCI image models and layer tars: pure values and functions."""

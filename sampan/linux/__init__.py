@@ -1,0 +1,1 @@
+"""Kernel facilities: the only place with ctypes, system call numbers, ioctls and netlink packing."""

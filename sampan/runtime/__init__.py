@@ -1,0 +1,1 @@
+"""Spawner, keeper and the making of a container process."""

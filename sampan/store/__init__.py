@@ -1,0 +1,1 @@
+"""Content, metadata and snapshots on disk."""
