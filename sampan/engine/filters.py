@@ -20,9 +20,7 @@ class Filters:
 
     def __init__(self, fields: Mapping[str, Iterable[str]] | None = None) -> None:
         # dict.fromkeys keeps the order given and drops repetitions.
-        self._fields = {
-            key: tuple(dict.fromkeys(values)) for key, values in (fields or {}).items()
-        }
+        self._fields = {key: tuple(dict.fromkeys(values)) for key, values in (fields or {}).items()}
 
     def __bool__(self) -> bool:
         return any(self._fields.values())

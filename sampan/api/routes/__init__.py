@@ -1,0 +1,1 @@
+"""One module a noun: routes that turn requests into engine calls and results into answers."""

@@ -1,0 +1,62 @@
+"""The HTTP application: every noun's routes, with and without a version prefix."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from importlib import import_module
+
+from aiohttp import web
+
+from sampan.api import middleware
+from sampan.engine import Engine
+
+NOUNS = (
+    "system",
+    "containers",
+    "execs",
+    "images",
+    "build",
+    "volumes",
+    "networks",
+    "distribution",
+    "session",
+)
+"""Modules of ``sampan.api.routes``; each has ``routes(engine) -> list[web.RouteDef]``."""
+
+ENGINE = web.AppKey("engine", Engine)
+SHUTDOWN_SECONDS = 2.0
+
+
+def application(engine: Engine) -> web.Application:
+    """The Engine API of ``engine``."""
+    app = web.Application(middlewares=[middleware.outermost], client_max_size=64 << 20)
+    app[ENGINE] = engine
+    app.on_response_prepare.append(middleware.add_headers)
+    for noun in NOUNS:
+        routes = import_module(f"sampan.api.routes.{noun}").routes(engine)
+        for route in routes:
+            app.router.add_route(route.method, route.path, route.handler, **route.kwargs)
+            versioned = r"/v{version:\d+\.\d+}" + route.path
+            app.router.add_route(route.method, versioned, route.handler, **route.kwargs)
+    return app
+
+
+class Server:
+    """An application listening on sockets that are bound already."""
+
+    def __init__(self, app: web.Application) -> None:
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
+        )
+
+    async def start(self, sockets: Iterable[socket.socket]) -> None:
+        await self._runner.setup()
+        for sock in sockets:
+            await web.SockSite(self._runner, sock, backlog=1024).start()
+
+    async def close(self) -> None:
+        """Stop listening, and end requests that do not end by themselves."""
+        async with asyncio.timeout(SHUTDOWN_SECONDS * 2):
+            await self._runner.cleanup()
