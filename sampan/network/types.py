@@ -1,0 +1,194 @@
+"""The values that networks are described by.
+
+All are frozen msgspec structs; addresses are strings in their canonical form, subnets in CIDR
+notation.  ``Network`` and ``Endpoint`` are persisted, the others pass through.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from sampan.runtime.interfaces import Interface
+
+T = TypeVar("T")
+
+
+class Collection(Protocol[T]):
+    """The part of the metadata store that this package needs: one durable map from id to T."""
+
+    def get(self, id: str) -> T | None: ...
+
+    def put(self, obj: T) -> None: ...
+
+    def delete(self, id: str) -> None: ...
+
+    def all(self) -> list[T]: ...
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """One subnet of a network (Docker's IPAM config).
+
+    ``ip_range`` (inside ``subnet``) limits the addresses handed out; ``gateway`` is the bridge's
+    own address; ``aux_addresses`` (name to address) are never handed out.
+    """
+
+    subnet: str
+    ip_range: str = ""
+    gateway: str = ""
+    aux_addresses: dict[str, str] = {}
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What a user asks for in ``network create``.  ``pools`` may be empty or may have empty
+    subnets: they are then chosen from the default address pools."""
+
+    name: str
+    driver: str = "bridge"
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = {}
+    pools: list[Pool] = []
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+
+
+class Network(msgspec.Struct, frozen=True, kw_only=True):
+    """A network as it stands.  ``created`` is RFC 3339 with nanoseconds, as the API shows it."""
+
+    id: str
+    name: str
+    driver: str
+    created: str
+    scope: str = "local"
+    enable_ipv4: bool = True
+    enable_ipv6: bool = False
+    internal: bool = False
+    attachable: bool = False
+    ipam_driver: str = "default"
+    ipam_options: dict[str, str] = {}
+    pools: list[Pool] = []
+    options: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    bridge: str = ""
+
+
+class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How a container wants to be on one network.  ``network`` is a name, id or id prefix."""
+
+    network: str
+    ip: str = ""
+    ip6: str = ""
+    link_local_ips: list[str] = []
+    mac: str = ""
+    aliases: list[str] = []
+    links: list[str] = []
+    driver_options: dict[str, str] = {}
+    gateway_priority: int = 0
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A container on a network, while the container runs (Docker's EndpointSettings).
+
+    ``dns_names`` are all the names that the container answers to on this network: its name, its
+    short id, its host name and its aliases.
+    """
+
+    id: str
+    container_id: str
+    container_name: str
+    network_id: str
+    network_name: str
+    ip: str = ""
+    prefix_len: int = 0
+    gateway: str = ""
+    ip6: str = ""
+    prefix_len6: int = 0
+    gateway6: str = ""
+    mac: str = ""
+    link_local_ips: list[str] = []
+    aliases: list[str] = []
+    links: list[str] = []
+    dns_names: list[str] = []
+    driver_options: dict[str, str] = {}
+    gateway_priority: int = 0
+    interface: Interface | None = None
+    ports: list[PortBinding] = []
+
+
+class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
+    """A published port.
+
+    In a request ``host_ip`` may be empty (all addresses of both families), ``host_port`` 0 (an
+    ephemeral port) and ``host_port_end`` the end of a range to take a free port from.  In a result
+    all are resolved, one binding an address family.
+    """
+
+    container_port: int
+    protocol: str = "tcp"
+    host_ip: str = ""
+    host_port: int = 0
+    host_port_end: int = 0
+
+
+class ServiceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A keeper service to run beside the container: ``name`` is ``module:attribute``."""
+
+    name: str
+    config: dict[str, object]
+
+
+class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the network part of starting a container needs to know.
+
+    ``mode`` is ``endpoints`` (own namespace with ``endpoints``, possibly none, as for
+    ``--network none``), or ``host``.  A container that joins another one's namespace asks for no
+    sandbox and shares the other's files.
+    ``links`` are ``container:alias`` of the default bridge, resolved by the caller to
+    ``(container id, name, alias)``.  ``extra_hosts`` are ``name:address``, where the address may be
+    ``host-gateway``.
+    """
+
+    container_id: str
+    container_name: str
+    hostname: str
+    domainname: str = ""
+    mode: str = "endpoints"
+    endpoints: list[EndpointConfig] = []
+    ports: list[PortBinding] = []
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_options: list[str] = []
+    extra_hosts: list[str] = []
+    links: list[tuple[str, str, str]] = []
+
+
+class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer: what goes into the keeper's request, the files, and the inspect fields.
+
+    ``hold_fds`` are sockets that reserve the published ports; pass them to the keeper (which keeps
+    them open as long as the container runs) and close them after the spawn.  ``services`` that
+    serve on one of them name its position in the list as ``fd`` in their configuration.
+    """
+
+    endpoints: list[Endpoint]
+    interfaces: list[Interface]
+    ports: list[PortBinding]
+    hold_fds: list[int]
+    services: list[ServiceRequest]
+    hosts: bytes
+    resolv_conf: bytes
+
+
+class NetworkEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """``action`` is create, destroy, connect or disconnect; ``container_id`` for the latter two."""
+
+    action: str
+    network_id: str
+    network_name: str
+    driver: str
+    container_id: str = ""
