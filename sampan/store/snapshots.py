@@ -1,0 +1,99 @@
+"""The snapshotter interface.
+
+A *snapshot* is a root file system.  An *active* snapshot has a *key* (a container's ID, a build
+step's) and can be written through its mounts; a *view* is the same, read-only; a *committed* one
+has a *name* and never changes.  Keys and names share one name space.  The parent of any snapshot
+is a committed one, or None for an empty tree.  Life cycles:
+
+Import the layers of an image, lowest first; the name is the chain ID::
+
+    snapshotter.apply(chain_1, None, tar_1)
+    snapshotter.apply(chain_2, chain_1, tar_2)
+
+Run a container on it::
+
+    mounts = snapshotter.prepare("container-1", chain_2)
+    ...                                             # run
+    snapshotter.remove("container-1")
+
+Commit what it wrote, without a tar::
+
+    snapshotter.commit("step-7", "container-1")     # the key is gone, the name is there
+    snapshotter.link(chain_3, "step-7")             # and has a second name
+
+Calls block (they touch the disk): make them in a thread unless noted.  prepare, view, mounts and
+stat are quick enough for the event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+from sampan.runtime.types import Mount
+
+Kind = Literal["active", "view", "committed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Disk space of a snapshot itself, without its parents."""
+
+    size: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    name: str
+    kind: Kind
+    parent: str | None
+
+
+class Snapshotter(Protocol):
+    """Raises errors.NotFound for an unknown key, name or parent, errors.Conflict for one that
+    exists already or is in use, errors.DiskFull when nothing is left (and nothing half-done)."""
+
+    @property
+    def driver(self) -> str:
+        """``overlay``, ``plain`` or ``erofs``."""
+        ...
+
+    def prepare(self, key: str, parent: str | None) -> list[Mount]:
+        """Make an active snapshot; returns how to mount it."""
+        ...
+
+    def view(self, key: str, parent: str | None) -> list[Mount]:
+        """The same, read-only."""
+        ...
+
+    def mounts(self, key: str) -> list[Mount]:
+        """How to mount an active snapshot, a view, or (read-only) a committed one."""
+        ...
+
+    def commit(self, name: str, key: str) -> None:
+        """Turn the active snapshot ``key`` into the committed one ``name``."""
+        ...
+
+    def link(self, name: str, target: str) -> None:
+        """Give a committed snapshot a second name; its space is freed with its last name."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove a snapshot by key or name; Conflict while another one has it as its parent."""
+        ...
+
+    def usage(self, key: str) -> Usage: ...
+
+    def stat(self, key: str) -> Info: ...
+
+    def upper(self, key: str) -> Path:
+        """The directory that holds what an active or committed snapshot changed, in overlayfs'
+        form; raises errors.Unsupported when the driver keeps none for it."""
+        ...
+
+    def apply(self, name: str, parent: str | None, layer: BinaryIO) -> None:
+        """Make the committed snapshot ``name`` of an uncompressed layer tar on ``parent``.  Does
+        nothing when it exists.  Raises errors.InvalidParameter for a malformed or hostile tar."""
+        ...
