@@ -33,3 +33,9 @@ async def start(
 async def send_json(answer: web.StreamResponse, value: Any) -> None:
     """Write one JSON document and a line end."""
     await answer.write(msgspec.json.encode(value) + b"\r\n")
+
+
+def json(value: Any, status: int = 200) -> web.Response:
+    """A whole JSON answer, with the line end that Docker writes."""
+    body = msgspec.json.encode(value) + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -1,0 +1,131 @@
+"""``_ping``, ``version``, ``info``, ``events``, ``plugins``; and what is out of scope."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+from aiohttp import web
+
+from sampan.api import filters as wire_filters
+from sampan.api import streams, versions
+from sampan.api.timestamps import parse_time
+from sampan.engine import Engine
+from sampan.engine.events import Event
+from sampan.engine.filters import Filters
+from sampan.errors import Unavailable
+
+EVENT_FILTERS = (
+    "config",
+    "container",
+    "daemon",
+    "event",
+    "image",
+    "label",
+    "network",
+    "node",
+    "plugin",
+    "scope",
+    "secret",
+    "service",
+    "type",
+    "volume",
+)
+_NAMED_KINDS = ("container", "image", "network", "volume", "plugin", "daemon")
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    async def ping(request: web.Request) -> web.Response:
+        body = b"" if request.method == "HEAD" else b"OK"
+        headers = {
+            "Cache-Control": "no-cache, no-store, must-revalidate",
+            "Pragma": "no-cache",
+            "Builder-Version": "1",
+            "Swarm": "inactive",
+        }
+        return web.Response(body=body, headers=headers, content_type="text/plain", charset="utf-8")
+
+    async def version(_request: web.Request) -> web.Response:
+        return streams.json(engine.system.version())
+
+    async def info(request: web.Request) -> web.Response:
+        answer = engine.system.info()
+        if versions.requested(request) < (1, 42):
+            answer["KernelMemoryTCP"] = True
+        return streams.json(answer)
+
+    async def events(request: web.Request) -> web.StreamResponse:
+        query = request.query
+        wanted = _event_filter(wire_filters.parse(query.get("filters")).only(*EVENT_FILTERS))
+        since = parse_time(query.get("since"))
+        until = parse_time(query.get("until"))
+        answer = await streams.start(request)
+        async for event in engine.events.subscribe(wanted, since_ns=since, until_ns=until):
+            await answer.write(msgspec.json.encode(event) + b"\n")
+        return answer
+
+    async def plugins(_request: web.Request) -> web.Response:
+        return streams.json([])
+
+    async def swarm(_request: web.Request) -> web.Response:
+        raise Unavailable(
+            "This node is not a swarm manager: sampan runs containers on one host and has no "
+            "swarm mode"
+        )
+
+    async def managed_plugins(_request: web.Request) -> web.Response:
+        raise Unavailable("managed plugins are not supported")
+
+    swarm_paths = ["swarm", "nodes", "services", "tasks", "secrets", "configs"]
+    found = [
+        web.get("/_ping", ping, allow_head=False),
+        web.head("/_ping", ping),
+        web.get("/version", version),
+        web.get("/info", info),
+        web.get("/events", events),
+        web.get("/plugins", plugins),
+    ]
+    for name in swarm_paths:
+        found += [web.route("*", f"/{name}", swarm), web.route("*", f"/{name}/{{rest:.*}}", swarm)]
+    found.append(web.route("*", "/plugins/{rest:.+}", managed_plugins))
+    return found
+
+
+def _event_filter(filters: Filters) -> Callable[[Event], bool]:
+    if not filters:
+        return lambda _: True
+
+    def wanted(event: Event) -> bool:
+        attributes = event.actor.attributes
+        if not (filters.exact("type", event.type) and filters.exact("scope", event.scope)):
+            return False
+        # "exec_start" is meant by a filter although its action carries the command.
+        actions = filters.get("event")
+        if actions and not any(
+            event.action == action or event.action.startswith(f"{action}:") for action in actions
+        ):
+            return False
+        if not filters.labels(attributes):
+            return False
+        for kind in _NAMED_KINDS:
+            values = filters.get(kind)
+            if not values:
+                continue
+            if kind == "image":
+                names = {event.actor.id, attributes.get("image", ""), attributes.get("name", "")}
+                names |= {name.partition(":")[0] for name in names}
+                if event.type not in ("image", "container") or not names & set(values):
+                    return False
+                continue
+            own = {event.actor.id, event.actor.id[:12], attributes.get("name", "")}
+            related = {attributes.get(kind, "")}
+            names = own if event.type == kind else related
+            if not any(value in names or _prefix(event, kind, value) for value in values):
+                return False
+        return True
+
+    return wanted
+
+
+def _prefix(event: Event, kind: str, value: str) -> bool:
+    return event.type == kind and len(value) >= 4 and event.actor.id.startswith(value)

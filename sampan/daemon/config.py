@@ -1,0 +1,195 @@
+"""The daemon's settings: flags, then environment, then the configuration file, then defaults.
+
+The file is JSON with the long flags' names as keys (``{"debug": true, "dns": ["10.0.0.2"]}``); an
+option given both in the file and as a flag is refused, as two truths would be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sampan.errors import InvalidParameter
+
+DEFAULT_FILE = Path("/etc/sampan/daemon.json")
+LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
+STORAGE_DRIVERS = ("erofs", "overlay", "plain")
+
+
+class AddressPool(msgspec.Struct, frozen=True):
+    base: str
+    size: int
+
+
+class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
+    """All settings of one daemon; the field names with dashes are flags and file keys."""
+
+    state_dir: str = "/var/lib/sampan"
+    run_dir: str = "/run/sampan"
+    hosts: list[str] = []
+    group: str = ""
+    debug: bool = False
+    log_level: str = "info"
+    log_file: str = ""
+    storage_driver: str = ""
+    bridge: str = ""
+    bip: str = ""
+    mtu: int = 0
+    default_address_pools: list[AddressPool] = []
+    dns: list[str] = []
+    dns_search: list[str] = []
+    dns_opts: list[str] = []
+    resolv_conf: str = "/etc/resolv.conf"
+    default_registry: str = ""
+    registry_mirrors: list[str] = []
+    insecure_registries: list[str] = []
+    certs_dir: str = "/etc/docker/certs.d"
+    log_driver: str = "local"
+    log_opts: dict[str, str] = {}
+    default_shm_size: int = 64 << 20
+    default_stop_timeout: int = 10
+    cgroup_parent: str = "/sampan"
+    tls: bool = False
+    tlsverify: bool = False
+    tlscacert: str = ""
+    tlscert: str = ""
+    tlskey: str = ""
+    labels: list[str] = []
+
+    @property
+    def state(self) -> Path:
+        return Path(self.state_dir)
+
+    @property
+    def run(self) -> Path:
+        return Path(self.run_dir)
+
+    @property
+    def listen(self) -> list[str]:
+        """The addresses to listen on."""
+        return self.hosts or [f"unix://{self.run_dir}/sampan.sock"]
+
+
+class Launch(msgspec.Struct, frozen=True):
+    """How this process was started: what is not a setting of the daemon."""
+
+    ready_fd: int | None = None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sampan daemon",
+        description="Serve the Engine API and run containers.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--config-file", default="", help=f"configuration file (default {DEFAULT_FILE})")
+    add("--state-dir", help="directory of images, containers and volumes")
+    add("--run-dir", help="directory of sockets and what must not outlive a boot")
+    add("-H", "--host", dest="hosts", action="append", help="address to listen on (repeatable)")
+    add("-G", "--group", help="group that owns the unix socket (default: docker or sampan)")
+    add("-D", "--debug", action="store_true", help="log at level debug")
+    add("-l", "--log-level", choices=LOG_LEVELS, help="log at this level and above")
+    add("--log-file", help="write the log to this file (default: standard error)")
+    add("-s", "--storage-driver", choices=STORAGE_DRIVERS, help="how root file systems are kept")
+    add("-b", "--bridge", help="name of the default network's bridge")
+    add("--bip", help="address of the default bridge, as 172.17.0.1/16")
+    add("--mtu", type=int, help="MTU of container networks")
+    add("--dns", action="append", help="name server for containers (repeatable)")
+    add("--dns-search", action="append", help="search domain for containers (repeatable)")
+    add("--dns-opt", dest="dns_opts", action="append", help="resolver option (repeatable)")
+    add("--resolv-conf", help="file of the host's resolvers")
+    add("--default-registry", help="base URL of the registry behind unqualified names")
+    add("--registry-mirror", dest="registry_mirrors", action="append", help="mirror asked first")
+    add("--insecure-registry", dest="insecure_registries", action="append", help="without TLS")
+    add("--certs-dir", help="directory of registries' certificates")
+    add("--log-driver", choices=("local", "json-file", "none"), help="default log driver")
+    add("--log-opt", dest="log_opts", action="append", help="default log option, key=value")
+    add("--cgroup-parent", help="control group below which containers live")
+    add("--default-shm-size", type=int, help="size of /dev/shm in bytes")
+    add("--tls", action="store_true", help="use TLS on TCP")
+    add("--tlsverify", action="store_true", help="use TLS and verify clients")
+    add("--tlscacert", help="certificate of the authority that clients' certificates are from")
+    add("--tlscert", help="the daemon's certificate")
+    add("--tlskey", help="the daemon's key")
+    add("--label", dest="labels", action="append", help="label of the daemon (repeatable)")
+    add(
+        "--ready-fd",
+        type=int,
+        default=None,
+        help="write a line to this fd once requests are served",
+    )
+    return parser
+
+
+def _from_file(path: str) -> dict[str, Any]:
+    file = Path(path) if path else DEFAULT_FILE
+    try:
+        raw = msgspec.json.decode(file.read_bytes())
+    except FileNotFoundError:
+        if path:
+            raise InvalidParameter(f"the configuration file {file} does not exist") from None
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        raise InvalidParameter(f"cannot read the configuration file {file}: {error}") from None
+    if not isinstance(raw, dict):
+        raise InvalidParameter(f"the configuration file {file} does not hold a JSON object")
+    return raw
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, key in (("SAMPAN_STATE_DIR", "state-dir"), ("SAMPAN_RUN_DIR", "run-dir")):
+        if environ.get(name):
+            found[key] = environ[name]
+    if environ.get("SAMPAN_HOST"):
+        found["hosts"] = [environ["SAMPAN_HOST"]]
+    return found
+
+
+def load(
+    arguments: Sequence[str], environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, Launch]:
+    """The settings in force for these command-line arguments and this environment.
+
+    :raises InvalidParameter: an option that is unknown, malformed, or given twice.
+    """
+    given = vars(_parser().parse_args(arguments))
+    file = _from_file(given.pop("config_file"))
+    launch = Launch(given.pop("ready_fd"))
+    if "log_opts" in given:
+        pairs = [option.partition("=") for option in given["log_opts"]]
+        given["log_opts"] = {key: value for key, _, value in pairs}
+    flags = {name.replace("_", "-"): value for name, value in given.items()}
+    both = sorted(flags.keys() & file.keys())
+    if both:
+        raise InvalidParameter(
+            f"these options are given both as flags and in the configuration file: {', '.join(both)}"
+        )
+    merged = {**file, **_from_environment(environ), **flags}
+    try:
+        settings = msgspec.convert(merged, Settings)
+    except msgspec.ValidationError as error:
+        raise InvalidParameter(f"invalid configuration: {error}") from None
+    return _checked(settings), launch
+
+
+def _checked(settings: Settings) -> Settings:
+    if settings.log_level not in LOG_LEVELS:
+        raise InvalidParameter(f"invalid log-level {settings.log_level!r}")
+    if settings.storage_driver and settings.storage_driver not in STORAGE_DRIVERS:
+        raise InvalidParameter(
+            f"unknown storage-driver {settings.storage_driver!r}: "
+            f"it must be one of {', '.join(STORAGE_DRIVERS)}"
+        )
+    absolute = {
+        "state_dir": str(Path(settings.state_dir).absolute()),
+        "run_dir": str(Path(settings.run_dir).absolute()),
+    }
+    return msgspec.structs.replace(settings, **absolute)
