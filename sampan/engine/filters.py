@@ -99,6 +99,9 @@ class Filters:
         return not any(_has_label(labels or {}, unwanted) for unwanted in self.get(key))
 
 
+EVERYTHING = Filters()
+"""No filter at all."""
+
 _TRUTHS = {"true": True, "1": True, "false": False, "0": False}
 
 
