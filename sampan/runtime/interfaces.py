@@ -16,9 +16,16 @@ Neither function imports anything or looks a name up.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 
 import msgspec
+
+from sampan.linux import rtnetlink
+from sampan.linux.netlink import Message, Socket
+
+LOOPBACK_INDEX = 1
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +69,39 @@ def create_host_side(interface: Interface, netns_fd: int) -> None:
     Runs in the host's network namespace.  A stale link of the same host name is replaced.
     Raises :class:`OSError` naming the link and the step.
     """
-    raise NotImplementedError
+    with rtnetlink.open_socket() as route:
+        message = _creation(interface, netns_fd)
+        try:
+            route.request([message])
+        except OSError as error:
+            if error.errno != errno.EEXIST or interface.kind != "veth":
+                raise
+            route.request([rtnetlink.delete_link(interface.host_name, missing_ok=True)])
+            route.request([message])
+        if interface.isolated and interface.kind == "veth":
+            index = rtnetlink.index_of(interface.host_name)
+            route.request([rtnetlink.isolate_port(index, interface.host_name)])
+
+
+def _creation(interface: Interface, netns_fd: int) -> Message:
+    if interface.kind == "veth":
+        return rtnetlink.add_veth(
+            interface.host_name,
+            interface.name,
+            netns_fd,
+            peer_mac=interface.mac,
+            mtu=interface.mtu,
+            master=rtnetlink.index_of(interface.bridge) if interface.bridge else 0,
+        )
+    parent = rtnetlink.index_of(interface.parent)
+    if interface.kind == "macvlan":
+        return rtnetlink.add_macvlan(
+            interface.name, parent, interface.mode, netns_fd, mac=interface.mac, mtu=interface.mtu
+        )
+    mode, _, flag = interface.mode.partition(",")
+    return rtnetlink.add_ipvlan(
+        interface.name, parent, mode, flag or "bridge", netns_fd, mtu=interface.mtu
+    )
 
 
 def configure_inside(interfaces: Sequence[Interface]) -> None:
@@ -71,4 +110,47 @@ def configure_inside(interfaces: Sequence[Interface]) -> None:
     Call it for a container with its own network namespace even when ``interfaces`` is empty: the
     loopback is brought up.  Raises :class:`OSError` naming the interface and the step.
     """
-    raise NotImplementedError
+    with rtnetlink.open_socket() as route:
+        configure(route, interfaces, loopback=True)
+
+
+def configure(route: Socket, interfaces: Sequence[Interface], *, loopback: bool) -> None:
+    """As :func:`configure_inside`, in the namespace of the rtnetlink socket ``route``, which must
+    also be the caller's."""
+    messages = [rtnetlink.set_up(LOOPBACK_INDEX, "lo")] if loopback else []
+    for interface in interfaces:
+        index = rtnetlink.index_of(interface.name)
+        _write_sysctls(interface)
+        messages += [
+            rtnetlink.add_address(index, interface.name, address) for address in interface.addresses
+        ]
+        messages.append(rtnetlink.set_up(index, interface.name))
+        messages += default_routes(interface, index)
+        messages += [
+            rtnetlink.add_route(entry.destination, entry.gateway, index, interface.name)
+            for entry in interface.routes
+        ]
+    if messages:
+        route.request(messages)
+
+
+def default_routes(interface: Interface, index: int) -> list[Message]:
+    """The default routes that this interface carries."""
+    return [
+        rtnetlink.replace_route(destination, gateway, index, interface.name)
+        for destination, gateway in (
+            ("0.0.0.0/0", interface.gateway),
+            ("::/0", interface.gateway6),
+        )
+        if gateway
+    ]
+
+
+def _write_sysctls(interface: Interface) -> None:
+    for key, value in interface.sysctls.items():
+        path = "/proc/sys/net/" + key.replace("IFNAME", interface.name)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, value.encode("ascii"))
+        finally:
+            os.close(fd)
