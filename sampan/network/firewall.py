@@ -1,0 +1,71 @@
+"""The small interface behind which NAT and filter rules are programmed.
+
+A :class:`Firewall` is given what is to hold, never how: the bridges with their subnets and
+properties, and the published ports as plain translations.  ``rebuild`` makes the kernel's rules
+equal to a whole :class:`Rules` in one step, whatever was there; the other methods change one thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeRules:
+    """What holds for one bridge.
+
+    ``subnets`` (CIDR, both families) are the bridge's own; those in ``masqueraded`` leave the host
+    under its address.  ``icc``: its containers reach each other.  ``internal``: nothing passes
+    between it and anywhere else.  ``open``: hosts that route to its subnets reach every port.
+    """
+
+    name: str
+    subnets: tuple[str, ...]
+    masqueraded: tuple[str, ...] = ()
+    icc: bool = True
+    internal: bool = False
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Packets of ``protocol`` to ``host_ip`` (empty: any address of the host, of the family of
+    ``ip``) and ``host_port`` go to ``ip`` and ``port``."""
+
+    protocol: str
+    host_ip: str
+    host_port: int
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """All that a daemon wants of the kernel's packet filter."""
+
+    bridges: Sequence[BridgeRules] = field(default=())
+    translations: Sequence[Translation] = field(default=())
+
+
+class Firewall(Protocol):
+    """One daemon's rules in the kernel.  All methods raise :class:`OSError`."""
+
+    def rebuild(self, rules: Rules) -> None: ...
+
+    def add_bridge(self, bridge: BridgeRules) -> None: ...
+
+    def remove_bridge(self, bridge: BridgeRules) -> None: ...
+
+    def publish(self, translations: Sequence[Translation]) -> None: ...
+
+    def unpublish(self, translations: Sequence[Translation]) -> None: ...
+
+    def remove_all(self) -> None: ...
+
+    def intact(self) -> bool:
+        """Whether the rules are still there (another program may have flushed everything)."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,314 @@
+"""The firewall as one nftables table of the ``inet`` family.
+
+The table, for a daemon with one bridge and one published port, as ``nft list`` shows it::
+
+    set bridges { type ifname; elements = { "sampan0" } }
+    set joined { type ifname . ifname; elements = { "sampan0" . "sampan0" } }
+    set subnets4 { type ipv4_addr; flags interval; elements = { 172.17.0.0/16 } }
+    set masqueraded4 { … }
+    map any4 { type inet_proto . inet_service : ipv4_addr . inet_service
+               elements = { tcp . 8080 : 172.17.0.2 . 80 } }
+    map at4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service }
+    chain prerouting { type nat hook prerouting priority dstnat
+        ip daddr 127.0.0.0/8 return
+        fib daddr type local jump publish }
+    chain output { type nat hook output priority dstnat
+        fib daddr type local jump publish }
+    chain publish {
+        dnat ip to meta l4proto . ip daddr . th dport map @at4
+        dnat ip to meta l4proto . th dport map @any4 }
+    chain postrouting { type nat hook postrouting priority srcnat
+        oifname != @bridges ip saddr @masqueraded4 masquerade
+        ct status dnat oifname @bridges ip saddr @subnets4 masquerade   # hairpin
+        oifname @bridges ip saddr 127.0.0.0/8 masquerade }              # loopback publishing
+    chain forward { type filter hook forward priority filter
+        iifname . oifname @joined accept
+        iifname @internal drop
+        oifname @internal drop
+        oifname @bridges jump inward }
+    chain inward {
+        ct state established,related accept
+        ct status dnat accept
+        iifname != @bridges oifname @open accept
+        drop }
+
+Nothing reaches a container from another bridge or from outside but answers and translated
+connections, so that a host on the LAN that routes to a bridge's subnet, published port or not,
+meets ``drop``.  A packet from the wire to 127.0.0.0/8 is never translated, so that ports published
+on the loopback stay there.  Every change is one transaction, and only this table is touched.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import struct
+from collections.abc import Iterable, Sequence
+
+from sampan.linux import nftables as nft
+from sampan.linux.netlink import Message
+from sampan.network.firewall import BridgeRules, Rules, Translation
+
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_FAMILY = nft.NFPROTO_INET
+_RTN_LOCAL = struct.pack("=I", 2)
+_LOOPBACK4 = b"\x7f"
+_LOOPBACK6 = ipaddress.IPv6Address("::1").packed
+_IP_FAMILIES = (4, 6)
+
+
+class NftFirewall:
+    """Implements :class:`~sampan.network.firewall.Firewall`.
+
+    The socket belongs to the network namespace in which the object is made.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._socket = nft.open_socket()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def rebuild(self, rules: Rules) -> None:
+        table = self._table
+        messages = [
+            nft.add_table(_FAMILY, table),
+            nft.delete_table(_FAMILY, table),
+            nft.add_table(_FAMILY, table),
+            *self._sets(),
+            *self._chains(),
+        ]
+        elements: dict[str, list[bytes]] = {}
+        for bridge in rules.bridges:
+            _merge(elements, _bridge_elements(bridge))
+        _merge(elements, _translation_elements(rules.translations))
+        nft.commit(self._socket, messages + self._add(elements))
+
+    def add_bridge(self, bridge: BridgeRules) -> None:
+        nft.commit(self._socket, self._add(_bridge_elements(bridge)))
+
+    def remove_bridge(self, bridge: BridgeRules) -> None:
+        self._delete(_bridge_elements(bridge))
+
+    def publish(self, translations: Sequence[Translation]) -> None:
+        if translations:
+            nft.commit(self._socket, self._add(_translation_elements(translations)))
+
+    def unpublish(self, translations: Sequence[Translation]) -> None:
+        if translations:
+            self._delete(_translation_elements(translations))
+
+    def remove_all(self) -> None:
+        try:
+            nft.commit(self._socket, [nft.delete_table(_FAMILY, self._table)])
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def intact(self) -> bool:
+        return nft.table_exists(self._socket, _FAMILY, self._table)
+
+    def _add(self, elements: dict[str, list[bytes]]) -> list[Message]:
+        return [
+            message
+            for name, members in elements.items()
+            for message in nft.add_elements(_FAMILY, self._table, name, members)
+        ]
+
+    def _delete(self, elements: dict[str, list[bytes]]) -> None:
+        try:
+            nft.commit(self._socket, self._deletions(elements))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # Someone has flushed the table, in part or whole: delete what is still there.
+            for name, members in elements.items():
+                for member in members:
+                    self._delete_if_there(name, member)
+
+    def _delete_if_there(self, name: str, member: bytes) -> None:
+        try:
+            nft.commit(self._socket, self._deletions({name: [member]}))
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def _deletions(self, elements: dict[str, list[bytes]]) -> list[Message]:
+        return [
+            message
+            for name, members in elements.items()
+            for message in nft.delete_elements(_FAMILY, self._table, name, members)
+        ]
+
+    def _sets(self) -> Iterable[Message]:
+        names: list[tuple[str, tuple[int, ...], tuple[int, ...], bool]] = [
+            ("bridges", (nft.TYPE_IFNAME,), (), False),
+            ("internal", (nft.TYPE_IFNAME,), (), False),
+            ("open", (nft.TYPE_IFNAME,), (), False),
+            ("joined", (nft.TYPE_IFNAME, nft.TYPE_IFNAME), (), False),
+        ]
+        for version in _IP_FAMILIES:
+            address = _address_type(version)
+            service = (nft.TYPE_PROTOCOL, nft.TYPE_SERVICE)
+            at = (nft.TYPE_PROTOCOL, address, nft.TYPE_SERVICE)
+            target = (address, nft.TYPE_SERVICE)
+            names += [
+                (f"subnets{version}", (address,), (), True),
+                (f"masqueraded{version}", (address,), (), True),
+                (f"any{version}", service, target, False),
+                (f"at{version}", at, target, False),
+            ]
+        for number, (name, key, data, interval) in enumerate(names, 1):
+            yield nft.add_set(_FAMILY, self._table, name, number, key, data, interval=interval)
+
+    def _chains(self) -> Iterable[Message]:
+        table = self._table
+        yield nft.add_chain(_FAMILY, table, "publish")
+        yield nft.add_chain(_FAMILY, table, "inward")
+        for name, kind, hook, priority in (
+            ("prerouting", "nat", nft.HOOK_PREROUTING, nft.PRIORITY_DSTNAT),
+            ("output", "nat", nft.HOOK_OUTPUT, nft.PRIORITY_DSTNAT),
+            ("postrouting", "nat", nft.HOOK_POSTROUTING, nft.PRIORITY_SRCNAT),
+            ("forward", "filter", nft.HOOK_FORWARD, nft.PRIORITY_FILTER),
+        ):
+            yield nft.add_base_chain(_FAMILY, table, name, kind, hook, priority)
+        for chain, expressions in _rules():
+            yield nft.add_rule(_FAMILY, table, chain, *expressions)
+
+
+def _rules() -> Iterable[tuple[str, list[bytes]]]:
+    local = [nft.fib_daddr_type(), nft.equal(_RTN_LOCAL), nft.jump("publish")]
+    from_loopback4 = [*_ip(4), nft.payload(nft.BASE_NETWORK, 12, 1), nft.equal(_LOOPBACK4)]
+    to_loopback4 = [*_ip(4), nft.payload(nft.BASE_NETWORK, 16, 1), nft.equal(_LOOPBACK4)]
+    to_loopback6 = [*_ip(6), nft.payload(nft.BASE_NETWORK, 24, 16), nft.equal(_LOOPBACK6)]
+    from_bridge = [nft.meta(nft.META_IIFNAME), nft.lookup("bridges")]
+    from_elsewhere = [nft.meta(nft.META_IIFNAME), nft.lookup_not("bridges")]
+    to_bridge = [nft.meta(nft.META_OIFNAME), nft.lookup("bridges")]
+    to_elsewhere = [nft.meta(nft.META_OIFNAME), nft.lookup_not("bridges")]
+    translated = _conntrack(nft.CT_STATUS, nft.CT_STATUS_DNAT)
+    answer = _conntrack(nft.CT_STATE, nft.CT_ESTABLISHED_RELATED)
+    accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
+
+    yield "prerouting", [*to_loopback4, nft.verdict(nft.RETURN)]
+    yield "prerouting", local
+    # The kernel routes no packet with the source ::1 to another link: the keeper relays these.
+    yield "output", [*to_loopback6, nft.verdict(nft.RETURN)]
+    yield "output", local
+    for version in _IP_FAMILIES:
+        family = nft.NFPROTO_IPV4 if version == 4 else nft.NFPROTO_IPV6
+        words = 1 if version == 4 else 4
+        offset = 16 if version == 4 else 24
+        target = nft.dnat(family, nft.REG, nft.REG + words)
+        protocol = nft.meta(nft.META_L4PROTO, nft.REG)
+        address = nft.payload(nft.BASE_NETWORK, offset, 4 * words, nft.REG + 1)
+        yield (
+            "publish",
+            [
+                *_ip(version),
+                protocol,
+                address,
+                nft.payload(nft.BASE_TRANSPORT, 2, 2, nft.REG + 1 + words),
+                nft.translate(f"at{version}"),
+                target,
+            ],
+        )
+        port = nft.payload(nft.BASE_TRANSPORT, 2, 2, nft.REG + 1)
+        yield (
+            "publish",
+            [*_ip(version), protocol, port, nft.translate(f"any{version}"), target],
+        )
+        source = nft.payload(nft.BASE_NETWORK, 12 if version == 4 else 8, 4 * words)
+        within = [*_ip(version), source]
+        yield (
+            "postrouting",
+            [*to_elsewhere, *within, nft.lookup(f"masqueraded{version}"), nft.masquerade()],
+        )
+        yield (
+            "postrouting",
+            [
+                *translated,
+                *to_bridge,
+                *within,
+                nft.lookup(f"subnets{version}"),
+                nft.masquerade(),
+            ],
+        )
+    yield "postrouting", [*to_bridge, *from_loopback4, nft.masquerade()]
+    yield (
+        "forward",
+        [
+            nft.meta(nft.META_IIFNAME, nft.REG),
+            nft.meta(nft.META_OIFNAME, nft.REG + 4),
+            nft.lookup("joined"),
+            accept,
+        ],
+    )
+    yield "forward", [nft.meta(nft.META_IIFNAME), nft.lookup("internal"), drop]
+    yield "forward", [nft.meta(nft.META_OIFNAME), nft.lookup("internal"), drop]
+    yield "forward", [*to_bridge, nft.jump("inward")]
+    yield "inward", [*answer, accept]
+    yield "inward", [*translated, accept]
+    yield "inward", [*from_bridge, drop]
+    yield "inward", [*from_elsewhere, nft.meta(nft.META_OIFNAME), nft.lookup("open"), accept]
+    yield "inward", [drop]
+
+
+def _ip(version: int) -> list[bytes]:
+    protocol = nft.NFPROTO_IPV4 if version == 4 else nft.NFPROTO_IPV6
+    return [nft.meta(nft.META_NFPROTO), nft.equal(bytes([protocol]))]
+
+
+def _conntrack(key: int, bits: int) -> list[bytes]:
+    return [
+        nft.conntrack(key),
+        nft.mask(struct.pack("=I", bits)),
+        nft.unequal(bytes(4)),
+    ]
+
+
+def _address_type(version: int) -> int:
+    return nft.TYPE_IPV4 if version == 4 else nft.TYPE_IPV6
+
+
+def _merge(into: dict[str, list[bytes]], more: dict[str, list[bytes]]) -> None:
+    for name, members in more.items():
+        into.setdefault(name, []).extend(members)
+
+
+def _bridge_elements(bridge: BridgeRules) -> dict[str, list[bytes]]:
+    key = nft.interface_key(bridge.name)
+    elements = {"bridges": [nft.element(key)]}
+    if bridge.icc:
+        elements["joined"] = [nft.element(key + key)]
+    if bridge.internal:
+        elements["internal"] = [nft.element(key)]
+    if bridge.open:
+        elements["open"] = [nft.element(key)]
+    for name, subnets in (("subnets", bridge.subnets), ("masqueraded", bridge.masqueraded)):
+        for subnet in subnets:
+            network = ipaddress.ip_network(subnet)
+            elements.setdefault(f"{name}{network.version}", []).extend(
+                nft.range_elements(network.network_address.packed, network.broadcast_address.packed)
+            )
+    return elements
+
+
+def _translation_elements(translations: Sequence[Translation]) -> dict[str, list[bytes]]:
+    elements: dict[str, list[bytes]] = {}
+    for translation in translations:
+        target = ipaddress.ip_address(translation.ip)
+        protocol = _word(_PROTOCOLS[translation.protocol].to_bytes(1, "big"))
+        port = _word(translation.host_port.to_bytes(2, "big"))
+        data = target.packed + _word(translation.port.to_bytes(2, "big"))
+        if translation.host_ip:
+            host = ipaddress.ip_address(translation.host_ip).packed
+            name, key = f"at{target.version}", protocol + host + port
+        else:
+            name, key = f"any{target.version}", protocol + port
+        elements.setdefault(name, []).append(nft.element(key, data))
+    return elements
+
+
+def _word(data: bytes) -> bytes:
+    return data.ljust(4, b"\0")
