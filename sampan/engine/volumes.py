@@ -22,7 +22,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,10 @@ _DOOMED = ".removing-"
 
 OpenRoot = Callable[[], AbstractContextManager[int]]
 """Opens a container's root file system as a directory descriptor."""
+
+Mounts = list[ContainerMount]
+Pruned = tuple[list[str], int]
+"""What was removed, and the bytes that this freed."""
 
 MountsOf = Callable[[str], tuple[str, Iterable[ContainerMount]]]
 """Id and mounts of a container by name or id; raises NotFound."""
@@ -194,7 +198,7 @@ class Volumes:
         await asyncio.to_thread(shutil.rmtree, doomed, True)
         self._events.publish("volume", "destroy", name, {"driver": volume.driver})
 
-    async def prune(self, filters: Filters, everything: bool = False) -> tuple[list[str], int]:
+    async def prune(self, filters: Filters, everything: bool = False) -> Pruned:
         """Remove unused volumes: the anonymous ones, or all with ``all=true`` or ``everything``.
 
         Filters: all, label, label!.  Returns the names and the bytes freed.
@@ -233,7 +237,7 @@ class Volumes:
         host: HostConfig,
         volumes: Iterable[str],
         mounts_of: MountsOf,
-    ) -> list[ContainerMount]:
+    ) -> Mounts:
         """All mounts of a new container; missing volumes are created.
 
         :param volumes: the keys of ``Volumes`` in the container's and the image's configuration.
@@ -292,12 +296,12 @@ class Volumes:
 
     async def attach(
         self, container_id: str, mounts: Iterable[ContainerMount]
-    ) -> list[dict[str, Any]]:
+    ) -> Sequence[dict[str, Any]]:
         """Make the sources ready and return the mounts for the OCI specification, in order.
 
         Raises InvalidParameter or NotFound when a source is missing.
         """
-        mounts = list(mounts)
+        mounts = [*mounts]
         sources: dict[str, str] = {}
         async with self._lock:
             self._attached[container_id] = []
@@ -334,7 +338,7 @@ class Volumes:
             for container_id, mounts in running.items():
                 self._attached[container_id] = [m for m in mounts if m.point.type == "volume"]
             if self._mounts_dir.is_dir():
-                for target in list(self._mounts_dir.iterdir()):
+                for target in [*self._mounts_dir.iterdir()]:
                     if target.name.rpartition("-")[0] not in running:
                         await asyncio.to_thread(local_driver.unmount_target, target)
             for volume in self._records.all():
@@ -370,14 +374,14 @@ class Volumes:
     async def _detach(self, container_id: str) -> None:
         mounts = self._attached.pop(container_id, [])
         if self._mounts_dir.is_dir():
-            for target in list(self._mounts_dir.glob(f"{container_id}-*")):
+            for target in [*self._mounts_dir.glob(f"{container_id}-*")]:
                 await asyncio.to_thread(local_driver.unmount_target, target)
         for mount in mounts:
             volume = self._records.get(mount.point.name)
             if volume is not None and volume.options and not self._is_attached(volume.id):
                 await asyncio.to_thread(local_driver.unmount, self.path(volume.id))
 
-    def _fill(self, mounts: list[ContainerMount], open_root: OpenRoot) -> None:
+    def _fill(self, mounts: Mounts, open_root: OpenRoot) -> None:
         empty = [m for m in mounts if not any(self.path(m.point.name).iterdir())]
         if not empty:
             return
