@@ -13,11 +13,11 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from sampan.engine.mounts import ContainerMount
 from sampan.engine.types import (
     ContainerConfig,
     EndpointSettings,
     HostConfig,
-    MountPoint,
     PortBinding,
 )
 from sampan.errors import Conflict
@@ -66,8 +66,7 @@ class ContainerRecord(Struct):
     driver: str = "overlay2"
     platform: str = "linux"
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
-    mounts: list[MountPoint] = field(default_factory=list)
-    anonymous_volumes: list[str] = field(default_factory=list)
+    mounts: list[ContainerMount] = field(default_factory=list)
     ports: dict[str, list[PortBinding] | None] = field(default_factory=dict)
     state: State = field(default_factory=State)
 

@@ -1,0 +1,237 @@
+"""What a container may ask for: malformed, contradictory and unsupported options are refused.  Pure.
+
+Everything that the engine does not do is refused here by name, so that no option is ever ignored.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable
+
+from sampan.engine import resources
+from sampan.engine.types import ContainerConfig, HostConfig
+from sampan.errors import InvalidParameter, Unsupported
+
+LOG_DRIVERS = ("local", "json-file", "none")
+_LOG_OPTIONS = {
+    "local": ("max-size", "max-file", "compress", "mode", "max-buffer-size"),
+    "json-file": ("max-size", "max-file", "mode", "max-buffer-size", "labels", "env", "tag"),
+    "none": (),
+}
+_HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+_PORT = re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?\Z")
+_SAFE_SYSCTLS = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
+ULIMITS = (
+    "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack"
+).split()  # noqa: SIM905
+
+
+def check(config: ContainerConfig, host: HostConfig) -> None:
+    """Raises InvalidParameter or Unsupported for the first thing that is wrong."""
+    _check_config(config)
+    resources.check(host)
+    _check_namespaces(host)
+    _check_lifetime(host)
+    _check_security(host)
+    _check_ulimits(host)
+    _check_logging(host)
+    _check_unsupported(host)
+    for port in [*(config.exposed_ports or {}), *host.port_bindings]:
+        if not _PORT.match(port):
+            raise InvalidParameter(f"invalid port specification: {port!r}")
+
+
+def _check_config(config: ContainerConfig) -> None:
+    if config.hostname and (len(config.hostname) > 63 or not _HOSTNAME.match(config.hostname)):
+        raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
+    if config.working_dir and not config.working_dir.startswith("/"):
+        raise InvalidParameter(
+            f"the working directory '{config.working_dir}' is invalid, it needs to be an "
+            "absolute path"
+        )
+    for item in config.env or []:
+        if not item or item.startswith("="):
+            raise InvalidParameter(f"invalid environment variable: {item}")
+    if config.stop_signal:
+        signal_number(config.stop_signal)
+    health = config.healthcheck
+    if health is None:
+        return
+    for name, value in (
+        ("Interval", health.interval),
+        ("Timeout", health.timeout),
+        ("StartPeriod", health.start_period),
+        ("StartInterval", health.start_interval),
+    ):
+        if value < 0 or 0 < value < 1_000_000:
+            raise InvalidParameter(f"{name} in Healthcheck cannot be less than 1ms")
+    if health.retries < 0:
+        raise InvalidParameter("Retries in Healthcheck cannot be negative")
+    if health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
+        raise InvalidParameter(f"unknown type of health check: {health.test[0]!r}")
+
+
+def signal_number(text: str) -> int:
+    """A signal by number or name (``9``, ``KILL``, ``SIGKILL``, ``RTMIN+3``).
+
+    Raises InvalidParameter with Docker's wording.
+    """
+    wrong = InvalidParameter(f"Invalid signal: {text}")
+    if text.isdecimal():
+        number = int(text)
+        if not 1 <= number <= signal.SIGRTMAX:
+            raise wrong
+        return number
+    name = text.upper().removeprefix("SIG")
+    base, sign, offset = name.partition("+") if "+" in name else name.partition("-")
+    try:
+        value = int(signal.Signals[f"SIG{base}"])
+        if sign:
+            value += int(offset) if sign == "+" else -int(offset)
+    except (KeyError, ValueError):
+        raise wrong from None
+    if not 1 <= value <= signal.SIGRTMAX:
+        raise wrong
+    return value
+
+
+def _check_namespaces(host: HostConfig) -> None:
+    for option, mode, kinds in (
+        ("IPC", host.ipc_mode, ("", "none", "private", "shareable", "host")),
+        ("PID", host.pid_mode, ("", "host")),
+        ("UTS", host.uts_mode, ("", "host")),
+        ("cgroup namespace", host.cgroupns_mode, ("", "private", "host")),
+    ):
+        shared = mode.startswith("container:") and option in ("IPC", "PID")
+        if shared and mode == "container:":
+            raise InvalidParameter(f"invalid {option} mode: {mode}")
+        if mode not in kinds and not shared:
+            raise InvalidParameter(f"invalid {option} mode: {mode}")
+    if host.userns_mode not in ("", "host"):
+        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported")
+    if host.cgroup:
+        raise Unsupported("the Cgroup option (a cgroup of another container) is not supported")
+    if host.isolation not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation: {host.isolation!r} on linux")
+    for name in host.sysctls or {}:
+        if not name.startswith(_SAFE_SYSCTLS):
+            raise InvalidParameter(f"sysctl '{name}' is not in a separate kernel namespace")
+        if name.startswith("net.") and host.network_mode == "host":
+            raise InvalidParameter(f"sysctl '{name}' not allowed in host network namespace")
+        if not name.startswith("net.") and host.ipc_mode == "host":
+            raise InvalidParameter(f"sysctl '{name}' not allowed in host ipc namespace")
+
+
+def _check_lifetime(host: HostConfig) -> None:
+    policy = host.restart_policy
+    if policy.name not in ("", "no", "always", "on-failure", "unless-stopped"):
+        raise InvalidParameter(
+            f"invalid restart policy: unknown policy '{policy.name}'; use one of 'no', 'always', "
+            "'on-failure', or 'unless-stopped'"
+        )
+    if policy.maximum_retry_count < 0:
+        raise InvalidParameter("invalid restart policy: maximum retry count cannot be negative")
+    if policy.maximum_retry_count and policy.name != "on-failure":
+        raise InvalidParameter(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure'"
+        )
+    if host.auto_remove and policy.name not in ("", "no"):
+        raise InvalidParameter("can't create 'AutoRemove' container with restart policy")
+
+
+def _check_security(host: HostConfig) -> None:
+    for option in host.security_opt or []:
+        name, separator, value = option.partition("=")
+        if not separator:
+            name, separator, value = option.partition(":")
+        if name == "no-new-privileges" and value in ("", "true", "false"):
+            continue
+        if name == "seccomp" and value:
+            continue
+        if name in ("apparmor", "systempaths", "writable-cgroups") and value == "unconfined":
+            continue
+        if name == "label" and value == "disable":
+            continue
+        if name in ("apparmor", "label"):
+            raise Unsupported(
+                f"security option {option!r} is not supported: this host has no "
+                f"{'AppArmor' if name == 'apparmor' else 'SELinux'} support in the engine"
+            )
+        raise InvalidParameter(f"invalid --security-opt: {option!r}")
+    if not -1000 <= host.oom_score_adj <= 1000:
+        raise InvalidParameter(
+            f"Invalid value {host.oom_score_adj}, range for oom score adj is [-1000, 1000]"
+        )
+    if host.shm_size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+
+
+def _check_ulimits(host: HostConfig) -> None:
+    for limit in host.ulimits or []:
+        if limit.name not in ULIMITS:
+            raise InvalidParameter(f"invalid ulimit type: {limit.name}")
+        if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
+            raise InvalidParameter(
+                f"ulimit soft limit must be less than or equal to hard limit: "
+                f"{limit.soft} > {limit.hard}"
+            )
+
+
+def _check_logging(host: HostConfig) -> None:
+    driver = host.log_config.type
+    if driver and driver not in LOG_DRIVERS:
+        raise InvalidParameter(
+            f"logger: no log driver named '{driver}' is registered: use one of "
+            f"{', '.join(LOG_DRIVERS)}"
+        )
+    _only(host.log_config.config, _LOG_OPTIONS[driver or "local"], driver or "local")
+    if host.log_config.config.get("mode", "blocking") != "blocking":
+        raise Unsupported("log option mode=non-blocking is not supported: output is never dropped")
+    for name in ("labels", "env", "tag", "max-buffer-size"):
+        if name in host.log_config.config:
+            raise Unsupported(f"log option {name!r} is not supported")
+    log_limits(host)
+
+
+def _only(options: Iterable[str], known: Iterable[str], driver: str) -> None:
+    for name in options:
+        if name not in known:
+            raise InvalidParameter(f"unknown log opt '{name}' for {driver} log driver")
+
+
+def log_limits(host: HostConfig) -> tuple[int | None, int | None]:
+    """``max-size`` in bytes and ``max-file`` of the log options; None for the default."""
+    options = host.log_config.config
+    size = options.get("max-size")
+    files = options.get("max-file")
+    try:
+        count = None if files is None else int(files)
+    except ValueError:
+        raise InvalidParameter(f"invalid value for max-file: {files!r}") from None
+    if count is not None and count < 1:
+        raise InvalidParameter("max-file cannot be less than 1")
+    return (None if size is None else _bytes(size)), count
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.lower())
+    if not match:
+        if text == "-1":
+            return 0
+        raise InvalidParameter(f"invalid size: '{text}'")
+    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
+
+
+def _check_unsupported(host: HostConfig) -> None:
+    if host.runtime not in ("", "sampan"):
+        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
+    if host.device_requests:
+        raise Unsupported(
+            'could not select device driver "" with capabilities: [[gpu]]: '
+            "GPUs and CDI devices are not supported"
+        )
+    if host.storage_opt:
+        raise Unsupported(
+            "storage options are not supported: the storage driver has no per-container size"
+        )
