@@ -1,0 +1,173 @@
+"""Host ports: which are asked for, and sockets that reserve them.
+
+A published port is held by a bound socket for as long as its container lives (the keeper inherits
+it), so that neither another container nor any program of the host gets the port, and a daemon that
+is away changes nothing.  IPv4 sockets only reserve: the firewall translates the packets before
+they reach a socket.  IPv6 sockets listen: the keeper relays what cannot be translated, which is
+``::1`` and, for a container without an IPv6 address, everything.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sampan.errors import Conflict, InvalidParameter, SampanError
+from sampan.network.types import PortBinding
+
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, 132),
+}
+_EPHEMERAL_TRIES = 64
+_BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A resolved binding and the socket that holds its port (None: SCTP on a kernel without it)."""
+
+    binding: PortBinding
+    socket: socket.socket | None
+
+
+def reserve(
+    bindings: Sequence[PortBinding], *, default_host_ip: str = "", ipv6: bool = True
+) -> list[Reservation]:
+    """Reserve all or none.
+
+    Raises :class:`Conflict` for a taken port, :class:`InvalidParameter` for an impossible request.
+    """
+    made: list[Reservation] = []
+    try:
+        for binding in bindings:
+            made += _reserve_one(binding, default_host_ip, ipv6)
+    except BaseException:
+        release(made)
+        raise
+    return made
+
+
+def release(reservations: Sequence[Reservation]) -> None:
+    for reservation in reservations:
+        if reservation.socket is not None:
+            reservation.socket.close()
+
+
+def _reserve_one(binding: PortBinding, default_host_ip: str, ipv6: bool) -> list[Reservation]:
+    if binding.protocol not in _KINDS:
+        raise InvalidParameter(f"invalid protocol: {binding.protocol}")
+    if not 0 < binding.container_port < 65536:
+        raise InvalidParameter(f"invalid container port: {binding.container_port}")
+    host_ips = _host_ips(binding.host_ip or default_host_ip, ipv6)
+    if not binding.host_port:
+        return _ephemeral(binding, host_ips)
+    end = binding.host_port_end or binding.host_port
+    if not 0 < binding.host_port <= end < 65536:
+        raise InvalidParameter(f"invalid host port: {binding.host_port}-{end}")
+    for port in range(binding.host_port, end + 1):
+        try:
+            return _bind_all(binding, host_ips, port)
+        except Conflict:
+            if port == end:
+                raise
+    raise AssertionError("the range has a last port")
+
+
+def _host_ips(host_ip: str, ipv6: bool) -> list[str]:
+    if not host_ip:
+        return ["0.0.0.0", "::"] if ipv6 else ["0.0.0.0"]
+    try:
+        return [str(ipaddress.ip_address(host_ip.strip("[]")))]
+    except ValueError:
+        raise InvalidParameter(f"invalid host IP address: {host_ip}") from None
+
+
+def _ephemeral(binding: PortBinding, host_ips: list[str]) -> list[Reservation]:
+    """The kernel chooses a port for the first address; the others must have it free as well."""
+    for attempt in range(_EPHEMERAL_TRIES):
+        first = _bind(binding, host_ips[0], 0)
+        if first.socket is None:
+            raise SampanError("an ephemeral SCTP port needs a kernel with SCTP: name the host port")
+        try:
+            rest = [_bind(binding, ip, first.binding.host_port) for ip in host_ips[1:]]
+        except Conflict:
+            release([first])
+            if attempt == _EPHEMERAL_TRIES - 1:
+                raise
+        else:
+            return [first, *rest]
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _bind_all(binding: PortBinding, host_ips: list[str], port: int) -> list[Reservation]:
+    made: list[Reservation] = []
+    try:
+        for ip in host_ips:
+            made.append(_bind(binding, ip, port))
+    except BaseException:
+        release(made)
+        raise
+    return made
+
+
+def _bind(binding: PortBinding, host_ip: str, port: int) -> Reservation:
+    family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
+    kind, protocol = _KINDS[binding.protocol]
+    try:
+        held = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
+    except OSError as error:
+        if binding.protocol == "sctp" and error.errno == errno.EPROTONOSUPPORT:
+            return Reservation(_resolved(binding, host_ip, port), None)
+        raise
+    try:
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if binding.protocol == "tcp":
+            _claim_tcp(held, host_ip, port)
+        else:
+            held.bind((host_ip, port))
+        port = held.getsockname()[1]
+    except OSError as error:
+        held.close()
+        if error.errno == errno.EADDRINUSE:
+            shown = f"[{host_ip}]" if ":" in host_ip else host_ip
+            raise Conflict(f"Bind for {shown}:{port} failed: port is already allocated") from None
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise InvalidParameter(
+                f"cannot publish on {host_ip}:{port}: this host has no such address"
+            ) from None
+        raise SampanError(
+            f"cannot publish on {host_ip}:{port}: {os.strerror(error.errno or 0)}"
+        ) from None
+    return Reservation(_resolved(binding, host_ip, port), held)
+
+
+def _claim_tcp(held: socket.socket, host_ip: str, port: int) -> None:
+    """Bind so that connections of an earlier server in TIME_WAIT do not stand in the way, but any
+    other socket does, now and later.
+
+    Listening makes the kernel check against every other socket; from then on it refuses other
+    binds.  An IPv4 socket stops listening at once (a connection that reaches it, because the
+    firewall was flushed, is refused instead of hanging) and keeps its port, unshared.
+    """
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind((host_ip, port))
+    held.listen(_BACKLOG)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    if held.family == socket.AF_INET:
+        held.shutdown(socket.SHUT_RD)
+
+
+def _resolved(binding: PortBinding, host_ip: str, port: int) -> PortBinding:
+    return PortBinding(
+        container_port=binding.container_port,
+        protocol=binding.protocol,
+        host_ip=host_ip,
+        host_port=port,
+    )
