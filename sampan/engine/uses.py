@@ -48,7 +48,9 @@ def of(containers: Iterable[Container]) -> list[ContainerUse]:
             created=container.record.created,
             labels=container.record.labels,
             volumes=frozenset(
-                mount.name for mount in container.record.mounts if mount.type == "volume"
+                mount.point.name
+                for mount in container.record.mounts
+                if mount.point.type == "volume"
             ),
         )
         for container in containers

@@ -1,0 +1,147 @@
+"""Images as the API's documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from sampan.image.config import RunConfig
+from sampan.store.images import Image
+
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
+_ALWAYS_THERE: dict[str, Any] = {
+    "Cmd": None,
+    "Entrypoint": None,
+    "Env": None,
+    "Labels": None,
+    "OnBuild": None,
+    "User": "",
+    "Volumes": None,
+    "WorkingDir": "",
+}
+_OF_IMAGES = (
+    *_ALWAYS_THERE,
+    "ExposedPorts",
+    "Healthcheck",
+    "ArgsEscaped",
+    "StopSignal",
+    "Shell",
+)
+
+
+def run_config(config: RunConfig) -> dict[str, Any]:
+    """The ``Config`` of an image: what is OCI's or Docker's extension of it."""
+    given = msgspec.to_builtins(config)
+    return _ALWAYS_THERE | {key: given[key] for key in _OF_IMAGES if key in given}
+
+
+def unix_seconds(text: str | None) -> int:
+    if not text:
+        return 0
+    try:
+        head, _, rest = text.partition(".")
+        zone = rest.lstrip("0123456789") if rest else ""
+        moment = datetime.fromisoformat((head + zone).replace("Z", "+00:00"))
+        return int(moment.astimezone(UTC).timestamp())
+    except (ValueError, OverflowError):
+        return 0
+
+
+def summary(image: Image, *, shared_size: int, containers: int) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "Containers": containers,
+        "Created": unix_seconds(image.created),
+        "Id": image.id,
+        "Labels": image.config.config.labels,
+        "ParentId": image.parent or "",
+        "RepoDigests": list(image.repo_digests),
+        "RepoTags": list(image.repo_tags),
+        "SharedSize": shared_size,
+        "Size": image.size,
+    }
+    if image.manifest is not None:
+        document["Descriptor"] = descriptor(image)
+    return document
+
+
+def inspect(image: Image, driver: str) -> dict[str, Any]:
+    config = image.config
+    document: dict[str, Any] = {
+        "Id": image.id,
+        "RepoTags": list(image.repo_tags),
+        "RepoDigests": list(image.repo_digests),
+        "Parent": image.parent or "",
+        "Comment": config.comment or (config.history[-1].comment if config.history else ""),
+        "Created": image.created or ZERO_TIME,
+        "DockerVersion": config.docker_version,
+        "Author": config.author,
+        "Config": run_config(config.config),
+        "Architecture": config.architecture,
+    }
+    if config.variant:
+        document["Variant"] = config.variant
+    document |= {
+        "Os": config.os,
+        "Size": image.size,
+        "GraphDriver": {"Data": None, "Name": driver},
+        "RootFS": {"Type": "layers", "Layers": list(config.rootfs.diff_ids)},
+        "Metadata": {"LastTagTime": ZERO_TIME},
+    }
+    if config.os_version:
+        document["OsVersion"] = config.os_version
+    if image.manifest is not None:
+        document["Descriptor"] = descriptor(image)
+    return document
+
+
+def descriptor(image: Image) -> dict[str, Any]:
+    assert image.manifest is not None
+    given = image.manifest
+    return {"mediaType": given.media_type, "digest": given.digest, "size": given.size}
+
+
+def manifests(image: Image, containers: Sequence[str]) -> list[dict[str, Any]]:
+    """The ``Manifests`` of an image: the one that is stored."""
+    if image.manifest is None:
+        return []
+    config = image.config
+    platform = {"architecture": config.architecture, "os": config.os}
+    if config.variant:
+        platform["variant"] = config.variant
+    return [
+        {
+            "ID": image.manifest.digest,
+            "Descriptor": descriptor(image),
+            "Available": True,
+            "Size": {"Content": image.manifest.size, "Total": image.size},
+            "Kind": "image",
+            "ImageData": {
+                "Platform": platform,
+                "Containers": list(containers),
+                "Size": {"Unpacked": image.size},
+            },
+        }
+    ]
+
+
+def history(image: Image, sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """The history's rows, newest first; ``sizes`` of the layers, lowest first."""
+    remaining = iter(sizes)
+    rows = []
+    for entry in image.config.history:
+        rows.append(
+            {
+                "Comment": entry.comment,
+                "Created": unix_seconds(entry.created),
+                "CreatedBy": entry.created_by,
+                "Id": "<missing>",
+                "Size": 0 if entry.empty_layer else next(remaining, 0),
+                "Tags": None,
+            }
+        )
+    rows.reverse()
+    return rows
