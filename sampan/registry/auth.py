@@ -1,4 +1,4 @@
-"""Authentication to registries: challenges, bearer tokens, basic and identity tokens."""
+"""Credentials for a registry, as the Engine API carries them."""
 
 from __future__ import annotations
 
@@ -54,6 +54,4 @@ class _WireAuth(msgspec.Struct, rename="lower"):
                 raise InvalidParameter("invalid X-Registry-Auth header: bad auth field") from exc
         if not (username or self.identitytoken or self.registrytoken):
             return None
-        return Auth(
-            username, password, self.identitytoken, self.registrytoken, self.serveraddress
-        )
+        return Auth(username, password, self.identitytoken, self.registrytoken, self.serveraddress)

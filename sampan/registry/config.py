@@ -43,7 +43,7 @@ class Proxies:
         """The proxy for ``url``, or None.  Loopback is never reached by a proxy."""
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
-        if host == "localhost" or _in_networks(host, LOOPBACK):
+        if _is_loopback(parts.netloc):
             return None
         if any(_bypasses(entry, host, port) for entry in self.no_proxy):
             return None
@@ -111,12 +111,10 @@ def endpoints(config: RegistryConfig, domain: str, *, push: bool = False) -> lis
 
 def is_insecure(config: RegistryConfig, host: str) -> bool:
     """Whether ``host`` (with or without port) may go without verified TLS."""
-    name = urlsplit(f"//{host}").hostname or host
-    if name == "localhost" or _in_networks(name, LOOPBACK):
+    if _is_loopback(host):
         return True
-    return any(
-        entry in (host, name) or _in_networks(name, (entry,)) for entry in config.insecure
-    )
+    name = urlsplit(f"//{host}").hostname or host
+    return any(entry in (host, name) or _in_networks(name, (entry,)) for entry in config.insecure)
 
 
 def tls_context(config: RegistryConfig, endpoint: Endpoint) -> ssl.SSLContext:
@@ -125,6 +123,10 @@ def tls_context(config: RegistryConfig, endpoint: Endpoint) -> ssl.SSLContext:
     Raises :class:`InvalidParameter` when a certificate there cannot be read.
     """
     return _tls_context(config.certs_dir / endpoint.host, endpoint.verify)
+
+
+def _has_certificates(config: RegistryConfig, host: str) -> bool:
+    return (config.certs_dir / host).is_dir()
 
 
 @lru_cache(maxsize=64)
@@ -147,12 +149,16 @@ def _tls_context(folder: Path, verify: bool) -> ssl.SSLContext:
 
 
 def _of_host(config: RegistryConfig, host: str) -> list[Endpoint]:
-    if is_insecure(config, host):
-        # TLS is tried first, as Docker does; plain HTTP is for registries that have none.
-        plain, tls = Endpoint(f"http://{host}", False), Endpoint(f"https://{host}", False)
-        has_certs = (config.certs_dir / host).is_dir()
-        return [tls, plain] if has_certs else [plain, tls]
-    return [Endpoint(f"https://{host}", True)]
+    tls, plain = Endpoint(f"https://{host}", False), Endpoint(f"http://{host}", False)
+    if not is_insecure(config, host):
+        return [Endpoint(f"https://{host}", True)]
+    if not _is_loopback(host):
+        # TLS goes first, so that no password is sent plain to a registry that has TLS.
+        return [tls, plain]
+    if _has_certificates(config, host):
+        return [Endpoint(f"https://{host}", True)]
+    # On loopback nobody listens in, and a registry there is mostly plain.
+    return [plain, tls]
 
 
 def _of_url(config: RegistryConfig, url: str, *, mirror: bool = False) -> Endpoint:
@@ -161,8 +167,15 @@ def _of_url(config: RegistryConfig, url: str, *, mirror: bool = False) -> Endpoi
         return _of_host(config, base)[0]
     parts = urlsplit(base)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.query or parts.fragment:
-        raise InvalidParameter(f"invalid registry address {url!r}: it must be http(s)://host[:port]")
+        raise InvalidParameter(
+            f"invalid registry address {url!r}: it must be http(s)://host[:port]"
+        )
     return Endpoint(base, not is_insecure(config, parts.netloc), mirror)
+
+
+def _is_loopback(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or host
+    return name == "localhost" or _in_networks(name, LOOPBACK)
 
 
 def _in_networks(host: str, networks: tuple[str, ...]) -> bool:
