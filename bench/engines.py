@@ -41,8 +41,7 @@ class Engine:
         done = subprocess.run(
             [*self.prefix, *arguments],
             input=stdin if stdin is not None else b"",
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             env=self.environment,
         )
         if check and done.returncode != 0:
