@@ -1,47 +1,157 @@
 """Blobs under their digest: ``blobs/sha256/<hex>``.
 
 A blob is written aside (``ingest/``), hashed while it is streamed, fsynced and renamed, so that
-a name under ``blobs/`` always means complete and verified content.
+a name under ``blobs/`` always means complete and verified content.  A blob never changes: it is
+read-only and may be hard-linked from elsewhere in the state directory.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import os
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from sampan.errors import SampanError
+from sampan.errors import DiskFull, NotFound, SampanError
+from sampan.image import digest as digests
 from sampan.image.digest import Digest
 from sampan.store.leases import Leases
+
+_BLOCK = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DigestMismatch(SampanError):
     """What was received is not what was asked for."""
 
 
+@contextmanager
+def disk_full_as_error(where: Path) -> Iterator[None]:
+    """Turn "no space left" into errors.DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"no space left on the disk that holds {where}") from error
+        raise
+
+
+def fsync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 class Ingest:
     """One blob being written.  As a context manager it aborts what was not committed."""
+
+    def __init__(
+        self,
+        store: ContentStore,
+        path: Path,
+        expected: Digest | None,
+        size: int | None,
+        resumable: bool,
+    ) -> None:
+        self._store = store
+        self._path = path
+        self._expected = expected
+        self._size = size
+        self._fd = -1
+        self._resumable = resumable
+        self._hash = hashlib.new(digests.split(expected)[0] if expected else "sha256")
+        with disk_full_as_error(store.root):
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._offset = self._rehash()
+
+    def _rehash(self) -> int:
+        """Hash what an earlier ingest left; returns its length."""
+        offset = 0
+        while block := os.pread(self._fd, _BLOCK, offset):
+            self._hash.update(block)
+            offset += len(block)
+        os.lseek(self._fd, offset, os.SEEK_SET)
+        return offset
 
     @property
     def offset(self) -> int:
         """Bytes already here: resume the download from this offset."""
-        raise NotImplementedError
+        return self._offset
+
+    @property
+    def digest(self) -> Digest:
+        """The digest of what is here so far."""
+        return f"{self._hash.name}:{self._hash.hexdigest()}"
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        raise NotImplementedError
+        """Append; raises DigestMismatch as soon as it is more than the expected size."""
+        view = memoryview(data).cast("B")
+        if self._size is not None and self._offset + len(view) > self._size:
+            raise DigestMismatch(
+                f"{self._expected or 'the blob'} is longer than the {self._size} bytes it should be"
+            )
+        self._hash.update(view)
+        self._offset += len(view)
+        with disk_full_as_error(self._store.root):
+            while view:
+                view = view[os.write(self._fd, view) :]
+
+    def restart(self) -> None:
+        """Forget what is here, for a source that cannot resume."""
+        os.ftruncate(self._fd, 0)
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        self._hash = hashlib.new(self._hash.name)
+        self._offset = 0
 
     def commit(self) -> Digest:
-        """Make the blob visible; raises DigestMismatch when digest or size are not as expected."""
-        raise NotImplementedError
+        """Make the blob visible; raises DigestMismatch when digest or size are not as expected,
+        after which nothing of it is left."""
+        actual = self.digest
+        try:
+            if self._size is not None and self._offset != self._size:
+                raise DigestMismatch(
+                    f"{self._expected or 'the blob'} has {self._offset} bytes"
+                    f" where {self._size} were expected"
+                )
+            if self._expected is not None and actual != self._expected:
+                raise DigestMismatch(
+                    f"the content has digest {actual} where {self._expected} was expected"
+                )
+            with disk_full_as_error(self._store.root):
+                self._store._publish(self._fd, self._path, actual)
+        except BaseException:
+            self.abort()
+            raise
+        self._close()
+        return actual
 
     def suspend(self) -> None:
         """Close, but keep what is here for a later ingest of the same ``ref`` to resume."""
-        raise NotImplementedError
+        if self._fd < 0:
+            return
+        if not self._resumable:
+            self.abort()
+            return
+        self._close()
 
     def abort(self) -> None:
         """Throw away what was written.  Does nothing after commit or suspend."""
-        raise NotImplementedError
+        if self._fd >= 0:
+            self._close()
+            self._path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._store._finished(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -56,39 +166,135 @@ class Ingest:
 
 
 class ContentStore:
+    """All methods may be called from any thread."""
+
     def __init__(self, root: Path, leases: Leases | None = None) -> None:
-        raise NotImplementedError
+        self.root = root
+        self.leases = leases if leases is not None else Leases()
+        self._blobs = root / "blobs"
+        self._ingest = root / "ingest"
+        self._lock = threading.Lock()
+        self._busy: set[str] = set()
+        with disk_full_as_error(root):
+            for directory in (self._blobs / "sha256", self._blobs / "sha512", self._ingest):
+                directory.mkdir(parents=True, exist_ok=True)
+
+    def clean(self) -> None:
+        """Remove what an earlier process left unfinished, except what can be resumed."""
+        for path in self._ingest.iterdir():
+            if not path.name.startswith("ref-"):
+                path.unlink(missing_ok=True)
 
     def path(self, digest: Digest) -> Path:
-        raise NotImplementedError
+        algorithm, encoded = digests.split(digest)
+        return self._blobs / algorithm / encoded
 
     def has(self, digest: Digest) -> bool:
-        raise NotImplementedError
+        """Whether it is here; if so, an open lease holds it from now."""
+        self.leases.touch(digest)
+        return self.path(digest).exists()
 
     def size(self, digest: Digest) -> int:
         """Bytes; raises errors.NotFound."""
-        raise NotImplementedError
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            raise self._missing(digest) from None
 
     def read_bytes(self, digest: Digest) -> bytes:
         """A small blob, verified; raises errors.NotFound or DigestMismatch."""
-        raise NotImplementedError
+        try:
+            data = self.path(digest).read_bytes()
+        except FileNotFoundError:
+            raise self._missing(digest) from None
+        if not digests.verify(data, digest):
+            raise DigestMismatch(f"the blob {digest} is damaged on disk: remove its image, pull it")
+        return data
 
     def open(self, digest: Digest) -> BinaryIO:
-        raise NotImplementedError
+        try:
+            return self.path(digest).open("rb", buffering=0)
+        except FileNotFoundError:
+            raise self._missing(digest) from None
 
     def write_bytes(self, data: bytes) -> Digest:
-        raise NotImplementedError
+        digest = digests.sha256(data)
+        if self.has(digest):
+            return digest
+        with self.ingest(digest, len(data)) as ingest:
+            ingest.write(data)
+            return ingest.commit()
 
     def ingest(
         self, expected: Digest | None = None, size: int | None = None, ref: str | None = None
     ) -> Ingest:
         """Begin a blob.  With ``ref`` (any string) an ingest that was suspended under the same
-        ref is resumed: see its ``offset``.  Raises errors.DiskFull from its writes."""
-        raise NotImplementedError
+        ref, by this process or an earlier one, is resumed: see its ``offset``.  A ref that is
+        being written already begins a fresh blob.  Its writes raise errors.DiskFull."""
+        name = os.urandom(12).hex()
+        resumable = False
+        if ref is not None:
+            wanted = "ref-" + hashlib.sha256(ref.encode()).hexdigest()
+            with self._lock:
+                if wanted not in self._busy:
+                    self._busy.add(wanted)
+                    name, resumable = wanted, True
+        try:
+            return Ingest(self, self._ingest / name, expected, size, resumable)
+        except BaseException:
+            self._finished(self._ingest / name)
+            raise
+
+    def adopt(self, path: Path, digest: Digest) -> Digest:
+        """Take a finished, verified file on the same file system as a blob, by a hard link."""
+        temporary = self._ingest / os.urandom(12).hex()
+        with disk_full_as_error(self.root):
+            os.link(path, temporary)
+            fd = os.open(temporary, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._publish(fd, temporary, digest)
+            finally:
+                os.close(fd)
+        return digest
 
     def delete(self, digest: Digest) -> int:
         """Remove a blob if it is here; returns its size in bytes."""
-        raise NotImplementedError
+        path = self.path(digest)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size
 
     def walk(self) -> Iterator[Digest]:
-        raise NotImplementedError
+        for algorithm in ("sha256", "sha512"):
+            with os.scandir(self._blobs / algorithm) as entries:
+                for entry in entries:
+                    yield f"{algorithm}:{entry.name}"
+
+    def drop_partial(self) -> int:
+        """Remove the resumable rests that nobody is writing; returns the bytes freed."""
+        freed = 0
+        for path in self._ingest.iterdir():
+            with self._lock:
+                if path.name.startswith("ref-") and path.name not in self._busy:
+                    with suppress(FileNotFoundError):
+                        freed += path.stat().st_size
+                        path.unlink()
+        return freed
+
+    def _publish(self, fd: int, path: Path, digest: Digest) -> None:
+        self.leases.touch(digest)
+        os.fchmod(fd, 0o400)
+        os.fsync(fd)
+        target = self.path(digest)
+        path.rename(target)
+        fsync_directory(target.parent)
+
+    def _finished(self, path: Path) -> None:
+        with self._lock:
+            self._busy.discard(path.name)
+
+    def _missing(self, digest: Digest) -> NotFound:
+        return NotFound(f"the blob {digest} is not in the content store")

@@ -1,0 +1,178 @@
+"""Snapshots as directories that overlayfs stacks.
+
+    snapshots/overlay/<id>/fs      what the snapshot changed, in overlayfs' form
+    snapshots/overlay/<id>/work    overlayfs' scratch directory, of active snapshots
+    snapshots/overlay/empty        an empty directory
+
+A committed snapshot stands for itself over its parents.  Nothing is mounted here: callers get the
+mount described and make it in their own mount namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from sampan.errors import Unsupported
+from sampan.linux.sync import syncfs
+from sampan.runtime.types import Mount
+from sampan.store.content import disk_full_as_error
+from sampan.store.extract import extract
+from sampan.store.metadata import Metadata
+from sampan.store.records import Record, SnapshotRecords
+from sampan.store.snapshots import Info, Kind, Usage
+
+# Renaming a directory of a lower layer gives EXDEV instead of a redirect: a layer's tar could not
+# express one.
+OPTIONS = ("redirect_dir=off", "index=off", "metacopy=off")
+
+
+class OverlaySnapshotter:
+    """The snapshotter interface over overlayfs."""
+
+    driver = "overlay"
+
+    def __init__(self, state_dir: Path, metadata: Metadata) -> None:
+        self.root = state_dir / "snapshots" / self.driver
+        self._records = SnapshotRecords(metadata, self.driver, self.root)
+        self._records.clean()
+        self._empty = self.root / "empty"
+        self._empty.mkdir(exist_ok=True)
+        self._applying = threading.Lock()
+
+    def prepare(self, key: str, parent: str | None) -> list[Mount]:
+        return self._create(key, "active", parent)
+
+    def view(self, key: str, parent: str | None) -> list[Mount]:
+        return self._create(key, "view", parent)
+
+    def mounts(self, key: str) -> list[Mount]:
+        return self._mounts(self._records.find(key))
+
+    def commit(self, name: str, key: str) -> None:
+        record = self._records.find(key)
+        self._records.commit(name, key, tree_usage(self._fs(record.id)))
+        shutil.rmtree(self._records.directory(record.id) / "work", ignore_errors=True)
+
+    def link(self, name: str, target: str) -> None:
+        self._records.link(name, target)
+
+    def remove(self, key: str) -> None:
+        id = self._records.remove(key)
+        if id is not None:
+            shutil.rmtree(self._records.directory(id), ignore_errors=True)
+
+    def usage(self, key: str) -> Usage:
+        record = self._records.find(key)
+        if record.kind == "committed":
+            return Usage(record.size, record.inodes)
+        return tree_usage(self._fs(record.id))
+
+    def stat(self, key: str) -> Info:
+        return self._records.info(key)
+
+    def upper(self, key: str) -> Path:
+        record = self._records.find(key)
+        if record.kind == "view":
+            raise Unsupported(f"the snapshot {key} is a view, which changes nothing")
+        return self._fs(record.id)
+
+    def apply(self, name: str, parent: str | None, layer: BinaryIO) -> None:
+        if self._records.get(name) is not None:
+            return
+        lower = self._lower(self._records.committed(parent).id) if parent is not None else []
+        directory = self._records.reserve()
+        try:
+            with disk_full_as_error(self.root):
+                fs = directory / "fs"
+                self._make_fs(fs, lower)
+                usage = extract(layer, fs, keep_whiteouts=True, lower=lower)
+                syncfs(fs)
+        except BaseException:
+            self._records.abandon(directory)
+            raise
+        self._records.adopt(directory, name, parent, usage, "directory")
+
+    def unreached(self, roots: set[str]) -> list[str]:
+        """Names of image layers that nothing needs, in the order to remove them."""
+        return self._records.unreached(roots)
+
+    def _create(self, key: str, kind: Kind, parent: str | None) -> list[Mount]:
+        def fill(directory: Path) -> None:
+            lower = self._lower(self._records.committed(parent).id) if parent else []
+            self._make_fs(directory / "fs", lower)
+            if kind == "active":
+                (directory / "work").mkdir(mode=0o700)
+
+        with disk_full_as_error(self.root):
+            with self._records.creating(key, kind, parent, "directory", fill) as record:
+                return self._mounts(record)
+
+    def _make_fs(self, fs: Path, lower: list[Path]) -> None:
+        """The directory takes the root's owner and mode from the layer below."""
+        fs.mkdir(mode=0o755)
+        mode, uid, gid = 0o755, 0, 0
+        if lower:
+            info = lower[0].stat()
+            mode, uid, gid = stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid
+        os.chown(fs, uid, gid)
+        fs.chmod(mode)
+
+    def _fs(self, id: int) -> Path:
+        return self._records.directory(id) / "fs"
+
+    def _lower(self, id: int) -> list[Path]:
+        return [self._fs(number) for number, _ in self._records.chain(id)]
+
+    def _mounts(self, record: Record) -> list[Mount]:
+        lower = self._lower(record.parent) if record.parent is not None else []
+        if record.kind == "committed":
+            lower.insert(0, self._fs(record.id))
+        if record.kind == "active":
+            if not lower:
+                return [Mount("bind", str(self._fs(record.id)), ["bind", "rw"])]
+            return [
+                overlay(lower, self._fs(record.id), self._records.directory(record.id) / "work")
+            ]
+        if len(lower) < 2:
+            return [Mount("bind", str(lower[0] if lower else self._empty), ["bind", "ro"])]
+        return [overlay(lower)]
+
+
+def overlay(lower: list[Path], upper: Path | None = None, work: Path | None = None) -> Mount:
+    """An overlay of these directories, uppermost first; read-only without an upper one."""
+    options = ["lowerdir=" + ":".join(_escape(str(path)) for path in lower)]
+    if upper is not None:
+        options += [f"upperdir={upper}", f"workdir={work}"]
+    else:
+        options.append("ro")
+    return Mount("overlay", "overlay", [*options, *OPTIONS])
+
+
+def tree_usage(root: Path) -> Usage:
+    """The space of a directory tree: each inode once, in allocated bytes."""
+    size = inodes = 0
+    seen: set[tuple[int, int]] = set()
+    pending = [os.fspath(root)]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                info = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    pending.append(entry.path)
+                elif info.st_nlink > 1:
+                    if (info.st_dev, info.st_ino) in seen:
+                        continue
+                    seen.add((info.st_dev, info.st_ino))
+                inodes += 1
+                if stat.S_ISREG(info.st_mode):
+                    size += min(info.st_size, info.st_blocks * 512) or info.st_size
+    return Usage(size, inodes)
+
+
+def _escape(path: str) -> str:
+    return path.replace("\\", "\\\\").replace(":", "\\:")

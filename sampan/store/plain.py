@@ -1,0 +1,137 @@
+"""Snapshots as whole copies, for file systems that overlayfs cannot use.
+
+    snapshots/plain/<id>/fs    the complete tree
+
+A copy shares its blocks with the original where the file system can (reflink).  There is no upper
+directory; a diff is made by comparing with the parent.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import BinaryIO
+
+from sampan.errors import Conflict
+from sampan.linux.sync import syncfs
+from sampan.runtime.types import Mount
+from sampan.store.compare import difference
+from sampan.store.content import disk_full_as_error
+from sampan.store.copytree import copy_tree
+from sampan.store.extract import extract
+from sampan.store.metadata import Metadata
+from sampan.store.overlay import tree_usage
+from sampan.store.records import Record, SnapshotRecords
+from sampan.store.snapshots import Info, Kind, Usage
+
+
+class PlainSnapshotter:
+    """The snapshotter interface by copying."""
+
+    driver = "plain"
+
+    def __init__(self, state_dir: Path, metadata: Metadata) -> None:
+        self.root = state_dir / "snapshots" / self.driver
+        self._records = SnapshotRecords(metadata, self.driver, self.root)
+        self._records.clean()
+
+    def prepare(self, key: str, parent: str | None) -> list[Mount]:
+        return self._create(key, "active", parent)
+
+    def view(self, key: str, parent: str | None) -> list[Mount]:
+        return self._create(key, "view", parent)
+
+    def mounts(self, key: str) -> list[Mount]:
+        return self._mounts(self._records.find(key))
+
+    def commit(self, name: str, key: str) -> None:
+        record = self._records.find(key)
+        self._records.commit(name, key, self._own_usage(record))
+
+    def link(self, name: str, target: str) -> None:
+        self._records.link(name, target)
+
+    def remove(self, key: str) -> None:
+        id = self._records.remove(key)
+        if id is not None:
+            shutil.rmtree(self._records.directory(id), ignore_errors=True)
+
+    def usage(self, key: str) -> Usage:
+        record = self._records.find(key)
+        if record.kind == "committed":
+            return Usage(record.size, record.inodes)
+        return self._own_usage(record)
+
+    def stat(self, key: str) -> Info:
+        return self._records.info(key)
+
+    def upper(self, key: str) -> Path:
+        """The difference to the parent, laid out anew at each call as overlayfs would have it."""
+        record = self._records.find(key)
+        place = self._records.directory(record.id) / "upper"
+        shutil.rmtree(place, ignore_errors=True)
+        with disk_full_as_error(self.root):
+            lower = self._fs(record.parent) if record.parent is not None else None
+            difference(self._fs(record.id), lower, place)
+        return place
+
+    def apply(self, name: str, parent: str | None, layer: BinaryIO) -> None:
+        if self._records.get(name) is not None:
+            return
+        base = self._fs(self._records.committed(parent).id) if parent is not None else None
+        directory = self._records.reserve()
+        try:
+            with disk_full_as_error(self.root):
+                fs = directory / "fs"
+                _make(fs, base)
+                usage = extract(layer, fs, keep_whiteouts=False)
+                syncfs(fs)
+        except BaseException:
+            self._records.abandon(directory)
+            raise
+        self._records.adopt(directory, name, parent, usage, "directory")
+
+    def unreached(self, roots: set[str]) -> list[str]:
+        """Names of image layers that nothing needs, in the order to remove them."""
+        return self._records.unreached(roots)
+
+    def _create(self, key: str, kind: Kind, parent: str | None) -> list[Mount]:
+        if self._records.get(key) is not None:
+            raise Conflict(f"the snapshot {key} exists already")
+        base = self._fs(self._records.committed(parent).id) if parent is not None else None
+        directory = self._records.reserve()
+        try:
+            with disk_full_as_error(self.root):
+                if kind == "active" or base is None:
+                    _make(directory / "fs", base)
+        except BaseException:
+            self._records.abandon(directory)
+            raise
+        if not self._records.adopt(directory, key, parent, Usage(-1, -1), "directory", kind):
+            raise Conflict(f"the snapshot {key} exists already")
+        return self.mounts(key)
+
+    def _mounts(self, record: Record) -> list[Mount]:
+        if record.kind == "view" and record.parent is not None:
+            return [Mount("bind", str(self._fs(record.parent)), ["bind", "ro"])]
+        access = "rw" if record.kind == "active" else "ro"
+        return [Mount("bind", str(self._fs(record.id)), ["bind", access])]
+
+    def _own_usage(self, record: Record) -> Usage:
+        if record.kind == "view":
+            return Usage(0, 0)
+        whole = tree_usage(self._fs(record.id))
+        if record.parent is None:
+            return whole
+        base = tree_usage(self._fs(record.parent))
+        return Usage(max(0, whole.size - base.size), max(0, whole.inodes - base.inodes))
+
+    def _fs(self, id: int) -> Path:
+        return self._records.directory(id) / "fs"
+
+
+def _make(fs: Path, base: Path | None) -> None:
+    if base is None:
+        fs.mkdir(mode=0o755)
+        return
+    copy_tree(base, fs)
