@@ -1,30 +1,326 @@
-"""The containers of this daemon: which there are, and their life from create to remove."""
+"""The containers of this daemon: which there are, making one, renaming it, forgetting it.
+
+Life of a container: ``create`` (record, snapshot, volumes) → ``Lifecycle.start`` → running →
+exited → start again or ``Lifecycle.remove``.  All containers are held in memory, so that looking
+one up and listing all of them never touches the disk.
+"""
 
 from __future__ import annotations
 
-from sampan.engine.state import Container
+import asyncio
+import secrets
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import msgspec
+
+from sampan.engine import names, specs, validate
+from sampan.engine.events import Events
+from sampan.engine.merge import merge
+from sampan.engine.mounts import ContainerMount
+from sampan.engine.ports import exposed_and_bound
+from sampan.engine.state import Container, ContainerRecord, now
+from sampan.engine.types import (
+    ContainerConfig,
+    CreateRequest,
+    EndpointSettings,
+    HostConfig,
+    LogConfig,
+    RestartPolicy,
+)
+from sampan.engine.volumes import Volumes
+from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.store.images import Image, ImageStore
+from sampan.store.metadata import Metadata
+
+OpenRoot = Callable[[str], AbstractContextManager[int]]
+"""Opens the root file system of a snapshot, by key, as a directory descriptor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a container gets that asks for nothing."""
+
+    log_driver: str = "local"
+    log_options: dict[str, str] | None = None
+    shm_size: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new container's id, and what could not be done as asked."""
+
+    id: str
+    warnings: list[str]
 
 
 class Containers:
     """All containers by id, name and unique prefix of an id."""
 
+    def __init__(
+        self,
+        metadata: Metadata,
+        images: ImageStore,
+        volumes: Callable[[], Volumes],
+        events: Events,
+        open_root: OpenRoot,
+        defaults: Defaults,
+    ) -> None:
+        self._records = metadata.collection("containers", ContainerRecord)
+        self._images = images
+        self._volumes = volumes
+        self._events = events
+        self._open_root = open_root
+        self._defaults = defaults
+        self._by_id: dict[str, Container] = {}
+        self._by_name: dict[str, Container] = {}
+        self._reserved: dict[str, str] = {}
+        for record in sorted(self._records.all(), key=lambda record: record.created):
+            self._remember(Container(record))
+
+    # -- looking up ------------------------------------------------------------------------
+
     def all(self) -> list[Container]:
         """Every container, newest first."""
-        raise NotImplementedError
+        return list(reversed(self._by_id.values()))
 
     def get(self, ref: str) -> Container:
         """By full id, name (with or without a slash), or unique prefix of the id.
 
-        :raises NotFound: ``No such container: REF``
+        Raises NotFound ``No such container: REF``, InvalidParameter when several ids match.
         """
-        raise NotImplementedError
+        found = self._by_id.get(ref) or self._by_name.get(ref.removeprefix("/"))
+        if found is not None:
+            return found
+        matches = [id for id in self._by_id if id.startswith(ref)] if ref else []
+        if len(matches) == 1:
+            return self._by_id[matches[0]]
+        if matches:
+            raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
+        raise NotFound(f"No such container: {ref}")
+
+    def mounts_of(self, ref: str) -> tuple[str, list[ContainerMount]]:
+        """Id and mounts of a container, for ``--volumes-from``."""
+        container = self.get(ref)
+        return container.id, container.record.mounts
+
+    # -- changing --------------------------------------------------------------------------
+
+    async def create(self, name: str | None, request: CreateRequest, platform: str = "") -> Created:
+        """Make a container of an image that is here.
+
+        Raises NotFound (image, network namespace's container), InvalidParameter, Unsupported,
+        Conflict (name).
+        """
+        image = self._images.get(request.image)
+        _check_platform(image, platform)
+        host = self._completed(request.host_config)
+        config = merge(request.config(), image.config.config)
+        validate.check(config, host)
+        _check_networking(config, host, request)
+        self._check_references(host)
+        config = exposed_and_bound(config, host)
+        id = secrets.token_hex(32)
+        chosen = self._reserve(name, id)
+        try:
+            record = ContainerRecord(
+                id=id,
+                name=chosen,
+                created=now(),
+                image_id=image.id,
+                parent=None,
+                config=config,
+                host=host,
+                driver=self._images.snapshotter.driver,
+                networks=_endpoints(host, request),
+            )
+            # Built once for its checks: what cannot become a process is refused now.
+            specs.build(record, specs.Environment())
+            await self._furnish(record, image)
+            self._records.put(record)
+            self._remember(Container(record))
+        finally:
+            self._reserved.pop(chosen, None)
+        self.publish(record, "create")
+        return Created(id, _warnings(host))
+
+    async def _furnish(self, record: ContainerRecord, image: Image) -> None:
+        """Resolve the record's mounts and prepare its snapshot; nothing is left on failure."""
+        volumes = self._volumes()
+        record.mounts = await volumes.resolve(
+            record.host, list(record.config.volumes or {}), self.mounts_of
+        )
+        try:
+            with self._images.lease():
+                record.parent = await self._images.unpack(image)
+                self._images.snapshotter.prepare(record.id, record.parent)
+            try:
+                await volumes.populate(record.mounts, lambda: self._open_root(record.id))
+            except BaseException:
+                await asyncio.to_thread(self._images.snapshotter.remove, record.id)
+                raise
+        except BaseException:
+            await volumes.discard(record.mounts)
+            raise
+
+    def rename(self, container: Container, name: str) -> None:
+        """Give a container another name.  Raises Conflict, InvalidParameter."""
+        old = container.name
+        if not name:
+            raise InvalidParameter("Neither old nor new names may be empty")
+        if name.removeprefix("/") == old:
+            raise InvalidParameter("Renaming a container with the same name as its current name")
+        chosen = self._reserve(name, container.id)
+        try:
+            self._records.put(msgspec.structs.replace(container.record, name=chosen))
+            container.record.name = chosen
+            self._by_name.pop(old, None)
+            self._by_name[chosen] = container
+        finally:
+            self._reserved.pop(chosen, None)
+        self.publish(container.record, "rename", oldName=f"/{old}")
 
     def save(self, container: Container) -> None:
         """Store the record as it is now."""
-        raise NotImplementedError
+        self._records.put(container.record)
 
-    async def remove(
-        self, ref: str, *, force: bool = False, volumes: bool = False, link: str = ""
-    ) -> None:
-        """Remove a container; with ``volumes`` its anonymous volumes too."""
-        raise NotImplementedError
+    def forget(self, container: Container) -> None:
+        """Remove the record: the container is gone."""
+        self._records.delete(container.id)
+        self._by_id.pop(container.id, None)
+        if self._by_name.get(container.name) is container:
+            del self._by_name[container.name]
+        self.publish(container.record, "destroy")
+        container.removed.set()
+
+    def publish(self, record: ContainerRecord, action: str, **attributes: str) -> None:
+        """An event of this container, with Docker's attributes."""
+        common = {**record.labels, "image": record.config.image, "name": record.name}
+        self._events.publish("container", action, record.id, {**common, **attributes})
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _remember(self, container: Container) -> None:
+        self._by_id[container.id] = container
+        self._by_name[container.name] = container
+
+    def _reserve(self, name: str | None, id: str) -> str:
+        """Keep a name from others until the record is stored."""
+        if not name:
+            chosen = names.generate(self._by_name.keys() | self._reserved.keys())
+        else:
+            chosen = names.check(name)
+            holder = self._by_name.get(chosen)
+            holder_id = holder.id if holder else self._reserved.get(chosen)
+            if holder_id:
+                raise Conflict(
+                    f'Conflict. The container name "/{chosen}" is already in use by container '
+                    f'"{holder_id}". You have to remove (or rename) that container to be able to '
+                    "reuse that name."
+                )
+        self._reserved[chosen] = id
+        return chosen
+
+    def _completed(self, host: HostConfig) -> HostConfig:
+        """The host configuration with the daemon's defaults filled in, as inspect shows it."""
+        log = host.log_config
+        if not log.type:
+            options = {**(self._defaults.log_options or {}), **log.config}
+            log = LogConfig(type=self._defaults.log_driver, config=options)
+        policy = host.restart_policy
+        return msgspec.structs.replace(
+            host,
+            log_config=log,
+            network_mode=_network_mode(host.network_mode),
+            restart_policy=policy if policy.name else RestartPolicy("no"),
+            ipc_mode=host.ipc_mode or "private",
+            cgroupns_mode=host.cgroupns_mode or "private",
+            shm_size=host.shm_size or self._defaults.shm_size,
+            runtime=host.runtime or "sampan",
+            # Docker accounts swap as twice the memory where only the memory is limited.
+            memory_swap=host.memory_swap or host.memory * 2,
+            oom_kill_disable=host.oom_kill_disable or False,
+        )
+
+    def _check_references(self, host: HostConfig) -> None:
+        """Raises NotFound when a container whose namespaces are to be joined does not exist."""
+        for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
+            if mode.startswith("container:"):
+                self.get(mode.removeprefix("container:"))
+        for link in host.links or []:
+            self.get(link.partition(":")[0])
+
+
+def _network_mode(mode: str) -> str:
+    return "bridge" if mode in ("", "default") else mode
+
+
+def _check_platform(image: Image, platform: str) -> None:
+    if not platform:
+        return
+    wanted = platform.lower().split("/")
+    config = image.config
+    own = [config.os or "linux", config.architecture, config.variant]
+    if len(wanted) == 1:
+        same = wanted[0] in (own[0], own[1])
+    else:
+        same = wanted[:2] == own[:2] and (len(wanted) < 3 or not own[2] or wanted[2] == own[2])
+    if not same:
+        raise NotFound(
+            f"image with reference {image.repo_tags[0] if image.repo_tags else image.id} was found "
+            f"but its platform ({'/'.join(filter(None, own))}) does not match the specified "
+            f"platform ({platform})"
+        )
+
+
+def _check_networking(config: ContainerConfig, host: HostConfig, request: CreateRequest) -> None:
+    mode = host.network_mode
+    if mode.startswith("container:"):
+        if config.hostname:
+            raise InvalidParameter("conflicting options: hostname and the network mode")
+        for what, given in (
+            ("port publishing and the container type network mode", host.port_bindings),
+            ("port exposing and the container type network mode", request.exposed_ports),
+            ("custom host-to-IP mapping and the network mode", host.extra_hosts),
+            ("dns and the network mode", host.dns),
+            ("links and the network mode", host.links),
+        ):
+            if given:
+                raise InvalidParameter(f"conflicting options: {what}")
+    if mode == "host" and host.links:
+        raise InvalidParameter("conflicting options: host type networking can't be used with links")
+    if config.mac_address and mode in ("host", "none"):
+        raise InvalidParameter("conflicting options: mac-address and the network mode")
+
+
+def _endpoints(host: HostConfig, request: CreateRequest) -> dict[str, EndpointSettings]:
+    """The networks that the container is to be on, the one of the network mode first."""
+    wanted = dict(request.networking_config.endpoints_config)
+    mode = host.network_mode
+    if mode.startswith("container:"):
+        if wanted:
+            raise InvalidParameter("conflicting options: a container type network has no endpoints")
+        return {}
+    if "default" in wanted:
+        wanted.setdefault(mode, wanted.pop("default"))
+    primary = wanted.pop(mode, EndpointSettings())
+    if request.mac_address and not primary.mac_address:
+        primary = msgspec.structs.replace(primary, mac_address=request.mac_address)
+    if mode in ("host", "none") and wanted:
+        raise InvalidParameter(
+            f"Container cannot be connected to network endpoints: {', '.join(wanted)}"
+        )
+    return {mode: primary, **wanted}
+
+
+def _warnings(host: HostConfig) -> list[str]:
+    warnings = []
+    if host.oom_kill_disable and not host.memory:
+        warnings.append(
+            "OOM killer is disabled for the container, but no memory limit is set, this can "
+            "result in the system running out of resources."
+        )
+    if host.port_bindings and host.network_mode == "host":
+        warnings.append("Published ports are discarded when using host network mode")
+    return warnings

@@ -10,7 +10,12 @@ from sampan.errors import Conflict, InvalidParameter
 
 _VALID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 
-ADJECTIVES = (
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+ADJECTIVES = _words(
     "able agile amber ample apt arctic ardent ashen azure balmy bold brave breezy bright brisk "
     "calm candid careful cheery chief civil clean clear clever coastal copper cosy cozy crisp "
     "curious daring dawn deep deft dreamy dry dusky eager early earnest easy even exact fabled "
@@ -24,9 +29,9 @@ ADJECTIVES = (
     "sound southern spry stable starry steady still stout strong sturdy subtle sunny sure swift "
     "tall tame tender thorough tidal tidy timely tranquil true trusty upbeat urban valiant vast "
     "vivid warm wary watchful western whole wide wild wise witty woody worthy young zesty"
-).split()  # noqa: SIM905
+)
 
-SURNAMES = (
+SURNAMES = _words(
     "abel agnesi airy al-biruni ampere archimedes aristarchus babbage banneker barlow bassi "
     "bayes becquerel bell berners bernoulli bohr boltzmann boole borlaug bose boyle brahe brahmagupta "
     "bunsen cantor cardano carson cauchy cavendish celsius chandrasekhar chatelet church clarke "
@@ -41,7 +46,7 @@ SURNAMES = (
     "pythagoras ramanujan rayleigh riemann ritchie rontgen rubin rutherford sagan salk shannon siemens "
     "snell somerville stokes tesla thales thompson torvalds turing volta wallace watt wegener wiles "
     "wing wozniak wright yalow young zhang"
-).split()  # noqa: SIM905
+)
 
 
 def check(name: str) -> str:

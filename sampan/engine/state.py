@@ -7,8 +7,8 @@ record's ``state`` repeats it, so that inspect and list never wait for anybody.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 from msgspec import Struct, field
@@ -22,7 +22,7 @@ from sampan.engine.types import (
 )
 from sampan.errors import Conflict
 from sampan.runtime.control import Keeper
-from sampan.runtime.types import Health
+from sampan.runtime.types import AttachRequest, Health
 
 Status = Literal["created", "running", "paused", "restarting", "exited", "removing", "dead"]
 
@@ -83,19 +83,17 @@ class ContainerRecord(Struct):
 class Container:
     """A container that the daemon holds: its record, its keeper while it runs, who waits for it.
 
-    ``lock`` serialises the operations that change the container's state.
+    ``lock`` serialises the operations that change the container's state.  ``parked`` holds clients
+    that attached before the start: their request and the socket's descriptor, owned by this list.
     """
 
     def __init__(self, record: ContainerRecord) -> None:
         self.record = record
         self.keeper: Keeper | None = None
         self.lock = asyncio.Lock()
-        self.exited = asyncio.Event()
         self.removed = asyncio.Event()
-        self.exits = 0
-        self.parked: list[Callable[[], Awaitable[None]]] = []
-        if not record.state.running:
-            self.exited.set()
+        self.parked: list[tuple[AttachRequest, int]] = []
+        self._waiters: set[asyncio.Future[None]] = set()
 
     @property
     def id(self) -> str:
@@ -122,6 +120,25 @@ class Container:
         if self.keeper is None:
             raise Conflict(f"container {self.id} is not running")
         return self.keeper
+
+    def next_exit(self) -> asyncio.Future[None]:
+        """A future that is done when the process ends next, or the container is removed."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(future)
+        future.add_done_callback(self._waiters.discard)
+        return future
+
+    def announce_exit(self) -> None:
+        """Wake everybody who waits for an exit."""
+        for future in list(self._waiters):
+            if not future.done():
+                future.set_result(None)
+
+    def drop_parked(self) -> None:
+        """Close the connections of clients that wait for a start."""
+        for _, fd in self.parked:
+            os.close(fd)
+        self.parked.clear()
 
 
 def now() -> int:

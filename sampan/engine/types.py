@@ -54,7 +54,7 @@ class Document(msgspec.Struct, frozen=True, rename=docker_name):
     """Base of all documents: immutable; ``msgspec.structs.replace`` makes a changed one."""
 
 
-class Healthcheck(Document):
+class Healthcheck(Document, frozen=True):
     """A health check; durations in nanoseconds, 0 means inherit."""
 
     test: list[str] | None = None
@@ -65,7 +65,7 @@ class Healthcheck(Document):
     retries: int = 0
 
 
-class ContainerConfig(Document):
+class ContainerConfig(Document, frozen=True):
     """What a container is, independent of the host: ``Config`` of inspect and create."""
 
     hostname: str = ""
@@ -95,40 +95,40 @@ class ContainerConfig(Document):
     shell: list[str] | None = None
 
 
-class LogConfig(Document):
+class LogConfig(Document, frozen=True):
     type: str = ""
     config: dict[str, str] = {}
 
 
-class PortBinding(Document):
+class PortBinding(Document, frozen=True):
     """One host address of a container's port; an empty port means: choose one."""
 
     host_ip: str = ""
     host_port: str = ""
 
 
-class RestartPolicy(Document):
+class RestartPolicy(Document, frozen=True):
     name: str = ""
     maximum_retry_count: int = 0
 
 
-class WeightDevice(Document):
+class WeightDevice(Document, frozen=True):
     path: str
     weight: int = 0
 
 
-class ThrottleDevice(Document):
+class ThrottleDevice(Document, frozen=True):
     path: str
     rate: int = 0
 
 
-class DeviceMapping(Document):
+class DeviceMapping(Document, frozen=True):
     path_on_host: str = ""
     path_in_container: str = ""
     cgroup_permissions: str = ""
 
 
-class DeviceRequest(Document):
+class DeviceRequest(Document, frozen=True):
     driver: str = ""
     count: int = 0
     device_ids: list[str] | None = None
@@ -136,13 +136,13 @@ class DeviceRequest(Document):
     options: dict[str, str] | None = None
 
 
-class Ulimit(Document):
+class Ulimit(Document, frozen=True):
     name: str
     soft: int = 0
     hard: int = 0
 
 
-class BindOptions(Document):
+class BindOptions(Document, frozen=True):
     propagation: str = ""
     non_recursive: bool = False
     create_mountpoint: bool = False
@@ -150,29 +150,29 @@ class BindOptions(Document):
     read_only_force_recursive: bool = False
 
 
-class VolumeDriverConfig(Document):
+class VolumeDriverConfig(Document, frozen=True):
     name: str = ""
     options: dict[str, str] | None = None
 
 
-class VolumeOptions(Document):
+class VolumeOptions(Document, frozen=True):
     no_copy: bool = False
     labels: dict[str, str] | None = None
     subpath: str = ""
     driver_config: VolumeDriverConfig | None = None
 
 
-class ImageOptions(Document):
+class ImageOptions(Document, frozen=True):
     subpath: str = ""
 
 
-class TmpfsOptions(Document):
+class TmpfsOptions(Document, frozen=True):
     size_bytes: int = 0
     mode: int = 0
     options: list[list[str]] | None = None
 
 
-class MountRequest(Document):
+class MountRequest(Document, frozen=True):
     """One ``--mount``: ``type`` is bind, volume, tmpfs, image, npipe or cluster."""
 
     type: str = ""
@@ -186,7 +186,7 @@ class MountRequest(Document):
     tmpfs_options: TmpfsOptions | None = None
 
 
-class MountPoint(Document):
+class MountPoint(Document, frozen=True):
     """One mount of a container as it was resolved: ``Mounts`` of inspect."""
 
     type: str
@@ -199,7 +199,7 @@ class MountPoint(Document):
     propagation: str = ""
 
 
-class HostConfig(Document):
+class HostConfig(Document, frozen=True):
     """What a container asks of its host.  Sizes in bytes, CPU periods in µs, shares as cgroups."""
 
     binds: list[str] | None = None
@@ -275,13 +275,13 @@ class HostConfig(Document):
     init: bool | None = None
 
 
-class EndpointIPAMConfig(Document):
+class EndpointIPAMConfig(Document, frozen=True):
     ipv4_address: str = ""
     ipv6_address: str = ""
     link_local_ips: list[str] | None = None
 
 
-class EndpointSettings(Document):
+class EndpointSettings(Document, frozen=True):
     """A container's place in one network: the wish (create, connect) and the result (inspect)."""
 
     ipam_config: EndpointIPAMConfig | None = None
@@ -301,11 +301,11 @@ class EndpointSettings(Document):
     dns_names: list[str] | None = None
 
 
-class NetworkingConfig(Document):
+class NetworkingConfig(Document, frozen=True):
     endpoints_config: dict[str, EndpointSettings] = {}
 
 
-class CreateRequest(ContainerConfig):
+class CreateRequest(ContainerConfig, frozen=True):
     """Body of ``POST /containers/create``: a container's configuration with two sub-documents."""
 
     host_config: HostConfig = HostConfig()

@@ -1,0 +1,335 @@
+"""Everything between a container's record and its running process: network, files, request.
+
+:class:`Launcher` gathers what one start needs, hands it to the spawner, and gives it all back when
+the start fails or the container has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sampan.engine import ports, specs, validate
+from sampan.engine.state import Container, ContainerRecord
+from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthcheck
+from sampan.engine.volumes import Volumes
+from sampan.errors import Conflict
+from sampan.network.manager import NetworkManager
+from sampan.network.types import Endpoint, EndpointConfig, Sandbox, SandboxRequest
+from sampan.runtime.control import Keeper
+from sampan.runtime.spawner import Spawner
+from sampan.runtime.types import (
+    HealthCheck,
+    KeeperEvent,
+    KeeperRequest,
+    LogConfig,
+    RestartPolicy,
+    ServiceRequest,
+)
+from sampan.store.snapshots import Snapshotter
+
+FILES = ("hostname", "hosts", "resolv.conf")
+MIB = 1 << 20
+SECOND = 10**9
+
+Find = Callable[[str], Container]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Directories and defaults that every start uses."""
+
+    state_dir: Path
+    run_dir: Path
+    cgroup_parent: str = "/sampan"
+
+    def state_of(self, container_id: str) -> Path:
+        return self.state_dir / "containers" / container_id
+
+    def run_of(self, container_id: str) -> Path:
+        return self.run_dir / "containers" / container_id
+
+
+class Launcher:
+    """Starts containers' processes and cleans up after them."""
+
+    def __init__(
+        self,
+        places: Places,
+        spawner: Spawner,
+        snapshotter: Snapshotter,
+        networks: NetworkManager,
+        volumes: Volumes,
+        find: Find,
+    ) -> None:
+        self._places = places
+        self._spawner = spawner
+        self._snapshotter = snapshotter
+        self._networks = networks
+        self._volumes = volumes
+        self._find = find
+
+    async def launch(self, container: Container, on_event: Callable[[KeeperEvent], None]) -> Keeper:
+        """Start the process and return its keeper; nothing is left behind on failure.
+
+        Raises StartError; Conflict (a port in use, a joined container that does not run);
+        NotFound (a mount's source).
+        """
+        record = container.record
+        try:
+            sandbox = await self._sandbox(record)
+            fds = list(sandbox.hold_fds) if sandbox else []
+            try:
+                request = await self._request(container, sandbox)
+                attach_fds = [fd for _, fd in container.parked]
+                keeper = await self._spawner.spawn(
+                    request, attach_fds=attach_fds, hold_fds=fds, on_event=on_event
+                )
+            finally:
+                for fd in fds:
+                    os.close(fd)
+        except BaseException:
+            await self.clean(container)
+            raise
+        container.drop_parked()
+        return keeper
+
+    async def clean(self, container: Container) -> None:
+        """Give back what a start took: network, mounts of volumes, parked clients."""
+        await self._networks.release(container.id)
+        await self._volumes.detach(container.id)
+        container.drop_parked()
+        _forget_endpoints(container.record)
+
+    def log_config(self, record: ContainerRecord) -> LogConfig:
+        """Where the container's output is kept."""
+        driver = record.host.log_config.type or "local"
+        size, files = validate.log_limits(record.host)
+        directory = self._places.state_of(record.id)
+        if driver == "json-file":
+            path = directory / f"{record.id}-json.log"
+            # Docker's default for this driver: one file without a limit.
+            return LogConfig("json-file", str(path), size or 0, files or 1)
+        if driver == "none":
+            return LogConfig("none")
+        return LogConfig("local", str(directory / "log"), size or 20 * MIB, files or 5)
+
+    # -- network ---------------------------------------------------------------------------
+
+    async def _sandbox(self, record: ContainerRecord) -> Sandbox | None:
+        """Allocate the container's place on its networks; None if it joins another container."""
+        host = record.host
+        if host.network_mode.startswith("container:"):
+            return None
+        if host.network_mode == "host":
+            wanted: list[EndpointConfig] = []
+        else:
+            wanted = [_wish(name, settings) for name, settings in record.networks.items()]
+        sandbox = await self._networks.prepare(
+            SandboxRequest(
+                container_id=record.id,
+                container_name=record.name,
+                hostname=specs.hostname(record),
+                domainname=record.config.domainname,
+                mode="host" if host.network_mode == "host" else "endpoints",
+                endpoints=wanted,
+                ports=[] if host.network_mode == "host" else ports.requested(record.config, host),
+                dns=host.dns,
+                dns_search=host.dns_search,
+                dns_options=host.dns_options,
+                extra_hosts=host.extra_hosts or [],
+                links=[self._link(text) for text in host.links or []],
+            )
+        )
+        for endpoint in sandbox.endpoints:
+            name = endpoint.network_name
+            mine = record.networks.get(name) or EndpointSettings()
+            record.networks[name] = settled(mine, endpoint)
+        record.ports = ports.published(record.config.exposed_ports, sandbox.ports)
+        return sandbox
+
+    def _link(self, text: str) -> tuple[str, str, str]:
+        name, _, alias = text.partition(":")
+        other = self._find(name)
+        if not other.running:
+            raise Conflict(
+                f"Cannot link to a non running container: /{other.name} AS {alias or name}"
+            )
+        return other.id, other.name, alias or name
+
+    # -- the request -----------------------------------------------------------------------
+
+    async def _request(self, container: Container, sandbox: Sandbox | None) -> KeeperRequest:
+        record = container.record
+        files = self._files(record, sandbox)
+        mounts = await self._volumes.attach(record.id, record.mounts)
+        environment = specs.Environment(
+            mounts=[*self._shared_shm(record), *mounts],
+            files=files,
+            namespaces=self._namespaces(record),
+            cgroup_parent=self._places.cgroup_parent,
+        )
+        spec = specs.build(record, environment)
+        run_dir = self._places.run_of(record.id)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        policy = record.host.restart_policy
+        return KeeperRequest(
+            id=record.id,
+            run_dir=str(run_dir),
+            spec=spec,
+            rootfs=self._snapshotter.mounts(record.id),
+            log=self.log_config(record),
+            open_stdin=record.config.open_stdin,
+            stdin_once=record.config.stdin_once,
+            init=bool(record.host.init),
+            interfaces=list(sandbox.interfaces) if sandbox else [],
+            attaches=[request for request, _ in container.parked],
+            hold_count=len(sandbox.hold_fds) if sandbox else 0,
+            services=[
+                ServiceRequest(service.name, service.config)
+                for service in (sandbox.services if sandbox else [])
+            ],
+            restart=RestartPolicy(policy.name or "no", policy.maximum_retry_count),  # type: ignore[arg-type]
+            healthcheck=_probe(record, spec["process"]),
+        )
+
+    def _files(self, record: ContainerRecord, sandbox: Sandbox | None) -> dict[str, str]:
+        """Write the container's own hostname, hosts and resolv.conf; return where they are."""
+        if sandbox is None:
+            other = self._find(record.host.network_mode.removeprefix("container:"))
+            directory = self._places.state_of(other.id)
+            return {name: str(directory / name) for name in FILES}
+        directory = self._places.state_of(record.id)
+        directory.mkdir(mode=0o710, parents=True, exist_ok=True)
+        contents = (f"{specs.hostname(record)}\n".encode(), sandbox.hosts, sandbox.resolv_conf)
+        for name, content in zip(FILES, contents, strict=True):
+            # In place: a running container's bind mount must go on seeing the file.
+            (directory / name).write_bytes(content)
+        return {name: str(directory / name) for name in FILES}
+
+    def _namespaces(self, record: ContainerRecord) -> dict[str, str]:
+        """Namespaces that are not the container's own: a path to join, "" for the host's."""
+        host = record.host
+        found: dict[str, str] = {}
+        for kind, oci, mode in (
+            ("net", "network", host.network_mode),
+            ("ipc", "ipc", host.ipc_mode),
+            ("pid", "pid", host.pid_mode),
+            ("uts", "uts", host.uts_mode),
+            ("cgroup", "cgroup", host.cgroupns_mode),
+        ):
+            if mode == "host":
+                found[oci] = ""
+            elif mode.startswith("container:"):
+                found[oci] = f"/proc/{self._joined(mode, kind).pid}/ns/{kind}"
+        return found
+
+    def _joined(self, mode: str, kind: str) -> Container:
+        other = self._find(mode.removeprefix("container:"))
+        if not other.pid:
+            raise Conflict(
+                f"cannot join {kind} namespace of a non running container: "
+                f"container /{other.name} is {other.record.state.status}"
+            )
+        if kind == "ipc" and other.record.host.ipc_mode not in ("shareable", "host"):
+            raise Conflict(
+                f"cannot join IPC of a container {other.id}: non-shareable IPC "
+                "(hint: use IpcMode:shareable for the donor container)"
+            )
+        return other
+
+    def _shared_shm(self, record: ContainerRecord) -> list[dict[str, Any]]:
+        mode = record.host.ipc_mode
+        if not mode.startswith("container:"):
+            return []
+        other = self._joined(mode, "ipc")
+        return [
+            {
+                "destination": "/dev/shm",
+                "type": "bind",
+                "source": f"/proc/{other.pid}/root/dev/shm",
+                "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
+            }
+        ]
+
+
+def _wish(network: str, settings: EndpointSettings) -> EndpointConfig:
+    """What the container wants on one network."""
+    ipam = settings.ipam_config or EndpointIPAMConfig()
+    return EndpointConfig(
+        network=network,
+        ip=ipam.ipv4_address,
+        ip6=ipam.ipv6_address,
+        link_local_ips=ipam.link_local_ips or [],
+        mac=settings.mac_address if not settings.endpoint_id else "",
+        aliases=settings.aliases or [],
+        links=settings.links or [],
+        driver_options=settings.driver_opts or {},
+        gateway_priority=settings.gw_priority,
+    )
+
+
+def settled(wish: EndpointSettings, endpoint: Endpoint) -> EndpointSettings:
+    """The wish with the endpoint's results, as inspect shows it."""
+    return msgspec.structs.replace(
+        wish,
+        network_id=endpoint.network_id,
+        endpoint_id=endpoint.id,
+        gateway=endpoint.gateway,
+        ip_address=endpoint.ip,
+        ip_prefix_len=endpoint.prefix_len,
+        ipv6_gateway=endpoint.gateway6,
+        global_ipv6_address=endpoint.ip6,
+        global_ipv6_prefix_len=endpoint.prefix_len6,
+        mac_address=endpoint.mac,
+        dns_names=endpoint.dns_names or None,
+    )
+
+
+def _forget_endpoints(record: ContainerRecord) -> None:
+    """A stopped container has no addresses, but its wishes stay."""
+    record.ports = {}
+    for name, settings in record.networks.items():
+        if settings.endpoint_id:
+            record.networks[name] = unsettled(settings)
+
+
+def unsettled(settings: EndpointSettings) -> EndpointSettings:
+    """The wish alone.  A MAC address that was chosen by us is forgotten with the rest."""
+    ipam = settings.ipam_config
+    return EndpointSettings(
+        ipam_config=ipam,
+        links=settings.links,
+        aliases=settings.aliases,
+        driver_opts=settings.driver_opts,
+        gw_priority=settings.gw_priority,
+        network_id=settings.network_id,
+        dns_names=settings.dns_names,
+    )
+
+
+def _probe(record: ContainerRecord, process: dict[str, Any]) -> HealthCheck | None:
+    """The health check of the keeper, or None."""
+    check: Healthcheck | None = record.config.healthcheck
+    if check is None or not check.test or check.test[0] == "NONE":
+        return None
+    if check.test[0] == "CMD-SHELL":
+        shell = record.config.shell or ["/bin/sh", "-c"]
+        args = [*shell, check.test[1]]
+    else:
+        args = check.test[1:]
+    probe = {**process, "args": args, "terminal": False}
+    probe.pop("consoleSize", None)
+    return HealthCheck(
+        process=probe,
+        interval=check.interval or 30 * SECOND,
+        timeout=check.timeout or 30 * SECOND,
+        start_period=check.start_period,
+        start_interval=check.start_interval or 5 * SECOND,
+        retries=check.retries or 3,
+    )

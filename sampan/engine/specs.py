@@ -1,0 +1,288 @@
+"""From a container's record to the OCI specification that the runtime executes.
+
+:func:`build` takes what was decided elsewhere (mounts, namespaces to join, files) as an
+:class:`Environment`, and changes the runtime's default specification as the host configuration
+says.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sampan.engine import resources
+from sampan.engine.state import ContainerRecord
+from sampan.engine.types import DeviceMapping, HostConfig
+from sampan.errors import InvalidParameter
+from sampan.runtime.spec import capabilities, default_spec, make_privileged
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CAPABILITY_SETS = ("bounding", "effective", "permitted")
+_PORTS_FOR_ALL = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
+_DEVICE_TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the host provides for one start of a container.
+
+    ``mounts`` are OCI mounts (volumes, binds, tmpfs); ``files`` maps ``hostname``, ``hosts`` and
+    ``resolv.conf`` to host paths; ``namespaces`` maps an OCI namespace type to a path to join, or
+    to "" for the host's own.
+    """
+
+    mounts: list[dict[str, Any]] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
+    namespaces: dict[str, str] = field(default_factory=dict)
+    shm_size: int = 64 << 20
+    cgroup_parent: str = "/sampan"
+
+
+def hostname(record: ContainerRecord) -> str:
+    """The host name that the container sees."""
+    if record.host.uts_mode == "host" or record.host.network_mode == "host":
+        return record.config.hostname or os.uname().nodename
+    return record.config.hostname or record.id[:12]
+
+
+def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
+    """The specification.  Raises InvalidParameter for a device or capability that is unknown."""
+    config, host = record.config, record.host
+    spec = default_spec(
+        args=record.command,
+        env=environment_variables(record),
+        cwd=config.working_dir or "/",
+        user=config.user,
+        groups=host.group_add or [],
+        hostname=hostname(record),
+        terminal=config.tty,
+        cgroups_path=f"{(host.cgroup_parent or environment.cgroup_parent).rstrip('/')}/{record.id}",
+        read_only=host.readonly_rootfs,
+        network="network" not in environment.namespaces,
+        shm_size=host.shm_size or environment.shm_size,
+    )
+    if config.domainname:
+        spec["domainname"] = config.domainname
+    _process(spec, record)
+    _namespaces(spec, environment.namespaces)
+    _security(spec, host)
+    _limits(spec, host)
+    _mounts(spec, host, environment)
+    _devices(spec, host)
+    if host.annotations:
+        spec["annotations"] = {**spec.get("annotations", {}), **host.annotations}
+    return spec
+
+
+def environment_variables(record: ContainerRecord) -> list[str]:
+    """Docker's defaults, then the configuration's; the last one of a name counts."""
+    found = {"PATH": PATH, "HOSTNAME": f"HOSTNAME={hostname(record)}"}
+    if record.config.tty:
+        found["TERM"] = "TERM=xterm"
+    for item in record.config.env or []:
+        name, separator, _ = item.partition("=")
+        if separator:
+            found[name] = item
+        else:
+            # A bare name asks for the variable to be unset.
+            found.pop(name, None)
+    return list(found.values())
+
+
+def _process(spec: dict[str, Any], record: ContainerRecord) -> None:
+    process, host = spec["process"], record.host
+    rows, columns = host.console_size
+    if record.config.tty and rows and columns:
+        process["consoleSize"] = {"height": rows, "width": columns}
+    if host.oom_score_adj:
+        process["oomScoreAdj"] = host.oom_score_adj
+    if host.ulimits:
+        kept = {item["type"]: item for item in process.get("rlimits", [])}
+        for limit in host.ulimits:
+            kind = f"RLIMIT_{limit.name.upper()}"
+            soft, hard = (2**64 - 1 if v == -1 else v for v in (limit.soft, limit.hard))
+            kept[kind] = {"type": kind, "soft": soft, "hard": hard}
+        process["rlimits"] = list(kept.values())
+
+
+def _namespaces(spec: dict[str, Any], wanted: dict[str, str]) -> None:
+    linux = spec["linux"]
+    kept = [item for item in linux["namespaces"] if item["type"] not in wanted]
+    kept += [{"type": kind, "path": path} for kind, path in wanted.items() if path]
+    linux["namespaces"] = kept
+    if wanted.get("uts") == "":
+        spec.pop("hostname", None)
+
+
+def _security(spec: dict[str, Any], host: HostConfig) -> None:
+    process, linux = spec["process"], spec["linux"]
+    if host.privileged:
+        make_privileged(spec)
+    elif host.cap_add or host.cap_drop:
+        allowed = capabilities(host.cap_add or [], host.cap_drop or [])
+        sets = process.setdefault("capabilities", {})
+        for name in sets or CAPABILITY_SETS:
+            sets[name] = [] if name in ("inheritable", "ambient") else list(allowed)
+    for option in host.security_opt or []:
+        name, separator, value = option.partition("=")
+        if not separator:
+            name, _, value = option.partition(":")
+        if name == "no-new-privileges":
+            process["noNewPrivileges"] = value in ("", "true")
+        elif name == "seccomp":
+            _seccomp(linux, value)
+        elif name == "systempaths":
+            linux["maskedPaths"], linux["readonlyPaths"] = [], []
+        elif name == "writable-cgroups" and value in ("", "true"):
+            for mount in spec["mounts"]:
+                if mount["destination"] == "/sys/fs/cgroup":
+                    mount["options"] = [o for o in mount["options"] if o != "ro"] + ["rw"]
+    if host.masked_paths is not None:
+        linux["maskedPaths"] = list(host.masked_paths)
+    if host.readonly_paths is not None:
+        linux["readonlyPaths"] = list(host.readonly_paths)
+
+
+def _seccomp(linux: dict[str, Any], value: str) -> None:
+    """``unconfined``, ``builtin``, or a profile in JSON (clients send the file's content)."""
+    if value == "unconfined":
+        linux.pop("seccomp", None)
+    elif value != "builtin":
+        try:
+            profile = msgspec.json.decode(value)
+        except msgspec.DecodeError as error:
+            raise InvalidParameter(f"invalid seccomp profile: {error}") from None
+        if not isinstance(profile, dict) or "defaultAction" not in profile:
+            raise InvalidParameter("invalid seccomp profile: it has no defaultAction")
+        linux["seccomp"] = profile
+
+
+def _limits(spec: dict[str, Any], host: HostConfig) -> None:
+    linux = spec["linux"]
+    limits = linux.setdefault("resources", {})
+    limits.update(resources.to_spec(host))
+    sysctls = dict(host.sysctls or {})
+    own_network = any(
+        item["type"] == "network" and not item.get("path") for item in linux["namespaces"]
+    )
+    if own_network:
+        sysctls = {**_PORTS_FOR_ALL, **sysctls}
+    if sysctls:
+        linux["sysctl"] = {**linux.get("sysctl", {}), **sysctls}
+
+
+def _mounts(spec: dict[str, Any], host: HostConfig, environment: Environment) -> None:
+    own = {mount["destination"] for mount in environment.mounts}
+    mounts = [mount for mount in spec["mounts"] if mount["destination"] not in own]
+    if host.ipc_mode == "none":
+        mounts = [m for m in mounts if m["destination"] not in ("/dev/shm", "/dev/mqueue")]
+    if host.ipc_mode == "host":
+        shared = {"/dev/shm", "/dev/mqueue"}
+        mounts = [m for m in mounts if m["destination"] not in shared]
+        for path in sorted(shared - own):
+            mounts.append(_bind(path, path, ["rbind", "rprivate", "nosuid", "nodev", "noexec"]))
+    for name, path in environment.files.items():
+        destination = f"/etc/{name}"
+        if destination not in own:
+            writable = "ro" if host.readonly_rootfs else "rw"
+            mounts.append(_bind(path, destination, ["rbind", "rprivate", writable]))
+    spec["mounts"] = mounts + environment.mounts
+    wanted = {option for mount in environment.mounts for option in mount["options"]}
+    if wanted & {"shared", "rshared"}:
+        spec["linux"]["rootfsPropagation"] = "shared"
+    elif wanted & {"slave", "rslave"}:
+        spec["linux"]["rootfsPropagation"] = "rslave"
+
+
+def _bind(source: str, destination: str, options: list[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": "bind", "source": source, "options": options}
+
+
+def _devices(spec: dict[str, Any], host: HostConfig) -> None:
+    linux = spec["linux"]
+    rules = linux["resources"].setdefault("devices", [])
+    nodes = linux.setdefault("devices", [])
+    for mapping in host.devices or []:
+        for node in _nodes(mapping):
+            nodes[:] = [item for item in nodes if item["path"] != node["path"]]
+            nodes.append(node)
+            rules.append(
+                {
+                    "allow": True,
+                    "type": node["type"],
+                    "major": node["major"],
+                    "minor": node["minor"],
+                    "access": mapping.cgroup_permissions or "rwm",
+                }
+            )
+    for text in host.device_cgroup_rules or []:
+        rules.append(_rule(text))
+
+
+def _nodes(mapping: DeviceMapping) -> list[dict[str, Any]]:
+    """The device nodes that one mapping means: a device, or all devices below a directory."""
+    source = Path(mapping.path_on_host)
+    inside = mapping.path_in_container or mapping.path_on_host
+    access = mapping.cgroup_permissions or "rwm"
+    if not set(access) <= set("rwm"):
+        raise InvalidParameter(f"invalid device mode: {access}")
+    try:
+        if source.is_dir():
+            found = [path for path in sorted(source.rglob("*")) if _is_device(path)]
+            return [_node(path, f"{inside}/{path.relative_to(source)}") for path in found]
+        if not _is_device(source):
+            raise InvalidParameter(
+                f'error gathering device information while adding custom device "{source}": '
+                "not a device node"
+            )
+        return [_node(source, inside)]
+    except OSError:
+        raise InvalidParameter(
+            f'error gathering device information while adding custom device "{source}": '
+            "no such file or directory"
+        ) from None
+
+
+def _is_device(path: Path) -> bool:
+    return stat.S_IFMT(path.stat().st_mode) in _DEVICE_TYPES
+
+
+def _node(source: Path, inside: str) -> dict[str, Any]:
+    found = source.stat()
+    return {
+        "path": inside,
+        "type": _DEVICE_TYPES[stat.S_IFMT(found.st_mode)],
+        "major": os.major(found.st_rdev),
+        "minor": os.minor(found.st_rdev),
+        "fileMode": stat.S_IMODE(found.st_mode),
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+    }
+
+
+def _rule(text: str) -> dict[str, Any]:
+    """One ``--device-cgroup-rule``: ``c 1:3 mr``, with ``*`` for any number."""
+    wrong = InvalidParameter(f"invalid device cgroup rule format: '{text}'")
+    parts = text.split()
+    if len(parts) != 3 or parts[0] not in ("a", "b", "c") or not set(parts[2]) <= set("rwm"):
+        raise wrong
+    rule: dict[str, Any] = {"allow": True, "type": parts[0], "access": parts[2]}
+    major, separator, minor = parts[1].partition(":")
+    if not separator:
+        raise wrong
+    for name, number in (("major", major), ("minor", minor)):
+        if number == "*":
+            rule[name] = -1
+        elif number.isdecimal():
+            rule[name] = int(number)
+        else:
+            raise wrong
+    return rule
