@@ -17,21 +17,23 @@ def body(message: str) -> bytes:
     return msgspec.json.encode({"message": message}) + b"\n"
 
 
+def explain(error: BaseException) -> tuple[int, str]:
+    """The status and the sentence for a failure; what nobody foresaw is logged."""
+    if isinstance(error, SampanError):
+        return error.status, str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull.status, f"the state directory's disk is full: {error}"
+    if isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
+        return InvalidParameter.status, f"invalid request body: {error}"
+    if isinstance(error, web.HTTPException):
+        return error.status, "page not found" if error.status == 404 else error.reason
+    log.error("request failed", exc_info=error)
+    return 500, f"{type(error).__name__}: {error}"
+
+
 def response(error: BaseException) -> web.Response:
     """The answer to a request that failed with ``error``."""
     if isinstance(error, NotModified):
         return web.Response(status=304)
-    if isinstance(error, SampanError):
-        status, message = error.status, str(error)
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        status, message = DiskFull.status, f"the state directory's disk is full: {error}"
-    elif isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
-        status, message = InvalidParameter.status, f"invalid request body: {error}"
-    elif isinstance(error, web.HTTPException):
-        status, message = error.status, error.reason
-        if status == 404:
-            message = "page not found"
-    else:
-        log.error("request failed", exc_info=error)
-        status, message = 500, f"{type(error).__name__}: {error}"
+    status, message = explain(error)
     return web.Response(status=status, body=body(message), content_type="application/json")
