@@ -229,6 +229,20 @@ def set_up(index: int, name: str) -> Message:
     )
 
 
+def set_master(index: int, name: str, master: int) -> Message:
+    """Make a link a port of the bridge with the index ``master``."""
+    return _new_link(
+        u32(IFLA_MASTER, master), f"putting {name} on its bridge", index=index, create=False
+    )
+
+
+def rename_link(index: int, name: str, new_name: str) -> Message:
+    """Rename a link that is down."""
+    return _new_link(
+        text(IFLA_IFNAME, new_name), f"renaming {name} to {new_name}", index=index, create=False
+    )
+
+
 def set_mtu(index: int, name: str, mtu: int) -> Message:
     return _new_link(u32(IFLA_MTU, mtu), f"setting the MTU of {name}", index=index, create=False)
 

@@ -36,7 +36,6 @@ from sampan.network.types import (
     PortBinding,
     Sandbox,
     SandboxRequest,
-    ServiceRequest,
 )
 
 __all__ = [
@@ -52,5 +51,4 @@ __all__ = [
     "PortBinding",
     "Sandbox",
     "SandboxRequest",
-    "ServiceRequest",
 ]

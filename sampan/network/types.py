@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 import msgspec
 
 from sampan.runtime.interfaces import Interface
+from sampan.runtime.types import ServiceRequest
 
 T = TypeVar("T")
 
@@ -133,13 +134,6 @@ class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: str = ""
     host_port: int = 0
     host_port_end: int = 0
-
-
-class ServiceRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A keeper service to run beside the container: ``name`` is ``module:attribute``."""
-
-    name: str
-    config: dict[str, object]
 
 
 class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True):
