@@ -223,6 +223,7 @@ class _Download:
         held = 0
         writing: asyncio.Future[None] | None = None
         told = time.monotonic()
+        tell("Downloading", ingest.offset)
         try:
             async for chunk in response.content.iter_any():
                 piece = chunk
@@ -236,14 +237,16 @@ class _Download:
                     )
                 batch.append(piece)
                 held += len(piece)
-                if held >= BATCH_BYTES:
-                    if writing:
-                        await asyncio.shield(writing)
-                    writing = asyncio.ensure_future(asyncio.to_thread(_write, ingest, batch))
-                    batch, held = [], 0
-                    if time.monotonic() - told >= PROGRESS_SECONDS:
-                        told = time.monotonic()
-                        tell("Downloading", ingest.offset)
+                now = time.monotonic()
+                if held < BATCH_BYTES and now - told < PROGRESS_SECONDS:
+                    continue
+                if writing:
+                    await asyncio.shield(writing)
+                writing = asyncio.ensure_future(asyncio.to_thread(_write, ingest, batch))
+                batch, held = [], 0
+                if now - told >= PROGRESS_SECONDS:
+                    told = now
+                    tell("Downloading", self._blob.size - room)
         finally:
             # What arrived before a break is kept too.  The thread cannot be interrupted, so it is
             # waited for even when this task is being cancelled.
