@@ -135,6 +135,7 @@ class Containers:
                 driver=self._images.snapshotter.driver,
                 networks=_endpoints(host, request),
             )
+            record.macs = {n: e.mac_address for n, e in record.networks.items() if e.mac_address}
             # Built once for its checks: what cannot become a process is refused now.
             specs.build(record, specs.Environment())
             await self._furnish(record, image)

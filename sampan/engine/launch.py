@@ -129,7 +129,10 @@ class Launcher:
         if host.network_mode == "host":
             wanted: list[EndpointConfig] = []
         else:
-            wanted = [_wish(name, settings) for name, settings in record.networks.items()]
+            wanted = [
+                wish(name, settings, record.macs.get(name, ""))
+                for name, settings in record.networks.items()
+            ]
         sandbox = await self._networks.prepare(
             SandboxRequest(
                 container_id=record.id,
@@ -258,15 +261,15 @@ class Launcher:
         ]
 
 
-def _wish(network: str, settings: EndpointSettings) -> EndpointConfig:
-    """What the container wants on one network."""
+def wish(network: str, settings: EndpointSettings, mac: str = "") -> EndpointConfig:
+    """What the container wants on one network; ``mac`` is the address that was asked for."""
     ipam = settings.ipam_config or EndpointIPAMConfig()
     return EndpointConfig(
         network=network,
         ip=ipam.ipv4_address,
         ip6=ipam.ipv6_address,
         link_local_ips=ipam.link_local_ips or [],
-        mac=settings.mac_address if not settings.endpoint_id else "",
+        mac=mac,
         aliases=settings.aliases or [],
         links=settings.links or [],
         driver_options=settings.driver_opts or {},
@@ -274,10 +277,10 @@ def _wish(network: str, settings: EndpointSettings) -> EndpointConfig:
     )
 
 
-def settled(wish: EndpointSettings, endpoint: Endpoint) -> EndpointSettings:
+def settled(wanted: EndpointSettings, endpoint: Endpoint) -> EndpointSettings:
     """The wish with the endpoint's results, as inspect shows it."""
     return msgspec.structs.replace(
-        wish,
+        wanted,
         network_id=endpoint.network_id,
         endpoint_id=endpoint.id,
         gateway=endpoint.gateway,

@@ -127,10 +127,7 @@ def _security(spec: dict[str, Any], host: HostConfig) -> None:
     if host.privileged:
         make_privileged(spec)
     elif host.cap_add or host.cap_drop:
-        allowed = capabilities(host.cap_add or [], host.cap_drop or [])
-        sets = process.setdefault("capabilities", {})
-        for name in sets or CAPABILITY_SETS:
-            sets[name] = [] if name in ("inheritable", "ambient") else list(allowed)
+        confine(spec, host)
     for option in host.security_opt or []:
         name, separator, value = option.partition("=")
         if not separator:
@@ -149,6 +146,14 @@ def _security(spec: dict[str, Any], host: HostConfig) -> None:
         linux["maskedPaths"] = list(host.masked_paths)
     if host.readonly_paths is not None:
         linux["readonlyPaths"] = list(host.readonly_paths)
+
+
+def confine(spec: dict[str, Any], host: HostConfig) -> None:
+    """Give the process the capabilities that ``--cap-add`` and ``--cap-drop`` leave."""
+    allowed = capabilities(host.cap_add or [], host.cap_drop or [])
+    sets = spec["process"].setdefault("capabilities", {})
+    for name in list(sets) or CAPABILITY_SETS:
+        sets[name] = [] if name in ("inheritable", "ambient") else list(allowed)
 
 
 def _seccomp(linux: dict[str, Any], value: str) -> None:

@@ -53,6 +53,7 @@ class ContainerRecord(Struct):
     ``name`` has no leading slash; ``image_id`` is the image's digest (``config.image`` what the
     user wrote); ``parent`` the committed snapshot below the container's own, whose key is the
     container's id; ``networks`` maps a network's name to the endpoint's wishes and results;
+    ``macs`` the MAC addresses that were asked for, by network;
     ``ports`` are the bindings in force, with the host ports that were chosen.
     """
 
@@ -67,6 +68,7 @@ class ContainerRecord(Struct):
     platform: str = "linux"
     networks: dict[str, EndpointSettings] = field(default_factory=dict)
     mounts: list[ContainerMount] = field(default_factory=list)
+    macs: dict[str, str] = field(default_factory=dict)
     ports: dict[str, list[PortBinding] | None] = field(default_factory=dict)
     state: State = field(default_factory=State)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from sampan.engine.state import Container
 from sampan.errors import InvalidParameter
@@ -21,10 +21,11 @@ class Outcome:
 
 def condition(text: str | None) -> Condition:
     """The condition of that name; not-running by default.  Raises InvalidParameter."""
-    if text in (None, ""):
+    for known in get_args(Condition):
+        if text == known:
+            return cast(Condition, known)
+    if not text:
         return "not-running"
-    if text == "not-running" or text == "next-exit" or text == "removed":
-        return text
     raise InvalidParameter(f'invalid condition: "{text}"')
 
 
