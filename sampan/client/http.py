@@ -1,0 +1,208 @@
+"""HTTP/1.1 as a client of the Engine API needs it: requests, chunked streams, hijacked sockets.
+
+RFC 9112, with what the API adds: an answer may be followed by a raw two-way stream (``101`` or
+``200`` with ``application/vnd.docker.raw-stream``), which :meth:`Response.hijack` hands over.
+"""
+
+from __future__ import annotations
+
+from sampan import __version__
+from sampan.client.failures import ConnectionFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from sampan.client.dial import Socket
+
+CHUNK = 64 << 10
+HEAD_LIMIT = 1 << 20
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
+
+
+def quote(text: str) -> str:
+    """``text`` percent-encoded for a path segment or a query value (slashes are kept)."""
+    data = text.encode("utf-8", "surrogateescape")
+    if _UNRESERVED.issuperset(data):
+        return text
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in data)
+
+
+class Connection:
+    """One socket, one request at a time."""
+
+    __slots__ = ("_buffer", "_sock", "reusable")
+
+    def __init__(self, sock: Socket) -> None:
+        self._sock = sock
+        self._buffer = b""
+        self.reusable = True
+
+    def close(self) -> None:
+        self._sock.close()
+        self.reusable = False
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> Response:
+        """Send one request and read the head of its answer."""
+        self.send(method, target, headers, body)
+        return self.answer(method)
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None = None,
+    ) -> None:
+        """Send one request; a body that is not bytes goes out in chunks as it is produced."""
+        lines = [f"{method} {target} HTTP/1.1", "Host: api", f"User-Agent: sampan/{__version__}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        streamed = body is not None and not isinstance(body, bytes)
+        if streamed:
+            lines.append("Transfer-Encoding: chunked")
+        elif body or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(body) if isinstance(body, bytes) else 0}")
+        head = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
+        try:
+            self._sock.sendall(head + body if isinstance(body, bytes) else head)
+            if body is not None and not isinstance(body, bytes):
+                for part in body:
+                    if part:
+                        self._send_chunk(b"%x\r\n%b\r\n" % (len(part), part))
+                self._send_chunk(b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            # The daemon has refused early; its answer, if any, is already on the way.
+            self.reusable = False
+
+    def _send_chunk(self, data: bytes) -> None:
+        """Send all of ``data``, taking in what arrives meanwhile, lest both sides wait."""
+        import select
+
+        poller = select.poll()
+        poller.register(self._sock.fileno(), select.POLLIN | select.POLLOUT)
+        view = memoryview(data)
+        while view:
+            for _, ready in poller.poll():
+                if ready & select.POLLIN:
+                    try:
+                        self._fill()
+                    except ConnectionFailed:
+                        raise BrokenPipeError from None
+                if ready & select.POLLOUT:
+                    view = view[self._sock.send(view[:CHUNK]) :]
+                elif not ready & select.POLLIN:
+                    raise BrokenPipeError
+
+    def answer(self, method: str = "GET") -> Response:
+        """Read the head of the next answer."""
+        while (end := self._buffer.find(b"\r\n\r\n")) < 0:
+            if len(self._buffer) > HEAD_LIMIT:
+                raise ConnectionFailed("the daemon's answer has a head without an end")
+            self._fill()
+        head, self._buffer = self._buffer[:end], self._buffer[end + 4 :]
+        status_line, *lines = head.decode("latin-1").split("\r\n")
+        parts = status_line.split(" ", 2)
+        if len(parts) < 2 or not parts[0].startswith("HTTP/1.") or not parts[1].isdecimal():
+            raise ConnectionFailed("what answers there does not speak HTTP")
+        headers: dict[str, str] = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.strip().lower()] = value.strip()
+        status = int(parts[1])
+        if status == 100:
+            return self.answer(method)
+        if headers.get("connection", "").lower() == "close" or parts[0] == "HTTP/1.0":
+            self.reusable = False
+        return Response(self, method, status, headers)
+
+    def _fill(self) -> None:
+        try:
+            data = self._sock.recv(CHUNK)
+        except TimeoutError:
+            raise ConnectionFailed("the daemon did not answer in time") from None
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            self.reusable = False
+            raise ConnectionFailed(
+                "the daemon closed the connection before its answer was complete"
+            )
+        self._buffer += data
+
+    def _line(self) -> bytes:
+        while (end := self._buffer.find(b"\r\n")) < 0:
+            self._fill()
+        line, self._buffer = self._buffer[:end], self._buffer[end + 2 :]
+        return line
+
+    def _some(self, limit: int) -> bytes:
+        if not self._buffer:
+            self._fill()
+        data, self._buffer = self._buffer[:limit], self._buffer[limit:]
+        return data
+
+    def take(self) -> tuple[Socket, bytes]:
+        """The socket itself and what was read beyond the head."""
+        self.reusable = False
+        return self._sock, self._buffer
+
+
+class Response:
+    """One answer: its head, and its body as a whole or in pieces."""
+
+    __slots__ = ("_connection", "_method", "headers", "status")
+
+    def __init__(
+        self, connection: Connection, method: str, status: int, headers: dict[str, str]
+    ) -> None:
+        self._connection, self._method = connection, method
+        self.status, self.headers = status, headers
+
+    def chunks(self) -> Iterator[bytes]:
+        """The body as it arrives; ends with the body."""
+        source = self._connection
+        if self._method == "HEAD" or self.status in (204, 304):
+            return
+        if self.headers.get("transfer-encoding", "").lower() == "chunked":
+            while size := int(source._line().split(b";")[0], 16):
+                while size:
+                    data = source._some(size)
+                    size -= len(data)
+                    yield data
+                source._line()
+            while source._line():
+                pass
+        elif "content-length" in self.headers:
+            left = int(self.headers["content-length"])
+            while left:
+                data = source._some(left)
+                left -= len(data)
+                yield data
+        else:
+            source.reusable = False
+            while True:
+                try:
+                    yield source._some(CHUNK)
+                except ConnectionFailed:
+                    return
+
+    def read(self) -> bytes:
+        """The whole body."""
+        return b"".join(self.chunks())
+
+    def hijack(self) -> tuple[Socket, bytes]:
+        """The raw stream behind the head: the socket, and the bytes of it read already."""
+        return self._connection.take()
+
+    def fileno(self) -> int:
+        return self._connection._sock.fileno()
+
+    def close(self) -> None:
+        """Give up the rest of the body."""
+        self._connection.close()
