@@ -115,9 +115,9 @@ class Lifecycle:
         self._containers.publish(container.record, "start")
 
     async def stop(
-        self, container: Container, timeout: int | None = None, stop_signal: str = ""
+        self, container: Container, seconds: int | None = None, stop_signal: str = ""
     ) -> None:
-        """Ask the process to end, and kill it after ``timeout`` seconds (negative: never).
+        """Ask the process to end, and kill it after ``seconds`` (negative: never).
 
         Raises NotModified when it does not run.
         """
@@ -125,21 +125,21 @@ class Lifecycle:
             raise NotModified("the container does not run")
         config = container.record.config
         number = validate.signal_number(stop_signal or config.stop_signal or "TERM")
-        if timeout is None:
-            timeout = config.stop_timeout if config.stop_timeout is not None else self._stop_timeout
-        await self._end(container, number, timeout)
+        if seconds is None:
+            seconds = config.stop_timeout if config.stop_timeout is not None else self._stop_timeout
+        await self._end(container, number, seconds)
         self._containers.publish(container.record, "stop")
 
-    async def _end(self, container: Container, number: int, timeout: int) -> None:
+    async def _end(self, container: Container, number: int, seconds: int) -> None:
         """Signal, wait, kill, wait."""
         gone = container.next_exit()
         try:
             await self._signal(container, number, final=True)
-            if timeout < 0:
+            if seconds < 0:
                 await asyncio.shield(gone)
                 return
             if number != signal.SIGKILL:
-                done, _ = await asyncio.wait({gone}, timeout=timeout)
+                done, _ = await asyncio.wait({gone}, timeout=seconds)
                 if done:
                     return
                 await self._signal(container, signal.SIGKILL, final=True)
@@ -190,7 +190,7 @@ class Lifecycle:
             await asyncio.wait({gone}, timeout=KILL_SECONDS)
 
     async def restart(
-        self, container: Container, timeout: int | None = None, stop_signal: str = ""
+        self, container: Container, seconds: int | None = None, stop_signal: str = ""
     ) -> None:
         """Stop if it runs, then start."""
         if container.running:
@@ -198,7 +198,7 @@ class Lifecycle:
             auto_remove = container.record.host.auto_remove
             self._set_host(container, auto_remove=False)
             try:
-                await self.stop(container, timeout, stop_signal)
+                await self.stop(container, seconds, stop_signal)
             except NotModified:
                 pass
             finally:

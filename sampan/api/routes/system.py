@@ -9,7 +9,7 @@ from aiohttp import web
 
 from sampan.api import filters as wire_filters
 from sampan.api import streams, versions
-from sampan.api.timestamps import parse_time
+from sampan.engine.timestamps import parse_time
 from sampan.engine import Engine
 from sampan.engine.events import Event
 from sampan.engine.filters import Filters

@@ -1,0 +1,49 @@
+"""What a container has written, read back."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from sampan.engine.launch import Launcher
+from sampan.engine.state import Container
+from sampan.errors import Unsupported
+from sampan.runtime.logs import Entry, read
+
+
+class Logs:
+    """Reads containers' logs."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    def check(self, container: Container) -> None:
+        """Raises Unsupported when the container's log driver keeps nothing to read."""
+        if container.record.host.log_config.type == "none":
+            raise Unsupported("configured logging driver does not support reading")
+
+    def read(
+        self,
+        container: Container,
+        *,
+        stdout: bool = True,
+        stderr: bool = True,
+        follow: bool = False,
+        since: int = 0,
+        until: int = 0,
+        tail: int | None = None,
+    ) -> AsyncIterator[Entry]:
+        """Entries in order; with ``follow`` until the container has ended.
+
+        ``since`` and ``until`` are nanoseconds since the epoch, 0 for no bound; ``tail`` is the
+        number of last entries to begin with, None for all.
+        """
+        return read(
+            self._launcher.log_config(container.record),
+            follow=follow and container.running,
+            since=since,
+            until=until,
+            tail=tail,
+            stdout=stdout,
+            stderr=stderr,
+            running=lambda: container.running and not container.removed.is_set(),
+        )
