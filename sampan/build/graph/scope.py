@@ -1,0 +1,141 @@
+"""Variables: build arguments, the predefined ones, and what a stage sees of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sampan.image.manifest import Platform
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PROXIES = tuple(
+    name
+    for upper in ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
+    for name in (upper, upper.lower())
+)
+# Arguments with a meaning of their own: giving them is never "not consumed".
+BUILTIN = frozenset(
+    {
+        "BUILDKIT_BUILD_NAME",
+        "BUILDKIT_CACHE_MOUNT_NS",
+        "BUILDKIT_CONTEXT_KEEP_GIT_DIR",
+        "BUILDKIT_DOCKERFILE_CHECK",
+        "BUILDKIT_INLINE_CACHE",
+        "BUILDKIT_MULTI_PLATFORM",
+        "BUILDKIT_SANDBOX_HOSTNAME",
+        "BUILDKIT_SYNTAX",
+        "SOURCE_DATE_EPOCH",
+    }
+)
+_MACHINES = {
+    "x86_64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armv7l": ("arm", "v7"),
+    "armv6l": ("arm", "v6"),
+    "i686": ("386", ""),
+    "ppc64le": ("ppc64le", ""),
+    "s390x": ("s390x", ""),
+    "riscv64": ("riscv64", ""),
+    "loongarch64": ("loong64", ""),
+}
+
+
+def host_platform() -> Platform:
+    """The platform of this machine."""
+    machine = os.uname().machine
+    architecture, variant = _MACHINES.get(machine, (machine, ""))
+    return Platform(architecture=architecture, os="linux", variant=variant)
+
+
+def platform_args(build: Platform, target: Platform, stage: str) -> dict[str, str]:
+    """The arguments that BuildKit predefines in the global scope."""
+    found = {}
+    for prefix, platform in (("BUILD", build), ("TARGET", target)):
+        found[prefix + "PLATFORM"] = str(platform)
+        found[prefix + "OS"] = platform.os
+        found[prefix + "ARCH"] = platform.architecture
+        found[prefix + "VARIANT"] = platform.variant
+    found["TARGETSTAGE"] = stage or "default"
+    return found
+
+
+@dataclass(slots=True)
+class GlobalScope:
+    """What is declared before the first FROM, and what the user gave.
+
+    ``given`` are the user's arguments, ``values`` all that FROM lines can see, ``declared`` those
+    that a stage may take over by a bare ``ARG name``.
+    """
+
+    given: Mapping[str, str]
+    predefined: Mapping[str, str]
+    values: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.values = dict(self.predefined)
+        for name in self.predefined:
+            if name in self.given:
+                self.values[name] = self.given[name]
+
+    def declare(self, name: str, default: str | None) -> None:
+        """An ARG before the first FROM."""
+        self.used.add(name)
+        value = self.given.get(name, default)
+        if value is not None:
+            self.values[name] = value
+            self.declared[name] = value
+
+    def value_for_stage(self, name: str, default: str | None) -> str | None:
+        """The value that ``ARG name[=default]`` has inside a stage."""
+        self.used.add(name)
+        if name in self.given:
+            return self.given[name]
+        if default is not None:
+            return default
+        if name in self.declared:
+            return self.declared[name]
+        return self.values.get(name) if name in self.predefined else None
+
+    def unused(self) -> tuple[str, ...]:
+        """Arguments that the user gave and no ARG declared."""
+        known = self.used | BUILTIN | set(PROXIES) | set(self.predefined)
+        return tuple(sorted(set(self.given) - known))
+
+
+class StageScope:
+    """The variables of one stage: ENV wins over ARG."""
+
+    __slots__ = ("args", "env", "merged")
+
+    def __init__(self, env: Mapping[str, str], args: Mapping[str, str | None]) -> None:
+        self.env = dict(env)
+        self.args: dict[str, str | None] = dict(args)
+        self.merged: dict[str, str] = {}
+        self._merge()
+
+    def _merge(self) -> None:
+        self.merged = {k: v for k, v in self.args.items() if v is not None}
+        self.merged.update(self.env)
+
+    def set_env(self, pairs: Mapping[str, str]) -> None:
+        self.env.update(pairs)
+        self.merged.update(pairs)
+
+    def set_arg(self, name: str, value: str | None) -> None:
+        self.args[name] = value
+        if value is not None and name not in self.env:
+            self.merged[name] = value
+
+    def run_args(self) -> list[str]:
+        """``name=value`` of the arguments that a RUN sees, as history lists them."""
+        return [f"{k}={v}" for k, v in self.args.items() if v is not None and k not in self.env]
+
+    def run_env(self) -> tuple[str, ...]:
+        """The whole environment of a RUN, arguments first."""
+        env = [f"{k}={v}" for k, v in self.env.items()]
+        if "PATH" not in self.env:
+            env.insert(0, f"PATH={DEFAULT_PATH}")
+        return (*self.run_args(), *env)
