@@ -178,10 +178,8 @@ class ContentStore:
         with disk_full_as_error(root):
             for directory in (self._blobs / "sha256", self._blobs / "sha512", self._ingest):
                 directory.mkdir(parents=True, exist_ok=True)
-
-    def clean(self) -> None:
-        """Remove what an earlier process left unfinished, except what can be resumed."""
         for path in self._ingest.iterdir():
+            # What an earlier process left unfinished; a "ref-" can be resumed.
             if not path.name.startswith("ref-"):
                 path.unlink(missing_ok=True)
 
@@ -266,6 +264,21 @@ class ContentStore:
         except FileNotFoundError:
             return 0
         return size
+
+    def set_aside(self, digest: Digest) -> int:
+        """Take a blob out of sight, quickly; :meth:`clean` frees its space.  Returns its size."""
+        path = self.path(digest)
+        try:
+            size = path.stat().st_size
+            path.rename(self._ingest / f"gone-{path.name}")
+        except FileNotFoundError:
+            return 0
+        return size
+
+    def clean(self) -> None:
+        """Free the space of what was set aside."""
+        for path in self._ingest.glob("gone-*"):
+            path.unlink(missing_ok=True)
 
     def walk(self) -> Iterator[Digest]:
         for algorithm in ("sha256", "sha512"):

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
+from sampan.errors import InvalidParameter, NotFound
 from sampan.image import config as image_config
+from sampan.image import manifest as media
+from sampan.image.compression import Algorithm
 from sampan.image.config import ImageConfig
-from sampan.image.digest import Digest
-from sampan.image.manifest import Descriptor
-from sampan.image.reference import Reference
-from sampan.progress import Report, ignore
+from sampan.image.digest import Digest, is_digest, sha256, short
+from sampan.image.manifest import Descriptor, Manifest
+from sampan.image.reference import InvalidReference, Reference
+from sampan.progress import Progress, Report, ignore
+from sampan.store.collector import collect
 from sampan.store.content import ContentStore
 from sampan.store.layers import LayerRef as LayerRef
 from sampan.store.layers import LayerStore
-from sampan.store.leases import Leases
 from sampan.store.metadata import Metadata
 from sampan.store.snapshots import Snapshotter
+
+_SELECT = (
+    "SELECT i.id, i.manifest_type, i.manifest_digest, i.manifest_size, i.size, i.created,"
+    " i.parent, i.config,"
+    " (SELECT group_concat(name, ' ') FROM tags WHERE image = i.id),"
+    " (SELECT group_concat(name, ' ') FROM repo_digests WHERE image = i.id)"
+    " FROM images i"
+)
+_ID_PREFIX = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
 
 
 @dataclass(frozen=True)
 class Image:
     """An image as stored.  ``size`` is the sum of its layers' file sizes in bytes, ``created`` the
-    configuration's RFC 3339 time (empty when it has none)."""
+    configuration's RFC 3339 time (empty when it has none).  Names are familiar ones
+    (``ubuntu:latest``, ``ubuntu@sha256:…``).  ``manifest`` is the one it came with, or was last
+    pushed with."""
 
     id: Digest
     manifest: Descriptor | None
@@ -40,47 +57,149 @@ class Image:
         return image_config.decode(self.raw_config)
 
 
-class ImageStore:
-    def __init__(
-        self,
-        content: ContentStore,
-        metadata: Metadata,
-        snapshotter: Snapshotter,
-        leases: Leases | None = None,
-    ) -> None:
-        raise NotImplementedError
+_Images: TypeAlias = list[Image]
+_Layers: TypeAlias = list[LayerRef]
+_Digests: TypeAlias = list[Digest]
+_Names: TypeAlias = list[str]
 
-    layers: LayerStore
-    content: ContentStore
-    snapshotter: Snapshotter
+
+class ImageStore:
+    """Methods that are not async make short queries and may be called on the event loop."""
+
+    def __init__(self, content: ContentStore, metadata: Metadata, snapshotter: Snapshotter) -> None:
+        self.content = content
+        self.snapshotter = snapshotter
+        self.layers = LayerStore(content, metadata)
+        self._metadata = metadata
+        self._applying: dict[Digest, asyncio.Task[None]] = {}
+        self._roots: list[Callable[[], Iterable[str]]] = []
+
+    # Finding
 
     def get(self, name: str | Reference) -> Image:
         """An image by reference, ``name@digest``, ID or unique prefix of an ID.  Raises
         errors.NotFound, or errors.InvalidParameter when a prefix fits several."""
-        raise NotImplementedError
+        image_id = self._find(name)
+        rows = self._metadata.query(f"{_SELECT} WHERE i.id = ?", (image_id,))
+        if not rows:
+            raise NotFound(f"No such image: {name}")
+        return _image(rows[0])
 
-    def list(self) -> list[Image]:
-        raise NotImplementedError
+    def list(self) -> _Images:
+        """All images, the newest first."""
+        return [_image(row) for row in self._metadata.query(f"{_SELECT} ORDER BY i.created DESC")]
 
-    def children(self, image_id: Digest) -> list[Digest]:
-        raise NotImplementedError
+    def children(self, image_id: Digest) -> _Digests:
+        """The images that were built or committed on this one."""
+        rows = self._metadata.query("SELECT id FROM images WHERE parent = ?", (image_id,))
+        return [id for (id,) in rows]
 
-    def layers_of(self, image_id: Digest) -> list[LayerRef]:
+    def layers_of(self, image_id: Digest) -> _Layers:
         """The layers, lowest first."""
-        raise NotImplementedError
+        rows = self._metadata.query(
+            "SELECT diff_id, media_type, digest, size FROM image_layers WHERE image = ?"
+            " ORDER BY position",
+            (image_id,),
+        )
+        return [LayerRef(row[0], Descriptor(row[1], row[2], int(row[3]))) for row in rows]
+
+    def _find(self, name: str | Reference) -> Digest:
+        """Docker's order: a whole ID, a name, then a prefix of an ID."""
+        if isinstance(name, str):
+            if is_digest(name):
+                return name
+            if re.fullmatch(r"[0-9a-f]{64}", name):
+                return f"sha256:{name}"
+            try:
+                reference = Reference.parse(name)
+            except InvalidReference as error:
+                if _ID_PREFIX.fullmatch(name):
+                    return self._by_prefix(name)
+                raise InvalidParameter(str(error)) from None
+        else:
+            reference = name
+        found = self._by_reference(reference)
+        if found is None and isinstance(name, str) and _ID_PREFIX.fullmatch(name):
+            return self._by_prefix(name)
+        if found is None:
+            raise NotFound(f"No such image: {reference.familiar()}")
+        return found
+
+    def _by_reference(self, reference: Reference) -> Digest | None:
+        if reference.digest is None:
+            sql, key = "SELECT image FROM tags WHERE name = ?", reference.familiar()
+        else:
+            sql = "SELECT image FROM repo_digests WHERE name = ?"
+            key = f"{reference.familiar_name}@{reference.digest}"
+        rows = self._metadata.query(sql, (key,))
+        if rows:
+            return rows[0][0]
+        if reference.digest is not None:
+            # ``name@ID``, of an image that has this name with any tag.
+            rows = self._metadata.query(
+                "SELECT image FROM tags WHERE image = ? AND name GLOB ?",
+                (reference.digest, f"{reference.familiar_name}:*"),
+            )
+            if rows:
+                return rows[0][0]
+        return None
+
+    def _by_prefix(self, text: str) -> Digest:
+        prefix = text if text.startswith("sha256:") else f"sha256:{text}"
+        rows = self._metadata.query(
+            "SELECT id FROM images WHERE id >= ? AND id < ? LIMIT 2", (prefix, prefix + "g")
+        )
+        if not rows:
+            raise NotFound(f"No such image: {text}")
+        if len(rows) > 1:
+            raise InvalidParameter(f"the image ID prefix {text} is ambiguous: give more of it")
+        return rows[0][0]
+
+    # Changing
 
     def tag(self, image_id: Digest, reference: Reference) -> Digest | None:
         """Point a name at an image; returns the ID of the image that had it before, if another."""
-        raise NotImplementedError
+        if reference.digest is not None:
+            raise InvalidParameter(f"cannot tag with a digest: {reference.familiar()}")
+        name = _tag_name(reference)
+        with self._metadata.transaction() as connection:
+            self.get(image_id)
+            before = self._metadata.query("SELECT image FROM tags WHERE name = ?", (name,))
+            connection.execute("INSERT OR REPLACE INTO tags VALUES (?, ?)", (name, image_id))
+        return before[0][0] if before and before[0][0] != image_id else None
 
     def untag(self, reference: Reference) -> Digest:
         """Remove a tag or a repository digest; returns the image's ID.  Raises errors.NotFound."""
-        raise NotImplementedError
+        if reference.digest is not None:
+            table, name = "repo_digests", f"{reference.familiar_name}@{reference.digest}"
+        else:
+            table, name = "tags", _tag_name(reference)
+        with self._metadata.transaction() as connection:
+            rows = self._metadata.query(f"SELECT image FROM {table} WHERE name = ?", (name,))
+            if not rows:
+                raise NotFound(f"No such image: {name}")
+            connection.execute(f"DELETE FROM {table} WHERE name = ?", (name,))
+        return rows[0][0]
 
-    def delete(self, image_id: Digest) -> list[str]:
+    def add_repo_digest(self, image_id: Digest, reference: Reference) -> None:
+        """Record that a repository has this image's manifest (after a push or a pull)."""
+        if reference.digest is None:
+            raise InvalidParameter(f"a repository digest needs a digest: {reference.familiar()}")
+        name = f"{reference.familiar_name}@{reference.digest}"
+        with self._metadata.transaction() as connection:
+            self.get(image_id)
+            connection.execute(
+                "INSERT OR REPLACE INTO repo_digests VALUES (?, ?)", (name, image_id)
+            )
+
+    def delete(self, image_id: Digest) -> _Names:
         """Remove the image's record with all its names, which are returned.  Its content goes
         with the next :meth:`gc`."""
-        raise NotImplementedError
+        with self._metadata.transaction() as connection:
+            image = self.get(image_id)
+            connection.execute("UPDATE images SET parent = NULL WHERE parent = ?", (image.id,))
+            connection.execute("DELETE FROM images WHERE id = ?", (image.id,))
+        return [*image.repo_tags, *image.repo_digests]
 
     def register(
         self,
@@ -90,25 +209,177 @@ class ImageStore:
         refs: Iterable[Reference],
         parent: Digest | None = None,
     ) -> Image:
-        """Record an image whose layers' blobs are in the content store, in one transaction.  With
-        no manifest one is made.  A reference with a tag becomes its tag, one with a digest a
-        repository digest.  The same image again only adds to what is known of it."""
-        raise NotImplementedError
+        """Record an image whose layers' blobs are in the content store, in one transaction.
+
+        A reference with a tag becomes its tag, one with a digest a repository digest.  The same
+        image again only adds to what is known of it.  Raises errors.InvalidParameter when
+        configuration and layers disagree, errors.NotFound when a layer's blob is missing.
+        """
+        layers = list(layers)
+        try:
+            decoded = image_config.decode(config)
+        except image_config.InvalidConfig as error:
+            raise InvalidParameter(str(error)) from error
+        diff_ids = [layer.diff_id for layer in layers]
+        if diff_ids != list(decoded.rootfs.diff_ids):
+            raise InvalidParameter("the image's configuration and its layers disagree")
+        for layer in layers:
+            self.layers.present(layer)
+        image_id = self.content.write_bytes(config)
+        described = None
+        if manifest is not None:
+            digest = self.content.write_bytes(manifest)
+            described = Descriptor(media.media_type_of(manifest), digest, len(manifest))
+        with self._metadata.transaction() as connection:
+            connection.execute(
+                "INSERT INTO images (id, config, parent, created, size) VALUES (?, ?, ?, ?, 0)"
+                " ON CONFLICT (id) DO UPDATE SET parent = coalesce(excluded.parent, parent)",
+                (image_id, config, parent, decoded.created or ""),
+            )
+            if described is not None:
+                self._set_manifest(image_id, described)
+            chains = image_config.chain_ids(diff_ids)
+            for position, (layer, chain) in enumerate(zip(layers, chains, strict=True)):
+                blob = layer.blob
+                connection.execute(
+                    "INSERT OR REPLACE INTO image_layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (
+                        *(image_id, position, layer.diff_id, chain),
+                        *(blob.digest, blob.media_type, blob.size),
+                    ),
+                )
+                self.layers.remember(layer.diff_id, blob)
+            for reference in refs:
+                if reference.digest is not None:
+                    self.add_repo_digest(image_id, reference)
+                if reference.tag is not None:
+                    self.tag(image_id, reference.with_tag(reference.tag))
+            self._update_size(image_id)
+        return self.get(image_id)
+
+    def _set_manifest(self, image_id: Digest, manifest: Descriptor) -> None:
+        with self._metadata.transaction() as connection:
+            connection.execute(
+                "UPDATE images SET manifest_type = ?, manifest_digest = ?, manifest_size = ?"
+                " WHERE id = ?",
+                (manifest.media_type, manifest.digest, manifest.size, image_id),
+            )
+
+    def _update_size(self, image_id: Digest) -> None:
+        """The sum of what its layers' files take; of a layer never unpacked, of its blob."""
+        with self._metadata.transaction() as connection:
+            connection.execute(
+                "UPDATE images SET size = (SELECT coalesce(sum(coalesce(s.size, l.size)), 0)"
+                " FROM image_layers l LEFT JOIN layer_sizes s ON s.diff_id = l.diff_id"
+                " WHERE l.image = images.id) WHERE id = ?",
+                (image_id,),
+            )
+
+    # Layers
 
     async def unpack(self, image: Image, report: Report = ignore) -> Digest | None:
         """Apply the layers that the snapshotter does not have; returns the chain ID to prepare
-        containers on, None for an image without layers."""
-        raise NotImplementedError
+        containers on, None for an image without layers.  Callers that want the same layer at the
+        same time share the work."""
+        layers = self.layers_of(image.id)
+        chains = image_config.chain_ids(layer.diff_id for layer in layers)
+        for chain in chains:
+            self.content.leases.touch(chain)
+        start = len(chains)
+        while start and not self._has_snapshot(chains[start - 1]):
+            start -= 1
+        for position in range(start, len(chains)):
+            chain = chains[position]
+            parent = chains[position - 1] if position else None
+            task = self._applying.get(chain)
+            if task is None:
+                task = asyncio.create_task(
+                    asyncio.to_thread(self._apply, chain, parent, layers[position], report)
+                )
+                self._applying[chain] = task
+                task.add_done_callback(lambda _, chain=chain: self._applying.pop(chain, None))  # type: ignore[misc]
+            await asyncio.shield(task)
+        if start < len(chains):
+            self._update_size(image.id)
+        return chains[-1] if chains else None
+
+    def _has_snapshot(self, name: str) -> bool:
+        try:
+            return self.snapshotter.stat(name).kind == "committed"
+        except NotFound:
+            return False
+
+    def _apply(self, chain: Digest, parent: Digest | None, layer: LayerRef, report: Report) -> None:
+        row = short(layer.blob.digest)
+        total = layer.blob.size
+        with self.layers.open(
+            layer, lambda position: report(Progress("Extracting", row, min(position, total), total))
+        ) as stream:
+            self.snapshotter.apply(chain, parent, stream)
+        self.layers.remember(layer.diff_id, layer.blob, self.snapshotter.usage(chain).size)
+        report(Progress("Pull complete", row))
 
     async def commit_layer(self, key: str, *, clamp_mtime: int | None = None) -> LayerRef:
-        """The diff of an active or committed snapshot as a layer tar in the content store."""
-        raise NotImplementedError
+        """The diff of an active or committed snapshot as a layer tar in the content store.
+        ``clamp_mtime`` (seconds since the epoch) is an upper limit of the times in it."""
 
-    @contextmanager
-    def lease(self) -> Iterator[None]:
+        def make() -> LayerRef:
+            return self.layers.from_upper(self.snapshotter.upper(key), clamp_mtime)
+
+        return await asyncio.to_thread(make)
+
+    async def transfer_manifest(self, image: Image, algorithm: Algorithm = "gzip") -> bytes:
+        """The manifest to push: the one the image came with while its blobs are here, else a new
+        one over compressed layers, which is remembered."""
+        if image.manifest is not None and self.content.has(image.manifest.digest):
+            data = self.content.read_bytes(image.manifest.digest)
+            layers = media.decode_manifest(data).layers
+            if all(self.content.has(layer.digest) for layer in layers):
+                return data
+
+        def make() -> bytes:
+            layers = tuple(
+                self.layers.compressed(layer, algorithm) for layer in self.layers_of(image.id)
+            )
+            config = Descriptor(media.OCI_CONFIG, image.id, len(image.raw_config))
+            data = media.encode(Manifest(schema_version=2, config=config, layers=layers))
+            self.content.write_bytes(data)
+            self._set_manifest(image.id, Descriptor(media.OCI_MANIFEST, sha256(data), len(data)))
+            return data
+
+        return await asyncio.to_thread(make)
+
+    # Garbage
+
+    def lease(self) -> AbstractContextManager[None]:
         """What is added or found while it is open is safe from :meth:`gc`."""
-        raise NotImplementedError
+        return self.content.leases.open()
+
+    def add_roots(self, roots: Callable[[], Iterable[str]]) -> None:
+        """Let ``roots`` name blobs and snapshots that :meth:`gc` must keep; it is called, in any
+        thread, at each collection."""
+        self._roots.append(roots)
 
     async def gc(self) -> int:
         """Free what no image, container, build or lease reaches; returns the bytes freed."""
-        raise NotImplementedError
+        return await asyncio.to_thread(
+            collect, self._metadata, self.content, self.snapshotter, tuple(self._roots)
+        )
+
+
+def _tag_name(reference: Reference) -> str:
+    return reference.familiar() if reference.tag else f"{reference.familiar_name}:latest"
+
+
+def _image(row: tuple[str, ...]) -> Image:
+    id, kind, digest, manifest_size, size, created, parent, config, tags, digests = row
+    return Image(
+        id,
+        Descriptor(kind, digest, int(manifest_size)) if digest else None,
+        int(size),
+        created,
+        parent,
+        tuple(sorted(tags.split(" "))) if tags else (),
+        tuple(sorted(digests.split(" "))) if digests else (),
+        config,  # type: ignore[arg-type]
+    )

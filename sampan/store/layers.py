@@ -1,17 +1,29 @@
-"""Blobs of layers: decompressed, compressed, and made from a snapshot."""
+"""Blobs of layers: decompressed, compressed, and made from a snapshot.
+
+A layer is known by its diff ID (of the uncompressed tar).  Several blobs may hold it: as pulled,
+as committed (the tar itself), compressed for a push.
+"""
 
 from __future__ import annotations
 
-from typing import BinaryIO, Literal
+import hashlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, cast
 
 import msgspec
 
+from sampan.errors import NotFound
+from sampan.image import manifest as media
+from sampan.image.compression import Algorithm, CorruptStream, compressor, decompressed
 from sampan.image.digest import Digest
+from sampan.image.layer import write_diff
 from sampan.image.manifest import Descriptor
-from sampan.store.content import ContentStore
+from sampan.store.content import ContentStore, DigestMismatch, Ingest
 from sampan.store.metadata import Metadata
 
-Algorithm = Literal["gzip", "zstd"]
+_CHUNK = 1 << 20
 
 
 class LayerRef(msgspec.Struct, frozen=True):
@@ -23,14 +35,165 @@ class LayerRef(msgspec.Struct, frozen=True):
 
 
 class LayerStore:
-    def __init__(self, content: ContentStore, metadata: Metadata) -> None:
-        raise NotImplementedError
+    """Calls that read or write whole layers block: make them in a thread."""
 
-    def open(self, layer: LayerRef) -> BinaryIO:
-        """The uncompressed tar as a stream, verified against the diff ID at its end."""
-        raise NotImplementedError
+    def __init__(self, content: ContentStore, metadata: Metadata) -> None:
+        self._content = content
+        self._metadata = metadata
+
+    def open(self, layer: LayerRef, progress: Callable[[int], None] | None = None) -> BinaryIO:
+        """The uncompressed tar as a stream.  Its last read raises DigestMismatch when it is not
+        the layer that the diff ID promises.  ``progress`` gets the bytes of the blob read so far.
+        Raises errors.NotFound when no blob of it is here."""
+        raw = self._content.open(self.present(layer).digest)
+        stream = cast(BinaryIO, _Counted(raw, progress)) if progress is not None else raw
+        return cast(BinaryIO, _Verified(decompressed(stream), layer.diff_id))
+
+    def present(self, layer: LayerRef) -> Descriptor:
+        """A blob of the layer that is here: the layer's own, else any; raises errors.NotFound."""
+        if self._content.has(layer.blob.digest):
+            return layer.blob
+        for blob in self.blobs(layer.diff_id):
+            if self._content.has(blob.digest):
+                return blob
+        raise NotFound(
+            f"the layer {layer.diff_id} has no content here any more: pull or load its image again"
+        )
+
+    def blobs(self, diff_id: Digest) -> list[Descriptor]:
+        """The blobs that are known to hold a layer (whether they are here or not)."""
+        rows = self._metadata.query(
+            "SELECT media_type, digest, size FROM layer_blobs WHERE diff_id = ? ORDER BY digest",
+            (diff_id,),
+        )
+        return [Descriptor(row[0], row[1], int(row[2])) for row in rows]
+
+    def known(self, digest: Digest) -> Digest | None:
+        """The diff ID of a blob that was seen before."""
+        rows = self._metadata.query(
+            "SELECT diff_id FROM layer_blobs WHERE digest = ? LIMIT 1", (digest,)
+        )
+        return rows[0][0] if rows else None
+
+    def remember(self, diff_id: Digest, blob: Descriptor, size: int | None = None) -> None:
+        """Record that a blob holds a layer, and the sum of the sizes of the layer's files."""
+        with self._metadata.transaction() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
+                (diff_id, blob.digest, blob.media_type, blob.size),
+            )
+            if size is not None:
+                connection.execute(
+                    "INSERT OR REPLACE INTO layer_sizes VALUES (?, ?)", (diff_id, size)
+                )
 
     def compressed(self, layer: LayerRef, algorithm: Algorithm = "gzip") -> Descriptor:
-        """A compressed blob of the layer, made now if there is none (the same bytes each time).
-        Blocks: call it in a thread."""
-        raise NotImplementedError
+        """A compressed blob of the layer, made now if there is none (the same bytes each time)."""
+        if media.is_compressed(layer.blob.media_type) and self._content.has(layer.blob.digest):
+            return layer.blob
+        for blob in self.blobs(layer.diff_id):
+            if blob.media_type.endswith(algorithm) and self._content.has(blob.digest):
+                return blob
+        squeeze = compressor(algorithm)
+        with self.open(layer) as stream, self._content.ingest() as ingest:
+            while chunk := stream.read(_CHUNK):
+                ingest.write(squeeze.compress(chunk))
+            ingest.write(squeeze.flush())
+            size = ingest.offset
+            digest = ingest.commit()
+        kind = media.OCI_LAYER_GZIP if algorithm == "gzip" else media.OCI_LAYER_ZSTD
+        blob = Descriptor(kind, digest, size)
+        self.remember(layer.diff_id, blob)
+        return blob
+
+    def from_upper(self, upper: Path, clamp_mtime: int | None = None) -> LayerRef:
+        """The diff in an overlay's upper directory as a layer tar in the content store."""
+        with self._content.ingest() as ingest:
+            size = write_diff(upper, cast(BinaryIO, _Sink(ingest)), clamp_mtime=clamp_mtime)
+            length = ingest.offset
+            diff_id = ingest.commit()
+        blob = Descriptor(media.OCI_LAYER, diff_id, length)
+        self.remember(diff_id, blob, size)
+        return LayerRef(diff_id, blob)
+
+    def from_stream(self, stream: BinaryIO) -> LayerRef:
+        """A layer tar of unknown digest (compressed or not), stored uncompressed."""
+        with decompressed(stream) as plain, self._content.ingest() as ingest:
+            while chunk := plain.read(_CHUNK):
+                ingest.write(chunk)
+            length = ingest.offset
+            diff_id = ingest.commit()
+        blob = Descriptor(media.OCI_LAYER, diff_id, length)
+        self.remember(diff_id, blob)
+        return LayerRef(diff_id, blob)
+
+
+class _Counted(io.RawIOBase):
+    """A stream that tells how far it was read."""
+
+    def __init__(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
+        self._stream = stream
+        self._progress = progress
+        self._position = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._position += len(data)
+        self._progress(self._position)
+        return data
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Verified(io.RawIOBase):
+    """A stream that checks its digest when it ends."""
+
+    def __init__(self, stream: BinaryIO, expected: Digest) -> None:
+        self._stream = stream
+        self._expected = expected
+        self._hash = hashlib.new(expected.partition(":")[0])
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data = self._stream.read(size)
+        except CorruptStream as error:
+            raise DigestMismatch(f"the layer {self._expected} is damaged: {error}") from error
+        if data:
+            self._hash.update(data)
+            return data
+        if size and self._hash.hexdigest() != self._expected.partition(":")[2]:
+            raise DigestMismatch(
+                f"the layer's content has digest sha256:{self._hash.hexdigest()}"
+                f" where its image says {self._expected}"
+            )
+        return data
+
+    def readinto(self, buffer: object, /) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Sink(io.RawIOBase):
+    """An ingest as a file to write to."""
+
+    def __init__(self, ingest: Ingest) -> None:
+        self._ingest = ingest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object, /) -> int:
+        view = memoryview(data)  # type: ignore[arg-type]
+        self._ingest.write(view)
+        return view.nbytes

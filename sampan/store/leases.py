@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -16,7 +16,7 @@ class Leases:
     """Remembers when names (digests, snapshot names) were last wanted, while a lease is open."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         self._open: dict[int, int] = {}
         self._touched: dict[str, int] = {}
         self._serial = 0
@@ -24,26 +24,30 @@ class Leases:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Hold everything that is touched from now until the end of the block."""
-        with self._lock:
+        with self.lock:
             self._serial += 1
             serial = self._serial
             self._open[serial] = time.monotonic_ns()
         try:
             yield
         finally:
-            with self._lock:
+            with self.lock:
                 del self._open[serial]
                 if not self._open:
                     self._touched.clear()
 
     def touch(self, name: str) -> None:
-        with self._lock:
+        """Call it before looking whether the name is there."""
+        with self.lock:
             if self._open:
                 self._touched[name] = time.monotonic_ns()
 
-    def holds(self, name: str) -> bool:
-        """Whether an open lease covers the name."""
-        with self._lock:
-            if not self._open:
-                return False
-            return self._touched.get(name, -1) >= min(self._open.values())
+    @contextmanager
+    def collecting(self) -> Iterator[Callable[[str], bool]]:
+        """For a collection, around finding its roots and deleting the rest: gives a test whether
+        a name is held.  A lease that ends meanwhile still counts, because what it held may have
+        become a root after the roots were found.  Test and delete under ``lock``."""
+        with self.lock:
+            floor = min(self._open.values(), default=time.monotonic_ns())
+        with self.open():
+            yield lambda name: self._touched.get(name, -1) >= floor

@@ -97,3 +97,8 @@ class Snapshotter(Protocol):
         """Make the committed snapshot ``name`` of an uncompressed layer tar on ``parent``.  Does
         nothing when it exists.  Raises errors.InvalidParameter for a malformed or hostile tar."""
         ...
+
+    def unreached(self, roots: set[str]) -> list[str]:
+        """Names of image layers (names that are digests) that neither ``roots`` nor any other
+        snapshot reaches, in the order in which they can be removed."""
+        ...
