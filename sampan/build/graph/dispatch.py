@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sampan.build.dockerfile import ast
 from sampan.build.dockerfile.errors import SyntaxProblem
@@ -33,10 +34,7 @@ _PORT = re.compile(r"^(\d+)(?:-(\d+))?(?:/([A-Za-z]+))?$")
 _URL = re.compile(r"^https?://", re.IGNORECASE)
 _GIT = re.compile(r"^(git://|git@|ssh://|github\.com/|https?://[^#]+\.git(#|\?|$))")
 _CHECKSUM = re.compile(r"^sha256:[0-9a-f]{64}$")
-_SIGNALS = frozenset(
-    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT "
-    "STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ".split()
-)
+_SIGNALS = frozenset(name.removeprefix("SIG") for name in signal.Signals.__members__)
 
 
 class Inputs(Protocol):
@@ -232,16 +230,11 @@ class Dispatcher:
                     )
                 )
                 continue
-            if i.source_stage:
-                source = self.inputs.named(i.source_stage, i)
-            else:
-                source = self.inputs.local()
+            source = self.inputs.named(i.source_stage, i) if i.source_stage else self.inputs.local()
             actions.append(
                 CopyAction(
                     index(source),
-                    posixpath.normpath("/" + word) + ("/" if word.endswith("/") else "")
-                    if not i.parents
-                    else word,
+                    word if i.parents else _inside(word),
                     dest,
                     owner,
                     mode,
@@ -376,13 +369,13 @@ class Dispatcher:
         self._record(f"USER {name}")
 
     def stopsignal(self, i: ast.Stopsignal) -> None:
-        signal = self.expand(i.signal)
-        bare = signal.upper().removeprefix("SIG")
-        numeric = signal.isdecimal() and 1 <= int(signal) <= 64
+        name = self.expand(i.signal)
+        bare = name.upper().removeprefix("SIG")
+        numeric = name.isdecimal() and 1 <= int(name) <= 64
         if not (numeric or bare in _SIGNALS or re.match(r"^RTM(IN|AX)([+-]\d+)?$", bare)):
-            raise SyntaxProblem(f"invalid signal: {signal}")
-        self.draft.stop_signal = signal
-        self._record(f"STOPSIGNAL {signal}")
+            raise SyntaxProblem(f"invalid signal: {name}")
+        self.draft.stop_signal = name
+        self._record(f"STOPSIGNAL {name}")
 
     def healthcheck(self, i: ast.Healthcheck) -> None:
         if i.command is None:
@@ -406,6 +399,12 @@ class Dispatcher:
         self._record(f"ONBUILD {i.source}")
 
 
+def _inside(path: str) -> str:
+    """A source path from the tree's root; what climbs above it stays at it."""
+    clean = "/" + posixpath.normpath("/" + path).lstrip("/")
+    return clean + "/" if path.endswith("/") and clean != "/" else clean
+
+
 def _ports(text: str) -> list[str]:
     """``8000-8002/udp`` as single ports with their protocol."""
     match = _PORT.match(text)
@@ -420,9 +419,7 @@ def _ports(text: str) -> list[str]:
     return [f"{port}/{protocol}" for port in range(first, last + 1)]
 
 
-_HANDLERS: Mapping[
-    type[ast.Instruction], Callable[[Dispatcher, ast.Instruction], Vertex | None]
-] = {
+_HANDLERS: Mapping[type[ast.Instruction], Callable[[Dispatcher, Any], Vertex | None]] = {
     ast.Run: Dispatcher.run,
     ast.Copy: Dispatcher.copy,
     ast.Workdir: Dispatcher.workdir,
@@ -439,4 +436,4 @@ _HANDLERS: Mapping[
     ast.Stopsignal: Dispatcher.stopsignal,
     ast.Healthcheck: Dispatcher.healthcheck,
     ast.Onbuild: Dispatcher.onbuild,
-}  # type: ignore[assignment]
+}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -55,9 +54,9 @@ class ExecMount:
 
 @dataclass(frozen=True, slots=True)
 class Exec:
-    """Run ``args``; the root file system is input 0 (None when ``scratch``).
+    """Run ``args``; the root file system is input 0.
 
-    ``hidden_env`` reaches the command but neither key nor history (proxies).
+    ``files`` are (path, content) of read-only executable files mounted for the command.
     """
 
     args: tuple[str, ...]
@@ -126,25 +125,30 @@ class Merge:
 Operation = Source | Exec | File | Merge
 
 
-@dataclass(frozen=True, eq=False)
 class Vertex:
-    """An operation and its inputs.  ``hints`` do not take part in the digest."""
+    """An operation and its inputs; compared by identity, equal work has equal ``digest``.
 
-    op: Operation
-    inputs: tuple[Vertex | None, ...] = ()
-    ignore_cache: bool = False
-    hidden_env: tuple[str, ...] = field(default=(), repr=False)
+    ``ignore_cache`` and ``hidden_env`` (proxies for the command) are not part of the digest.
+    """
 
-    @cached_property
-    def definition(self) -> bytes:
-        """The operation alone as canonical bytes."""
-        kind = type(self.op).__name__
-        return msgspec.json.encode([kind, self.op])
+    __slots__ = ("definition", "digest", "hidden_env", "ignore_cache", "inputs", "op")
 
-    @cached_property
-    def digest(self) -> str:
-        """``sha256:…`` of the operation and its inputs."""
+    def __init__(
+        self,
+        op: Operation,
+        inputs: tuple[Vertex | None, ...] = (),
+        ignore_cache: bool = False,
+        hidden_env: tuple[str, ...] = (),
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.ignore_cache = ignore_cache
+        self.hidden_env = hidden_env
+        self.definition: bytes = msgspec.json.encode([type(op).__name__, op])
         state = hashlib.sha256(self.definition)
-        for vertex in self.inputs:
+        for vertex in inputs:
             state.update(b"\n" + (b"scratch" if vertex is None else vertex.digest.encode()))
-        return "sha256:" + state.hexdigest()
+        self.digest = "sha256:" + state.hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<Vertex {type(self.op).__name__} {self.digest[7:19]}>"
