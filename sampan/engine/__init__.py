@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sampan.engine.prune import Prune
     from sampan.engine.system import System
     from sampan.engine.system_df import DiskUsage
+    from sampan.engine.transfers import Transfers
     from sampan.engine.volumes import Volumes
 
 
@@ -42,6 +43,7 @@ class Engine:
     commits: Commits
     archive: Archive
     distribution: Distribution
+    transfers: Transfers
     prune: Prune
     disk_usage: DiskUsage
     system: System

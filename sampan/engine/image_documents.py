@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
+from sampan.engine.timestamps import parse_time
+from sampan.errors import InvalidParameter
 from sampan.image.config import RunConfig
 from sampan.store.images import Image
 
@@ -40,14 +41,10 @@ def run_config(config: RunConfig) -> dict[str, Any]:
 
 
 def unix_seconds(text: str | None) -> int:
-    if not text:
-        return 0
+    """Seconds since the epoch of an RFC 3339 time; 0 for anything else."""
     try:
-        head, _, rest = text.partition(".")
-        zone = rest.lstrip("0123456789") if rest else ""
-        moment = datetime.fromisoformat((head + zone).replace("Z", "+00:00"))
-        return int(moment.astimezone(UTC).timestamp())
-    except (ValueError, OverflowError):
+        return (parse_time(text) or 0) // 10**9
+    except InvalidParameter:
         return 0
 
 

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from sampan.engine import image_documents as documents
 from sampan.engine.events import Events
 from sampan.engine.filters import EVERYTHING, Filters
 from sampan.engine.removal import Removal
+from sampan.engine.timestamps import parse_time
 from sampan.engine.uses import Uses
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.image.config import chain_ids
@@ -129,6 +129,10 @@ class Images:
             row["Tags"] = list(current.repo_tags) or None
             current = self._parent(current)
         return rows
+
+    def users(self, image: Image) -> Sequence[str]:
+        """Ids of the containers made from the image."""
+        return [use.id for use in self._uses() if use.image_id == image.id]
 
     def shared_sizes(self) -> dict[str, int]:
         """For each image the bytes of its layers that other images have too."""
@@ -264,21 +268,12 @@ def created_ns(image: Image) -> int:
     return timestamp_ns(image.created)
 
 
-_RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(Z|[+-]\d\d:\d\d)")
-
-
 def timestamp_ns(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time; 0 for anything else."""
-    match = _RFC3339.fullmatch(text)
-    if match is None:
-        return 0
-    seconds, fraction, zone = match.groups()
     try:
-        moment = datetime.fromisoformat(seconds + ("+00:00" if zone == "Z" else zone))
-        whole = int(moment.astimezone(UTC).timestamp())
-    except (ValueError, OverflowError):
+        return max(0, parse_time(text) or 0) if "-" in text else 0
+    except InvalidParameter:
         return 0
-    return max(0, whole * 10**9 + int((fraction or "0")[:9].ljust(9, "0")))
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
