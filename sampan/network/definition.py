@@ -81,7 +81,8 @@ def bridge_options(options: dict[str, str]) -> BridgeOptions:
     return BridgeOptions(
         icc=_boolean(options, OPTION_ICC, True),
         masquerade=_boolean(options, OPTION_MASQUERADE, True),
-        host_binding=options.get(OPTION_HOST_BINDING, ""),
+        # Docker shows 0.0.0.0 for "all addresses", which are those of IPv6 as well.
+        host_binding=options.get(OPTION_HOST_BINDING, "").replace("0.0.0.0", ""),
         open="nat-unprotected" in modes,
         mtu=mtu_option(options),
         prefix=options.get(OPTION_IFACE_PREFIX, "eth"),

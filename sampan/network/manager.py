@@ -8,16 +8,32 @@ Example::
     sandbox = await manager.prepare(SandboxRequest(container_id=…, endpoints=[…], ports=[…]))
     …spawn with sandbox.interfaces, sandbox.hold_fds, sandbox.services…
     await manager.release(container_id)               # after its exit, or when the spawn failed
+
+Every change is made without waiting, so that changes never interleave, and in the order records,
+names, rules: after a crash between two steps ``start`` finds a record and makes the rest, or finds
+that the container does not run and takes everything back.
 """
 
 from __future__ import annotations
 
+import asyncio
+import builtins
+import logging
 from collections.abc import Callable, Sequence
-from collections.abc import Collection as Ids
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import msgspec
 
+from sampan.errors import Conflict, Forbidden, SampanError
+from sampan.linux import rtnetlink
+from sampan.network import bridge, definition, endpoints, live, ports, sandbox
+from sampan.network.backend import choose_firewall
+from sampan.network.firewall import Firewall, Rules
+from sampan.network.members import Members
+from sampan.network.names import NamesDirectory
+from sampan.network.registry import Networks
+from sampan.network.settings import NetworkSettings
 from sampan.network.types import (
     Collection,
     Endpoint,
@@ -29,38 +45,19 @@ from sampan.network.types import (
     Sandbox,
     SandboxRequest,
 )
+from sampan.network.watch import Watch
 
+__all__ = ["NetworkManager", "NetworkSettings"]
 
-class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The daemon's part of the configuration.
-
-    ``bridge_name`` and ``table_name`` default to ``sampan0`` and ``sampan`` for the default run
-    directory and to names derived from the run directory otherwise, so that several daemons share
-    a machine.  ``bip`` is the default bridge's address in CIDR notation; chosen from the pools when
-    empty.  ``address_pools`` are ``(base, prefix length of a network)``.
-    """
-
-    run_dir: str
-    bridge_name: str = ""
-    table_name: str = ""
-    bip: str = ""
-    mtu: int = 0
-    address_pools: list[tuple[str, int]] = []
-    default_host_ip: str = ""
-    dns: list[str] = []
-    dns_search: list[str] = []
-    dns_options: list[str] = []
-    ip_forward: bool = True
-    icc: bool = True
-    resolv_conf: str = "/etc/resolv.conf"
+log = logging.getLogger(__name__)
 
 
 class NetworkManager:
     """Create, list and remove networks; attach containers to them.
 
     Raises :class:`~sampan.errors.NotFound`, :class:`~sampan.errors.Conflict`,
-    :class:`~sampan.errors.InvalidParameter`, :class:`~sampan.errors.Forbidden` (predefined
-    networks) with Docker's wording.
+    :class:`~sampan.errors.InvalidParameter`, :class:`~sampan.errors.Forbidden` with Docker's
+    wording.
     """
 
     def __init__(
@@ -70,44 +67,114 @@ class NetworkManager:
         settings: NetworkSettings,
         on_event: Callable[[NetworkEvent], None] | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._settings = settings
+        self._on_event = on_event or (lambda event: None)
+        self._names = NamesDirectory(Path(settings.run_dir) / "networks")
+        self._networks = Networks(networks, settings)
+        self._members = Members(endpoints, self._names)
+        self._resolution = sandbox.Resolution(
+            Path(settings.resolv_conf),
+            self._names,
+            dns=settings.dns,
+            search=settings.dns_search,
+            options=settings.dns_options,
+        )
+        self._firewall: Firewall | None = None
+        self._watch: Watch | None = None
 
-    async def start(self, running: Ids[str]) -> None:
+    # The daemon's life
+
+    async def start(self, running: AbstractSet[str]) -> None:
         """Make the kernel agree with the records, idempotently.
 
         ``running`` are the ids of the containers that are still running; what other containers
         left behind (endpoints, ports, rules) is removed.  Makes the default networks ``bridge``,
         ``host`` and ``none``.
         """
-        raise NotImplementedError
+        for done in bridge.enable_forwarding(ipv6=False) if self._settings.ip_forward else []:
+            log.info(done)
+        self._networks.load()
+        self._members.load(self._networks.all(), running)
+        for network in self._networks.all():
+            try:
+                self._make_links(network)
+            except (OSError, SampanError) as error:
+                log.error("the network %s cannot be made: %s", network.name, error)
+        self._networks.remove_stale_ports(self._members.host_names())
+        self._firewall = choose_firewall(self._settings.table)
+        self._firewall.rebuild(self._rules())
+        self._watch = Watch(self._repair_rules, self._repair_bridge)
+        self._watch.start(asyncio.get_running_loop())
 
     async def close(self, remove_all: bool = False) -> None:
         """Stop watching.  With ``remove_all`` also delete our bridges and rules from the kernel."""
-        raise NotImplementedError
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        if remove_all:
+            for network in self._networks.all():
+                self._networks.remove_links(network)
+            if self._firewall is not None:
+                self._firewall.remove_all()
+        if self._firewall is not None:
+            self._firewall.close()
+            self._firewall = None
+        self._networks.close()
+
+    # Networks
 
     async def create(self, config: NetworkConfig) -> Network:
-        """Make a network; Conflict if the name is taken or the subnet overlaps."""
-        raise NotImplementedError
+        """Make a network; Conflict if the name is taken, Forbidden if the subnet overlaps."""
+        try:
+            network = self._networks.define(config)
+        except OSError as error:
+            raise SampanError(f"the network {config.name} cannot be made: {error}") from error
+        self._enable_ipv6(network)
+        self._members.add_network(network)
+        if network.driver == "bridge":
+            self._rules_now().add_bridge(self._networks.rules(network))
+        self._emit("create", network)
+        return network
 
     def get(self, reference: str) -> Network:
         """The network of this id, name or unique id prefix; NotFound "network X not found"."""
-        raise NotImplementedError
+        return self._networks.get(reference)
 
     def list(self) -> Sequence[Network]:
         """All networks, predefined ones included, oldest first."""
-        raise NotImplementedError
-
-    def endpoints(self, network_id: str) -> Sequence[Endpoint]:
-        """The running containers on a network."""
-        raise NotImplementedError
-
-    def container_endpoints(self, container_id: str) -> Sequence[Endpoint]:
-        """The networks that a running container is on, the one with the default route first."""
-        raise NotImplementedError
+        return self._networks.all()
 
     async def remove(self, reference: str) -> Network:
         """Delete a network; Forbidden if predefined or with active endpoints (Docker's text)."""
-        raise NotImplementedError
+        network = self._networks.get(reference)
+        if network.name in definition.PREDEFINED:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if self._members.on(network.id):
+            raise Forbidden(
+                f"error while removing network: network {network.name} id {network.id} has active"
+                " endpoints"
+            )
+        self._networks.forget(network)
+        self._members.remove_network(network)
+        if network.driver == "bridge":
+            self._rules_now().remove_bridge(self._networks.rules(network))
+        self._networks.remove_links(network)
+        self._emit("destroy", network)
+        return network
+
+    # Containers
+
+    def endpoints(self, network_id: str) -> Sequence[Endpoint]:
+        """The running containers on a network."""
+        return self._members.on(network_id)
+
+    def container_endpoints(self, container_id: str) -> Sequence[Endpoint]:
+        """The networks that a running container is on, the one with the default route first."""
+        return self._members.of(container_id)
+
+    def published(self, container_id: str) -> Sequence[PortBinding]:
+        """The resolved published ports of a running container."""
+        return [b for endpoint in self._members.of(container_id) for b in endpoint.ports]
 
     async def prepare(self, request: SandboxRequest) -> Sandbox:
         """Allocate addresses, reserve and publish ports, compose the files.  All or nothing.
@@ -115,11 +182,46 @@ class NetworkManager:
         Needs no network namespace.  Conflict "Bind for 0.0.0.0:8080 failed: port is already
         allocated".
         """
-        raise NotImplementedError
+        if self._members.of(request.container_id):
+            # Of a start that failed before: the caller starts again, so it does not run.
+            await self.release(request.container_id)
+        made: builtins.list[Endpoint] = []
+        reserved: builtins.list[ports.Reservation] = []
+        try:
+            for wish in request.endpoints:
+                made.append(self._make_endpoint(wish, request, made))
+            made = endpoints.with_routes(made)
+            if not made:
+                network = self._networks.get("host" if request.mode == "host" else "none")
+                made = [endpoints.without_interface(network, request)]
+            if made[0].interface is not None:
+                reserved = self._reserve(made[0], request.ports)
+                made[0] = msgspec.structs.replace(made[0], ports=[r.binding for r in reserved])
+            answer = self._compose(request, made, reserved)
+            self._members.record(request.container_id, made)
+        except BaseException:
+            ports.release(reserved)
+            self._members.give_back(made)
+            raise
+        try:
+            self._rules_now().publish(sandbox.translations(made[0]))
+        except OSError as error:
+            ports.release(reserved)
+            self._members.drop(request.container_id)
+            raise SampanError(f"the ports cannot be published: {error}") from error
+        for endpoint in made:
+            self._emit("connect", self._networks.by_id(endpoint.network_id), endpoint)
+        return answer
 
     async def release(self, container_id: str) -> None:
         """Free what a container held: addresses, ports, names.  Idempotent."""
-        raise NotImplementedError
+        held = self._members.drop(container_id)
+        for endpoint in held:
+            self._rules_now().unpublish(sandbox.translations(endpoint))
+        for endpoint in held:
+            network = self._networks.find(endpoint.network_id)
+            if network is not None:
+                self._emit("disconnect", network, endpoint)
 
     async def connect(
         self,
@@ -134,16 +236,203 @@ class NetworkManager:
         contents of hosts and resolv.conf; ``interfaces`` and ``services`` are complete lists, for a
         restart by the keeper.
         """
-        raise NotImplementedError
+        network = self._networks.get(config.network)
+        before = [e for e in self._members.of(request.container_id) if e.interface is not None]
+        if any(endpoint.network_id == network.id for endpoint in before):
+            raise Forbidden(
+                f"endpoint with name {request.container_name} already exists in network"
+                f" {network.name}"
+            )
+        added = self._make_endpoint(config, request, before)
+        after = self._moved_ports(before, endpoints.with_routes([*before, added]))
+        added = next(endpoint for endpoint in after if endpoint.id == added.id)
+        try:
+            assert added.interface is not None
+            live.add_interface(netns, added.interface)
+            answer = self._compose(request, after, [])
+            self._exchange(request.container_id, before, after)
+        except OSError as error:
+            self._members.give_back([added])
+            raise SampanError(
+                f"the container cannot be connected to {network.name}: {error}"
+            ) from error
+        except BaseException:
+            self._members.give_back([added])
+            if added.interface is not None:
+                live.remove_interface(netns, added.interface)
+            raise
+        self._emit("connect", network, added)
+        return answer
 
     async def disconnect(self, container_id: str, reference: str, netns: Path | None) -> None:
-        """Take a running container off a network.  NotFound when it is not on it."""
-        raise NotImplementedError
+        """Take a running container off a network; without ``netns``, one that is gone.
+
+        NotFound when it is not on it.
+        """
+        network = self._networks.get(reference)
+        before = self._members.of(container_id)
+        leaving = endpoints.find(before, network)
+        after = self._moved_ports(
+            before, endpoints.with_routes([e for e in before if e.id != leaving.id])
+        )
+        self._exchange(container_id, before, after)
+        if netns is not None and leaving.interface is not None:
+            try:
+                live.remove_interface(netns, leaving.interface)
+                live.set_default_routes(netns, [e.interface for e in after if e.interface])
+            except OSError as error:
+                log.warning("disconnecting from %s: %s", network.name, error)
+        self._emit("disconnect", network, leaving)
 
     def rename(self, container_id: str, new_name: str) -> None:
         """Answer to the new name from now on."""
-        raise NotImplementedError
+        self._members.rename(container_id, new_name)
 
-    def published(self, container_id: str) -> Sequence[PortBinding]:
-        """The resolved published ports of a running container."""
-        raise NotImplementedError
+    # Steps
+
+    def _make_links(self, network: Network) -> None:
+        for done in self._networks.make_links(network):
+            log.info(done)
+        self._enable_ipv6(network)
+
+    def _enable_ipv6(self, network: Network) -> None:
+        if network.enable_ipv6 and self._settings.ip_forward:
+            for done in bridge.enable_forwarding(ipv6=True):
+                log.info(done)
+
+    def _make_endpoint(
+        self, wish: EndpointConfig, request: SandboxRequest, made: Sequence[Endpoint]
+    ) -> Endpoint:
+        network = self._networks.get(wish.network)
+        if network.name in ("host", "none"):
+            raise Conflict(
+                f"a container cannot be on {network.name} and on other networks: use --network"
+                f" {network.name} alone"
+            )
+        prefix = network.options.get(definition.OPTION_IFACE_PREFIX, "eth")
+        used = {endpoint.interface.name for endpoint in made if endpoint.interface}
+        number = next(n for n in range(len(used) + 1) if f"{prefix}{n}" not in used)
+        endpoint = endpoints.make(
+            network,
+            wish,
+            request,
+            self._members.addresses(network.id),
+            mtu=self._networks.mtu(network),
+            name=f"{prefix}{number}",
+            ipv6_kernel=self._networks.ipv6_kernel,
+        )
+        if network.name == "bridge":
+            # Docker's default network has no names.
+            endpoint = msgspec.structs.replace(endpoint, dns_names=[])
+        return endpoint
+
+    def _reserve(
+        self, endpoint: Endpoint, bindings: Sequence[PortBinding]
+    ) -> builtins.list[ports.Reservation]:
+        network = self._networks.by_id(endpoint.network_id)
+        if network.driver != "bridge" or network.internal:
+            return []
+        options = definition.bridge_options(network.options)
+        default = options.host_binding or self._settings.default_host_ip
+        return ports.reserve(bindings, default_host_ip=default, ipv6=self._networks.ipv6_kernel)
+
+    def _compose(
+        self,
+        request: SandboxRequest,
+        made: Sequence[Endpoint],
+        reserved: Sequence[ports.Reservation],
+    ) -> Sandbox:
+        resolv_conf, services = self._resolution.compose(request, made)
+        host_file = b""
+        if request.mode == "host":
+            path = Path(self._settings.hosts_file)
+            host_file = path.read_bytes() if path.exists() else b""
+        hosts = sandbox.hosts(
+            request,
+            made,
+            self._linked(request),
+            self._networks.host_gateway(),
+            host_file,
+        )
+        services += sandbox.relay(made[0], reserved)
+        return Sandbox(
+            endpoints=[*made],
+            interfaces=[e.interface for e in made if e.interface is not None],
+            ports=[reservation.binding for reservation in reserved],
+            services=services,
+            hosts=hosts,
+            resolv_conf=resolv_conf,
+            hold_fds=[r.socket.detach() for r in reserved if r.socket is not None],
+        )
+
+    def _linked(self, request: SandboxRequest) -> builtins.list[tuple[str, Sequence[str]]]:
+        """The linked containers on the default bridge, for the hosts file."""
+        found: builtins.list[tuple[str, Sequence[str]]] = []
+        for container_id, name, alias in request.links:
+            for endpoint in self._members.of(container_id):
+                if endpoint.network_name == "bridge" and endpoint.ip:
+                    names = dict.fromkeys((alias, container_id[: endpoints.SHORT_ID], name))
+                    found.append((endpoint.ip, [*names]))
+        return found
+
+    def _moved_ports(
+        self, before: Sequence[Endpoint], after: Sequence[Endpoint]
+    ) -> builtins.list[Endpoint]:
+        """The published ports belong to the endpoint with the default route."""
+        bindings = [binding for endpoint in before for binding in endpoint.ports]
+        return [
+            msgspec.structs.replace(endpoint, ports=bindings if index == 0 else [])
+            for index, endpoint in enumerate(after)
+        ]
+
+    def _exchange(
+        self, container_id: str, before: Sequence[Endpoint], after: Sequence[Endpoint]
+    ) -> None:
+        self._members.exchange(container_id, after)
+        old = [t for endpoint in before for t in sandbox.translations(endpoint)]
+        new = [t for endpoint in after for t in sandbox.translations(endpoint)]
+        if old != new:
+            self._rules_now().unpublish(old)
+            self._rules_now().publish(new)
+
+    def _rules_now(self) -> Firewall:
+        if self._firewall is None:
+            raise SampanError("the network manager is not started")
+        return self._firewall
+
+    def _rules(self) -> Rules:
+        return Rules(
+            bridges=[self._networks.rules(n) for n in self._networks.all() if n.bridge],
+            translations=[
+                translation
+                for endpoint in self._members.everyone()
+                for translation in sandbox.translations(endpoint)
+            ],
+        )
+
+    def _repair_rules(self) -> None:
+        firewall = self._firewall
+        if firewall is not None and not firewall.intact():
+            log.warning("the firewall rules were removed by another program: making them again")
+            firewall.rebuild(self._rules())
+
+    def _repair_bridge(self, name: str) -> None:
+        network = self._networks.by_bridge(name)
+        if network is None:
+            return
+        log.warning("the bridge %s was deleted by another program: making it again", name)
+        self._make_links(network)
+        held = [e.interface.host_name for e in self._members.on(network.id) if e.interface]
+        with rtnetlink.open_socket() as route:
+            bridge.enslave_again(route, name, held)
+
+    def _emit(self, action: str, network: Network, endpoint: Endpoint | None = None) -> None:
+        self._on_event(
+            NetworkEvent(
+                action=action,
+                network_id=network.id,
+                network_name=network.name,
+                driver=network.driver,
+                container_id=endpoint.container_id if endpoint is not None else "",
+            )
+        )

@@ -62,10 +62,8 @@ class Resolution:
             servers = explicit or host.servers
             return self._render(servers, search, options), []
         reachable = [s for s in explicit or host.servers if explicit or not files.is_loopback(s)]
-        if any(endpoint.ip == "" for endpoint in endpoints):
-            pass
-        elif not any(endpoint.ip6 for endpoint in endpoints):
-            reachable = [s for s in reachable if explicit or not files.is_ipv6(s)]
+        if not explicit and not any(endpoint.ip6 for endpoint in endpoints):
+            reachable = [server for server in reachable if not files.is_ipv6(server)]
         networked = [endpoint for endpoint in endpoints if endpoint.interface is not None]
         embedded = any(endpoint.network_name != "bridge" for endpoint in networked)
         if not networked:

@@ -1,0 +1,268 @@
+"""The networks' records and their links on the host."""
+
+from __future__ import annotations
+
+import builtins
+import fcntl
+import ipaddress
+import os
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
+from sampan.linux import rtnetlink
+from sampan.network import bridge, definition, ipam
+from sampan.network.firewall import BridgeRules
+from sampan.network.settings import NetworkSettings
+from sampan.network.types import Collection, Network, NetworkConfig, Pool
+
+_SUBNET_LOCK = Path("/run/sampan-subnets.lock")
+_PORT_PREFIX = "veth"
+
+
+class Networks:
+    """Records of networks by id and name, and the making of their links.
+
+    ``ipv6_kernel`` tells whether the kernel has IPv6 at all.
+    """
+
+    def __init__(self, collection: Collection[Network], settings: NetworkSettings) -> None:
+        self._collection = collection
+        self._settings = settings
+        self._networks: dict[str, Network] = {}
+        self._route = rtnetlink.open_socket()
+        self._mtu = settings.mtu or bridge.uplink_mtu(self._route)
+        self.ipv6_kernel = Path("/proc/sys/net/ipv6").exists()
+
+    def close(self) -> None:
+        self._route.close()
+
+    # Records
+
+    def load(self) -> None:
+        """Read the records and make those of the predefined networks that are missing."""
+        self._networks = {network.id: network for network in self._collection.all()}
+        names = {network.name: network for network in self._networks.values()}
+        for name, driver in (("host", "host"), ("none", "null")):
+            if name not in names:
+                self._keep(definition.predefined(name, driver))
+        default = names.get("bridge")
+        if default is None or not self._fits(default):
+            with _subnet_choice():
+                self._keep(self._default_bridge(default))
+                self.make_links(self.get("bridge"))
+
+    def _fits(self, network: Network) -> bool:
+        bip = self._settings.bip
+        pool = network.pools[0]
+        address = f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
+        wanted = self._default_options()
+        return (not bip or bip == address) and network.options == wanted
+
+    def _default_options(self) -> dict[str, str]:
+        return {
+            definition.OPTION_DEFAULT_BRIDGE: "true",
+            definition.OPTION_ICC: str(self._settings.icc).lower(),
+            definition.OPTION_MASQUERADE: "true",
+            definition.OPTION_HOST_BINDING: self._settings.default_host_ip or "0.0.0.0",
+            definition.OPTION_BRIDGE_NAME: self._settings.bridge,
+            definition.OPTION_MTU: str(self._mtu),
+        }
+
+    def _default_bridge(self, old: Network | None) -> Network:
+        if self._settings.bip:
+            try:
+                address = ipaddress.ip_interface(self._settings.bip)
+            except ValueError:
+                raise InvalidParameter(
+                    f"invalid bip {self._settings.bip!r}: it is an address with its prefix length"
+                ) from None
+            pool = Pool(subnet=str(address.network), gateway=str(address.ip))
+        elif old is not None:
+            pool = old.pools[0]
+        else:
+            pool = ipam.complete_pool(Pool(subnet=self._free_subnet([self._settings.bridge])))
+        if old is not None and old.bridge != self._settings.bridge:
+            bridge.remove_link(self._route, old.bridge)
+        made = Network(
+            id=old.id if old is not None else os.urandom(32).hex(),
+            name="bridge",
+            driver="bridge",
+            created=old.created if old is not None else definition.now(),
+            pools=[pool],
+            options=self._default_options(),
+            bridge=self._settings.bridge,
+        )
+        if old is not None and old.pools != made.pools:
+            bridge.remove_link(self._route, made.bridge)
+        return made
+
+    def _free_subnet(self, ignoring: Sequence[str]) -> str:
+        host = bridge.taken_subnets(self._route, ignoring)
+        return ipam.free_subnet(self._bases(), [*self._own_subnets(), *host])
+
+    def _bases(self) -> Sequence[tuple[str, int]]:
+        return self._settings.address_pools or ipam.DEFAULT_POOLS
+
+    def _own_subnets(self) -> builtins.list[ipam.IPNetwork]:
+        return [
+            ipaddress.ip_network(pool.subnet)
+            for network in self._networks.values()
+            for pool in network.pools
+        ]
+
+    def define(self, config: NetworkConfig) -> Network:
+        """Check the wish, choose what it leaves open, and record it."""
+        definition.check(config)
+        if any(network.name == config.name for network in self._networks.values()):
+            raise Conflict(f"network with name {config.name} already exists")
+        wanted_bridge = config.options.get(definition.OPTION_BRIDGE_NAME)
+        if wanted_bridge and self.by_bridge(wanted_bridge) is not None:
+            raise Conflict(f"the bridge {wanted_bridge} belongs to another network")
+        with _subnet_choice():
+            network = definition.define(
+                config,
+                bases=self._bases(),
+                ula=definition.unique_prefix(_machine() + self._settings.mark),
+                own=self._own_subnets(),
+                host=bridge.taken_subnets(self._route, [wanted_bridge] if wanted_bridge else []),
+            )
+            if network.driver != "bridge" and not network.options.get("parent"):
+                options = {**network.options, "parent": f"dm-{network.id[:12]}"}
+                network = msgspec.structs.replace(network, options=options)
+            self._keep(network)
+            # While the lock is held, so that the next chooser sees our subnet on the host.
+            try:
+                self.make_links(network)
+            except BaseException:
+                self.forget(network)
+                self.remove_links(network)
+                raise
+        return network
+
+    def _keep(self, network: Network) -> None:
+        self._collection.put(network)
+        self._networks[network.id] = network
+
+    def forget(self, network: Network) -> None:
+        self._collection.delete(network.id)
+        self._networks.pop(network.id, None)
+
+    def all(self) -> builtins.list[Network]:
+        return sorted(self._networks.values(), key=lambda network: network.created)
+
+    def find(self, network_id: str) -> Network | None:
+        return self._networks.get(network_id)
+
+    def by_id(self, network_id: str) -> Network:
+        return self._networks[network_id]
+
+    def by_bridge(self, name: str) -> Network | None:
+        for network in self._networks.values():
+            if network.bridge == name:
+                return network
+        return None
+
+    def get(self, reference: str) -> Network:
+        """By id, then name, then unique id prefix."""
+        found = self._networks.get(reference)
+        if found is not None:
+            return found
+        for network in self._networks.values():
+            if network.name == reference:
+                return network
+        matching = [n for n in self._networks.values() if reference and n.id.startswith(reference)]
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise InvalidParameter(
+                f"network {reference} is ambiguous ({len(matching)} matches found on ID prefix)"
+            )
+        raise NotFound(f"network {reference} not found")
+
+    # Links
+
+    def mtu(self, network: Network) -> int:
+        return definition.mtu_option(network.options) or self._mtu
+
+    def make_links(self, network: Network) -> builtins.list[str]:
+        """Make or complete the network's links on the host; says what was done."""
+        if network.driver == "bridge":
+            return bridge.ensure_bridge(
+                self._route,
+                network.bridge,
+                pools=network.pools,
+                mtu=self.mtu(network),
+                ipv6=network.enable_ipv6,
+            )
+        if network.driver in ("macvlan", "ipvlan"):
+            parent = network.options["parent"]
+            if bridge.ensure_parent(self._route, parent):
+                return [f"made the parent link {parent}"]
+        return []
+
+    def remove_links(self, network: Network) -> None:
+        """Delete what :meth:`make_links` made."""
+        if network.bridge:
+            bridge.remove_link(self._route, network.bridge)
+        parent = network.options.get("parent", "")
+        if network.driver in ("macvlan", "ipvlan") and parent.startswith("dm-"):
+            bridge.remove_link(self._route, parent)
+
+    def remove_stale_ports(self, current: AbstractSet[str]) -> None:
+        """Delete the ports of our bridges that no running container has."""
+        bridges = {network.bridge for network in self._networks.values() if network.bridge}
+        links = rtnetlink.links(self._route)
+        ours = {link.ifindex for link in links if link.name in bridges}
+        stale = [
+            link.name
+            for link in links
+            if link.master in ours
+            and link.kind == "veth"
+            and link.name.startswith(_PORT_PREFIX)
+            and link.name not in current
+        ]
+        for name in stale:
+            self._route.request([rtnetlink.delete_link(name, missing_ok=True)])
+
+    def rules(self, network: Network) -> BridgeRules:
+        """What the firewall is to hold for a bridge network."""
+        options = definition.bridge_options(network.options)
+        subnets = tuple(pool.subnet for pool in network.pools)
+        return BridgeRules(
+            name=network.bridge,
+            subnets=subnets,
+            masqueraded=subnets if options.masquerade and not network.internal else (),
+            icc=options.icc,
+            internal=network.internal,
+            open=options.open,
+        )
+
+    def host_gateway(self) -> builtins.list[str]:
+        """The addresses that ``host-gateway`` stands for: those of the default bridge."""
+        return [pool.gateway for pool in self.get("bridge").pools if pool.gateway]
+
+
+@contextmanager
+def _subnet_choice() -> Iterator[None]:
+    """One daemon of this machine chooses a subnet at a time, until it is on a bridge."""
+    try:
+        fd = os.open(_SUBNET_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SampanError(f"cannot lock the choice of subnets: {error}") from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _machine() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return ""
