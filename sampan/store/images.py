@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeAlias
 
 from sampan.errors import InvalidParameter, NotFound
@@ -282,6 +282,29 @@ class ImageStore:
         containers on, None for an image without layers.  Callers that want the same layer at the
         same time share the work."""
         layers = self.layers_of(image.id)
+        chain, applied = await self._apply_all(layers, report)
+        if applied:
+            self._update_size(image.id)
+        return chain
+
+    async def admit(
+        self,
+        config: bytes,
+        layers: Sequence[LayerRef],
+        manifest: bytes | None,
+        refs: Iterable[Reference],
+        parent: Digest | None = None,
+        report: Report = ignore,
+    ) -> Image:
+        """Apply the layers, then :meth:`register`: the image is there only when it can be run.
+        Hold a lease."""
+        await self._apply_all(layers, report)
+        return self.register(config, layers, manifest, refs, parent)
+
+    async def _apply_all(
+        self, layers: Sequence[LayerRef], report: Report
+    ) -> tuple[Digest | None, int]:
+        """Returns the chain ID and how many layers were missing."""
         chains = image_config.chain_ids(layer.diff_id for layer in layers)
         for chain in chains:
             self.content.leases.touch(chain)
@@ -297,11 +320,14 @@ class ImageStore:
                     asyncio.to_thread(self._apply, chain, parent, layers[position], report)
                 )
                 self._applying[chain] = task
-                task.add_done_callback(lambda _, chain=chain: self._applying.pop(chain, None))  # type: ignore[misc]
+                task.add_done_callback(partial(self._applied, chain))
             await asyncio.shield(task)
-        if start < len(chains):
-            self._update_size(image.id)
-        return chains[-1] if chains else None
+        return (chains[-1] if chains else None), len(chains) - start
+
+    def _applied(self, chain: Digest, task: asyncio.Task[None]) -> None:
+        del self._applying[chain]
+        if not task.cancelled():
+            task.exception()  # Whoever still waits gets it; if nobody does, it is not news.
 
     def _has_snapshot(self, name: str) -> bool:
         try:
@@ -319,12 +345,15 @@ class ImageStore:
         self.layers.remember(layer.diff_id, layer.blob, self.snapshotter.usage(chain).size)
         report(Progress("Pull complete", row))
 
-    async def commit_layer(self, key: str, *, clamp_mtime: int | None = None) -> LayerRef:
+    async def commit_layer(
+        self, key: str, *, clamp_mtime: int | None = None, exclude: Collection[str] = ()
+    ) -> LayerRef:
         """The diff of an active or committed snapshot as a layer tar in the content store.
-        ``clamp_mtime`` (seconds since the epoch) is an upper limit of the times in it."""
+        ``clamp_mtime`` (seconds since the epoch) is an upper limit of the times in it;
+        ``exclude`` are absolute paths to leave out (mount points that running made)."""
 
         def make() -> LayerRef:
-            return self.layers.from_upper(self.snapshotter.upper(key), clamp_mtime)
+            return self.layers.from_upper(self.snapshotter.upper(key), clamp_mtime, exclude)
 
         return await asyncio.to_thread(make)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -106,10 +106,13 @@ class LayerStore:
         self.remember(layer.diff_id, blob)
         return blob
 
-    def from_upper(self, upper: Path, clamp_mtime: int | None = None) -> LayerRef:
+    def from_upper(
+        self, upper: Path, clamp_mtime: int | None = None, exclude: Collection[str] = ()
+    ) -> LayerRef:
         """The diff in an overlay's upper directory as a layer tar in the content store."""
         with self._content.ingest() as ingest:
-            size = write_diff(upper, cast(BinaryIO, _Sink(ingest)), clamp_mtime=clamp_mtime)
+            sink = cast(BinaryIO, _Sink(ingest))
+            size = write_diff(upper, sink, clamp_mtime=clamp_mtime, exclude=exclude)
             length = ingest.offset
             diff_id = ingest.commit()
         blob = Descriptor(media.OCI_LAYER, diff_id, length)
