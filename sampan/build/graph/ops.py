@@ -133,6 +133,8 @@ class Vertex:
 
     __slots__ = ("definition", "digest", "hidden_env", "ignore_cache", "inputs", "op")
 
+    digest: str
+
     def __init__(
         self,
         op: Operation,
