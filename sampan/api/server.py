@@ -15,6 +15,7 @@ from sampan.engine import Engine
 NOUNS = (
     "system",
     "containers",
+    "attach",
     "execs",
     "images",
     "build",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sampan.engine.archive import Archive
+    from sampan.engine.attach import Attach
     from sampan.engine.builds import Builds
     from sampan.engine.commit import Commits
     from sampan.engine.containers import Containers
@@ -21,21 +22,34 @@ if TYPE_CHECKING:
     from sampan.engine.events import Events
     from sampan.engine.execs import Execs
     from sampan.engine.images import Images
+    from sampan.engine.inspect import Inspector
+    from sampan.engine.lifecycle import Lifecycle
+    from sampan.engine.listing import Listing
+    from sampan.engine.logs import Logs
     from sampan.engine.networks import Networks
+    from sampan.engine.processes import Processes
     from sampan.engine.prune import Prune
+    from sampan.engine.stats import Stats
     from sampan.engine.system import System
     from sampan.engine.system_df import DiskUsage
     from sampan.engine.transfers import Transfers
     from sampan.engine.volumes import Volumes
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Engine:
     """The nouns of the engine, for the API's routes."""
 
     events: Events
     containers: Containers
+    lifecycle: Lifecycle
     execs: Execs
+    attach: Attach
+    logs: Logs
+    inspector: Inspector
+    listing: Listing
+    processes: Processes
+    stats: Stats
     images: Images
     volumes: Volumes
     networks: Networks

@@ -116,9 +116,7 @@ class Execs:
 
         Raises Conflict (started already, container not running), StartError.
         """
-        if found.started:
-            raise Conflict(f"Error: Exec command {found.id} is already running")
-        _check_running(found.container)
+        self.check(found)
         keeper = found.container.live_keeper()
         found.started = True
         found.running = True
@@ -137,6 +135,12 @@ class Execs:
             raise
         if found.exit_code is None:
             found.pid = pid
+
+    def check(self, found: Exec) -> None:
+        """Raises Conflict when it cannot start: it was started, or the container does not run."""
+        if found.started:
+            raise Conflict(f"Error: Exec command {found.id} is already running")
+        _check_running(found.container)
 
     async def resize(self, found: Exec, rows: int, columns: int) -> None:
         """Set the window size of its terminal.  Raises Conflict when it does not run."""

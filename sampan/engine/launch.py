@@ -123,38 +123,39 @@ class Launcher:
 
     async def _sandbox(self, record: ContainerRecord) -> Sandbox | None:
         """Allocate the container's place on its networks; None if it joins another container."""
-        host = record.host
-        if host.network_mode.startswith("container:"):
+        if record.host.network_mode.startswith("container:"):
             return None
-        if host.network_mode == "host":
-            wanted: list[EndpointConfig] = []
-        else:
-            wanted = [
-                wish(name, settings, record.macs.get(name, ""))
-                for name, settings in record.networks.items()
-            ]
-        sandbox = await self._networks.prepare(
-            SandboxRequest(
-                container_id=record.id,
-                container_name=record.name,
-                hostname=specs.hostname(record),
-                domainname=record.config.domainname,
-                mode="host" if host.network_mode == "host" else "endpoints",
-                endpoints=wanted,
-                ports=[] if host.network_mode == "host" else ports.requested(record.config, host),
-                dns=host.dns,
-                dns_search=host.dns_search,
-                dns_options=host.dns_options,
-                extra_hosts=host.extra_hosts or [],
-                links=[self._link(text) for text in host.links or []],
-            )
-        )
+        sandbox = await self._networks.prepare(self.sandbox_request(record))
         for endpoint in sandbox.endpoints:
             name = endpoint.network_name
             mine = record.networks.get(name) or EndpointSettings()
             record.networks[name] = settled(mine, endpoint)
         record.ports = ports.published(record.config.exposed_ports, sandbox.ports)
         return sandbox
+
+    def sandbox_request(self, record: ContainerRecord) -> SandboxRequest:
+        """What the network needs to know of the container."""
+        host = record.host
+        on_host = host.network_mode == "host"
+        wanted = [] if host.network_mode in ("host", "none") else list(record.networks.items())
+        return SandboxRequest(
+            container_id=record.id,
+            container_name=record.name,
+            hostname=specs.hostname(record),
+            domainname=record.config.domainname,
+            mode="host" if on_host else "endpoints",
+            endpoints=[wish(name, own, record.macs.get(name, "")) for name, own in wanted],
+            ports=[] if on_host else ports.requested(record.config, host),
+            dns=host.dns,
+            dns_search=host.dns_search,
+            dns_options=host.dns_options,
+            extra_hosts=host.extra_hosts or [],
+            links=[self._link(text) for text in host.links or []],
+        )
+
+    def renamed(self, container: Container) -> None:
+        """Let the networks answer to the container's new name."""
+        self._networks.rename(container.id, container.name)
 
     def _link(self, text: str) -> tuple[str, str, str]:
         name, _, alias = text.partition(":")
@@ -207,13 +208,18 @@ class Launcher:
             other = self._find(record.host.network_mode.removeprefix("container:"))
             directory = self._places.state_of(other.id)
             return {name: str(directory / name) for name in FILES}
+        self.write_files(record, sandbox)
+        directory = self._places.state_of(record.id)
+        return {name: str(directory / name) for name in FILES}
+
+    def write_files(self, record: ContainerRecord, sandbox: Sandbox) -> None:
+        """Write hostname, hosts and resolv.conf as the network wants them."""
         directory = self._places.state_of(record.id)
         directory.mkdir(mode=0o710, parents=True, exist_ok=True)
         contents = (f"{specs.hostname(record)}\n".encode(), sandbox.hosts, sandbox.resolv_conf)
         for name, content in zip(FILES, contents, strict=True):
             # In place: a running container's bind mount must go on seeing the file.
             (directory / name).write_bytes(content)
-        return {name: str(directory / name) for name in FILES}
 
     def _namespaces(self, record: ContainerRecord) -> dict[str, str]:
         """Namespaces that are not the container's own: a path to join, "" for the host's."""

@@ -238,6 +238,12 @@ class Lifecycle:
         self._containers.save(container)
         self._containers.publish(container.record, "pause" if paused else "unpause")
 
+    def rename(self, container: Container, name: str) -> None:
+        """Give a container another name, for its networks too.  Raises Conflict."""
+        self._containers.rename(container, name)
+        if container.running:
+            self._launcher.renamed(container)
+
     async def resize(self, container: Container, rows: int, columns: int) -> None:
         """Set the terminal's window size.  Raises Conflict when it does not run."""
         await container.live_keeper().resize(rows, columns)

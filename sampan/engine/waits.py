@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
@@ -29,14 +31,24 @@ def condition(text: str | None) -> Condition:
     raise InvalidParameter(f'invalid condition: "{text}"')
 
 
-async def wait(container: Container, until: Condition) -> Outcome:
-    """Return when the condition holds, with the outcome of the last run."""
-    if until == "removed":
-        await container.removed.wait()
-    elif until == "next-exit":
-        await container.next_exit()
-    else:
-        while container.running:
-            await container.next_exit()
+def wait(container: Container, until: Condition) -> Awaitable[Outcome]:
+    """An awaitable for the condition, with the outcome of the last run.
+
+    The wait begins with this call, not with the first ``await``: what happens between is seen.
+    """
+    return _wait(container, until, container.next_exit())
+
+
+async def _wait(container: Container, until: Condition, ended: asyncio.Future[None]) -> Outcome:
+    try:
+        if until == "removed":
+            await container.removed.wait()
+        elif until == "next-exit":
+            await ended
+        else:
+            while container.running:
+                await container.next_exit()
+    finally:
+        ended.cancel()
     state = container.record.state
     return Outcome(state.exit_code, state.error)

@@ -2,11 +2,211 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 from aiohttp import web
 
+from sampan.api import filters as wire_filters
+from sampan.api import query, streams, versions
 from sampan.engine import Engine
+from sampan.engine.state import Container
+from sampan.engine.types import CreateRequest, HostConfig, convert, decode, docker_name
+from sampan.engine.waits import condition, wait
+from sampan.errors import InvalidParameter
+
+_UPDATABLE = (
+    "blkio_weight",
+    "cpu_period",
+    "cpu_quota",
+    "cpu_realtime_period",
+    "cpu_realtime_runtime",
+    "cpu_shares",
+    "cpuset_cpus",
+    "cpuset_mems",
+    "memory",
+    "memory_reservation",
+    "memory_swap",
+    "nano_cpus",
+    "pids_limit",
+    "restart_policy",
+)
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
-    """The routes of containers."""
-    return []
+    """The routes of containers, but for their streams."""
+    containers, lifecycle = engine.containers, engine.lifecycle
+
+    def named(request: web.Request) -> Container:
+        return containers.get(request.match_info["name"])
+
+    async def listing(request: web.Request) -> web.Response:
+        documents = engine.listing.documents(
+            wire_filters.parse(request.query.get("filters")),
+            everything=query.flag(request, "all"),
+            limit=query.integer(request, "limit"),
+            size=query.flag(request, "size"),
+        )
+        return streams.json(documents)
+
+    async def create(request: web.Request) -> web.Response:
+        body = decode(await request.read(), CreateRequest)
+        created = await containers.create(
+            request.query.get("name"),
+            _for_version(body, versions.requested(request)),
+            request.query.get("platform", ""),
+        )
+        return streams.json({"Id": created.id, "Warnings": created.warnings}, status=201)
+
+    async def inspect(request: web.Request) -> web.Response:
+        container = named(request)
+        document = engine.inspector.document(container, size=query.flag(request, "size"))
+        return streams.json(document)
+
+    async def start(request: web.Request) -> web.Response:
+        if request.query.get("checkpoint"):
+            raise InvalidParameter("checkpoints are not supported")
+        await lifecycle.start(named(request))
+        return web.Response(status=204)
+
+    async def stop(request: web.Request) -> web.Response:
+        await lifecycle.stop(named(request), _seconds(request), request.query.get("signal", ""))
+        return web.Response(status=204)
+
+    async def restart(request: web.Request) -> web.Response:
+        await lifecycle.restart(named(request), _seconds(request), request.query.get("signal", ""))
+        return web.Response(status=204)
+
+    async def kill(request: web.Request) -> web.Response:
+        await lifecycle.kill(named(request), request.query.get("signal", ""))
+        return web.Response(status=204)
+
+    async def pause(request: web.Request) -> web.Response:
+        await lifecycle.pause(named(request))
+        return web.Response(status=204)
+
+    async def unpause(request: web.Request) -> web.Response:
+        await lifecycle.unpause(named(request))
+        return web.Response(status=204)
+
+    async def rename(request: web.Request) -> web.Response:
+        lifecycle.rename(named(request), request.query.get("name", ""))
+        return web.Response(status=204)
+
+    async def resize(request: web.Request) -> web.Response:
+        rows, columns = window_size(request)
+        await lifecycle.resize(named(request), rows, columns)
+        return web.Response(status=200)
+
+    async def update(request: web.Request) -> web.Response:
+        container = named(request)
+        warnings = await lifecycle.update(container, _changes(await request.read()))
+        return streams.json({"Warnings": warnings or None})
+
+    async def remove(request: web.Request) -> web.Response:
+        await lifecycle.remove(
+            request.match_info["name"],
+            force=query.flag(request, "force"),
+            volumes=query.flag(request, "v"),
+            link=query.flag(request, "link"),
+        )
+        return web.Response(status=204)
+
+    async def waiting(request: web.Request) -> web.StreamResponse:
+        container = named(request)
+        until = condition(request.query.get("condition"))
+        # The client starts the container when it has seen the head.
+        answer = web.StreamResponse()
+        answer.content_type = "application/json"
+        answer.enable_chunked_encoding()
+        pending = wait(container, until)
+        await answer.prepare(request)
+        outcome = await pending
+        document: dict[str, Any] = {"StatusCode": outcome.code}
+        if outcome.error:
+            document["Error"] = {"Message": outcome.error}
+        await streams.send_json(answer, document)
+        return answer
+
+    async def top(request: web.Request) -> web.Response:
+        titles, processes = await engine.processes.top(
+            named(request), request.query.get("ps_args", "")
+        )
+        return streams.json({"Titles": titles, "Processes": processes})
+
+    async def changes(request: web.Request) -> web.Response:
+        return streams.json(await engine.processes.changes(named(request)))
+
+    async def stats(request: web.Request) -> web.StreamResponse:
+        container = named(request)
+        stream = query.flag(request, "stream", default=True)
+        one_shot = query.flag(request, "one-shot")
+        if one_shot and stream:
+            raise InvalidParameter("cannot have stream=true and one-shot=true")
+        samples = engine.stats.samples(container, stream=stream, one_shot=one_shot)
+        answer = await streams.start(request)
+        async for sample in samples:
+            await streams.send_json(answer, sample)
+        return answer
+
+    return [
+        web.get("/containers/json", listing, allow_head=False),
+        web.post("/containers/create", create),
+        web.get("/containers/{name}/json", inspect, allow_head=False),
+        web.get("/containers/{name}/top", top, allow_head=False),
+        web.get("/containers/{name}/changes", changes, allow_head=False),
+        web.get("/containers/{name}/stats", stats, allow_head=False),
+        web.post("/containers/{name}/start", start),
+        web.post("/containers/{name}/stop", stop),
+        web.post("/containers/{name}/restart", restart),
+        web.post("/containers/{name}/kill", kill),
+        web.post("/containers/{name}/pause", pause),
+        web.post("/containers/{name}/unpause", unpause),
+        web.post("/containers/{name}/rename", rename),
+        web.post("/containers/{name}/resize", resize),
+        web.post("/containers/{name}/update", update),
+        web.post("/containers/{name}/wait", waiting),
+        web.delete("/containers/{name}", remove),
+    ]
+
+
+def window_size(request: web.Request) -> tuple[int, int]:
+    """Rows and columns of a resize.  Raises InvalidParameter."""
+    rows, columns = query.integer(request, "h"), query.integer(request, "w")
+    if not (0 <= rows < 1 << 16 and 0 <= columns < 1 << 16):
+        raise InvalidParameter(f"invalid window size: {columns} columns, {rows} rows")
+    return rows, columns
+
+
+def _seconds(request: web.Request) -> int | None:
+    return query.integer(request, "t") if request.query.get("t") else None
+
+
+def _for_version(body: CreateRequest, version: tuple[int, int]) -> CreateRequest:
+    """Defaults that depend on what the client speaks."""
+    host = body.host_config
+    if version < (1, 40) and not host.ipc_mode:
+        host = msgspec.structs.replace(host, ipc_mode="shareable")
+    if version < (1, 41) and not host.cgroupns_mode:
+        host = msgspec.structs.replace(host, cgroupns_mode="host")
+    return msgspec.structs.replace(body, host_config=host)
+
+
+def _changes(body: bytes) -> dict[str, Any]:
+    """What an update sets: Docker's clients send every field, and zero means unchanged."""
+    try:
+        raw = msgspec.json.decode(body or b"{}")
+    except msgspec.DecodeError as error:
+        raise InvalidParameter(f"invalid JSON: {error}") from None
+    host = convert(raw, HostConfig)
+    unset = HostConfig()
+    names = {docker_name(name): name for name in HostConfig.__struct_fields__}
+    changes: dict[str, Any] = {}
+    for key in raw:
+        name = names.get(key)
+        if name is None or getattr(host, name) == getattr(unset, name):
+            continue
+        if name not in _UPDATABLE:
+            raise InvalidParameter(f"{key} of a container cannot be updated")
+        changes[name] = getattr(host, name)
+    return changes

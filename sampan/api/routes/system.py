@@ -9,10 +9,10 @@ from aiohttp import web
 
 from sampan.api import filters as wire_filters
 from sampan.api import streams, versions
-from sampan.engine.timestamps import parse_time
 from sampan.engine import Engine
 from sampan.engine.events import Event
 from sampan.engine.filters import Filters
+from sampan.engine.timestamps import parse_time
 from sampan.errors import Unavailable
 
 EVENT_FILTERS = (

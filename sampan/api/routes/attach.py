@@ -1,0 +1,186 @@
+"""Streams of a container: attach, by hijack or by websocket, and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from sampan.api import hijack, query, streams, versions
+from sampan.engine import Engine
+from sampan.engine.attach import detach_keys
+from sampan.engine.state import Container
+from sampan.engine.timestamps import format_time, parse_time
+from sampan.errors import InvalidParameter
+from sampan.runtime.logs import Entry
+from sampan.runtime.types import AttachRequest
+
+CHUNK = 64 << 10
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    """The routes of a container's streams."""
+
+    def named(request: web.Request) -> Container:
+        return engine.containers.get(request.match_info["name"])
+
+    def wish(request: web.Request, container: Container) -> AttachRequest:
+        return AttachRequest(
+            stdin=query.flag(request, "stdin") and container.record.config.open_stdin,
+            stdout=query.flag(request, "stdout"),
+            stderr=query.flag(request, "stderr"),
+            raw=container.record.config.tty,
+            detach_keys=detach_keys(request.query.get("detachKeys", "")),
+        )
+
+    async def attach(request: web.Request) -> web.StreamResponse:
+        container = named(request)
+        wanted = wish(request, container)
+        engine.attach.check(container)
+        await request.read()
+        tty = container.record.config.tty
+        kind = content_type(versions.requested(request), tty)
+        connection = hijack.take(request, kind)
+        handed_over = False
+        try:
+            if query.flag(request, "logs"):
+                await _replay(container, wanted, connection.fd)
+            if query.flag(request, "stream"):
+                handed_over = True
+                wanted = msgspec.structs.replace(wanted, initial=connection.initial)
+                await engine.attach.attach(container, wanted, connection.fd)
+        finally:
+            if not handed_over:
+                os.close(connection.fd)
+        return hijack.Done()
+
+    async def _replay(container: Container, wanted: AttachRequest, fd: int) -> None:
+        """Write what the container has written so far."""
+        entries = engine.logs.read(container, stdout=wanted.stdout, stderr=wanted.stderr)
+        async for entry in entries:
+            data = entry.data if wanted.raw else streams.frame(entry.stream, entry.data)
+            await hijack.send(fd, data)
+
+    async def websocket(request: web.Request) -> web.StreamResponse:
+        container = named(request)
+        wanted = wish(request, container)
+        engine.attach.check(container)
+        # A websocket carries no frames: both streams are sent as they are.
+        wanted = msgspec.structs.replace(wanted, raw=True)
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        theirs.setblocking(False)
+        await engine.attach.attach(container, wanted, theirs.detach())
+        await _relay(answer, ours)
+        return answer
+
+    async def logs(request: web.Request) -> web.StreamResponse:
+        container = named(request)
+        stdout, stderr = query.flag(request, "stdout"), query.flag(request, "stderr")
+        if not stdout and not stderr:
+            raise InvalidParameter("Bad parameters: you must choose at least one stream")
+        engine.logs.check(container)
+        entries = engine.logs.read(
+            container,
+            stdout=stdout,
+            stderr=stderr,
+            follow=query.flag(request, "follow"),
+            since=parse_time(request.query.get("since")) or 0,
+            until=parse_time(request.query.get("until")) or 0,
+            tail=_tail(request),
+        )
+        tty = container.record.config.tty
+        # Docker writes the attributes that log options name, then a space.  Those options are
+        # refused at create, so that only the space is left.
+        details = b" " if query.flag(request, "details") else b""
+        answer = await streams.start(request, content_type(versions.requested(request), tty))
+        await _send_entries(
+            answer, entries, raw=tty, stamps=query.flag(request, "timestamps"), details=details
+        )
+        return answer
+
+    return [
+        web.post("/containers/{name}/attach", attach),
+        web.get("/containers/{name}/attach/ws", websocket, allow_head=False),
+        web.get("/containers/{name}/logs", logs, allow_head=False),
+    ]
+
+
+def content_type(version: tuple[int, int], tty: bool) -> str:
+    """The media type of a stream: multiplexed since 1.42, unless it is a terminal's."""
+    return streams.RAW if tty or version < (1, 42) else streams.MULTIPLEXED
+
+
+def _tail(request: web.Request) -> int | None:
+    text = request.query.get("tail", "all")
+    if text in ("", "all"):
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        return None
+    return number if number >= 0 else None
+
+
+async def _send_entries(
+    answer: web.StreamResponse,
+    entries: AsyncIterator[Entry],
+    *,
+    raw: bool,
+    stamps: bool,
+    details: bytes,
+) -> None:
+    """Write entries in large pieces, but without holding back what is there."""
+    pieces: list[bytes] = []
+    size = 0
+    begins = True
+    loop = asyncio.get_running_loop()
+    flushed = loop.time()
+    async for entry in entries:
+        data = entry.data
+        if stamps and begins:
+            data = _stamp(entry.time) + b" " + details + data
+        elif details and begins:
+            data = details + data
+        begins = not entry.partial
+        pieces.append(data if raw else streams.frame(entry.stream, data))
+        size += len(data)
+        if size >= CHUNK or loop.time() - flushed > 0.01:
+            await answer.write(b"".join(pieces))
+            pieces, size, flushed = [], 0, loop.time()
+    if pieces:
+        await answer.write(b"".join(pieces))
+
+
+def _stamp(nanoseconds: int) -> bytes:
+    """RFC 3339 with all nine digits, as Docker writes into logs."""
+    seconds = format_time(nanoseconds // 10**9 * 10**9)[:-1]
+    return f"{seconds}.{nanoseconds % 10**9:09}Z".encode()
+
+
+async def _relay(answer: web.WebSocketResponse, ours: socket.socket) -> None:
+    """Carry bytes between a websocket and a socket until either side ends."""
+    reader, writer = await asyncio.open_connection(sock=ours)
+
+    async def down() -> None:
+        while data := await reader.read(CHUNK):
+            await answer.send_bytes(data)
+        await answer.close()
+
+    task = asyncio.create_task(down())
+    try:
+        async for message in answer:
+            if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                data = message.data.encode() if isinstance(message.data, str) else message.data
+                writer.write(data)
+                await writer.drain()
+    except ConnectionError:
+        pass
+    finally:
+        task.cancel()
+        writer.close()
