@@ -43,7 +43,8 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     host end joins, for the others ``parent`` names the host's link and ``mode`` the driver's mode.
     ``addresses`` are in CIDR notation, both families.  ``gateway`` and ``gateway6`` are set on the
     interface that carries the default route, and empty on the others.  ``isolated`` keeps this
-    port of the bridge from reaching the other isolated ones.  ``sysctls`` are written below
+    port of the bridge from reaching the other isolated ones; ``hairpin`` lets the container reach
+    its own published ports where bridged packets are translated (br_netfilter).  ``sysctls`` are written below
     ``/proc/sys/net`` (keys with slashes, ``IFNAME`` standing for the name).
     """
 
@@ -60,6 +61,7 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     mtu: int = 1500
     routes: list[Route] = []
     isolated: bool = False
+    hairpin: bool = False
     sysctls: dict[str, str] = {}
 
 
@@ -70,17 +72,21 @@ def create_host_side(interface: Interface, netns_fd: int) -> None:
     Raises :class:`OSError` naming the link and the step.
     """
     with rtnetlink.open_socket() as route:
-        message = _creation(interface, netns_fd)
+        messages = [_creation(interface, netns_fd)]
+        if interface.kind == "veth" and (interface.isolated or interface.hairpin):
+            messages.append(
+                rtnetlink.set_bridge_port(
+                    interface.host_name, isolated=interface.isolated, hairpin=interface.hairpin
+                )
+            )
         try:
-            route.request([message])
+            route.request(messages)
         except OSError as error:
             if error.errno != errno.EEXIST or interface.kind != "veth":
                 raise
-            route.request([rtnetlink.delete_link(interface.host_name, missing_ok=True)])
-            route.request([message])
-        if interface.isolated and interface.kind == "veth":
-            index = rtnetlink.index_of(interface.host_name)
-            route.request([rtnetlink.isolate_port(index, interface.host_name)])
+            stale = rtnetlink.delete_link(interface.host_name, missing_ok=True)
+            route.request([stale])
+            route.request(messages)
 
 
 def _creation(interface: Interface, netns_fd: int) -> Message:

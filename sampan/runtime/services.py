@@ -9,9 +9,13 @@ block: one keeper is one thread.
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
+
+from sampan.linux.namespaces import CLONE_NEWNET, setns
 
 Register = Callable[[int, Callable[[], None]], None]
 
@@ -24,6 +28,15 @@ class KeeperService(Protocol):
         ...
 
 
+def find_service(name: str) -> KeeperService:
+    """The callable that ``module:attribute`` names.  Raises ValueError if it is not preloaded."""
+    module_name, _, attribute = name.partition(":")
+    found = getattr(sys.modules.get(module_name), attribute, None)
+    if found is None:
+        raise ValueError(f"keeper service {name!r} is not preloaded")
+    return found  # type: ignore[no-any-return]
+
+
 def socket_in_netns(
     netns_fd: int | None, family: int, kind: int, address: tuple[str, int] | None = None
 ) -> socket.socket:
@@ -32,4 +45,26 @@ def socket_in_netns(
     Called in a keeper, which has one thread: it enters the namespace and returns from it.
     Raises OSError if the namespace cannot be entered or the address not bound.
     """
-    raise NotImplementedError
+    if netns_fd is None:
+        return _make(family, kind, address)
+    own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        setns(netns_fd, CLONE_NEWNET)
+        try:
+            return _make(family, kind, address)
+        finally:
+            setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)
+
+
+def _make(family: int, kind: int, address: tuple[str, int] | None) -> socket.socket:
+    made = socket.socket(family, kind)
+    try:
+        made.setblocking(False)
+        if address is not None:
+            made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made

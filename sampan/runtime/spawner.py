@@ -6,23 +6,96 @@ executed, with the :class:`~sampan.runtime.control.Keeper` to talk to.
 
 from __future__ import annotations
 
+import asyncio
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
+import msgspec
+
+from sampan.linux import memfd
+from sampan.runtime import parcel, seccomp
 from sampan.runtime.control import Keeper
+from sampan.runtime.errors import StartError
+from sampan.runtime.protocol import encoder
 from sampan.runtime.types import KeeperEvent, KeeperRequest
+from sampan.runtime.waiting import writable
+
+_START_TIMEOUT = 30.0
+
+
+def _library_path() -> str | None:
+    """The directory of a shared libpython: what runs from a memory file cannot find it by a path
+    relative to itself."""
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.partition("/")[2]
+        if path and "libpython" in path.rpartition("/")[2]:
+            return "/" + path.rpartition("/")[0]
+    return None
+
+
+def _launch(preload: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    program = (
+        "import sys; "
+        f"sys.path[:] = {sys.path!r}; "
+        "from sampan.runtime.forkserver import main; "
+        f"main({list(preload)!r})"
+    )
+    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+    if library := _library_path():
+        environment["LD_LIBRARY_PATH"] = library
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    image = memfd.sealed_copy(sys.executable, "sampan-spawner")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", program],
+            executable=f"/proc/self/fd/{image}",
+            stdin=theirs.fileno(),
+            env=environment,
+            pass_fds=(image,),
+            start_new_session=True,
+        )
+    finally:
+        theirs.close()
+        os.close(image)
+    return process, ours
 
 
 class Spawner:
     """A connection to one fork server process."""
 
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
+        self._process = process
+        self._socket = sock
+        self._lock = asyncio.Lock()
+
     @classmethod
     async def start(cls, preload: Sequence[str] = ()) -> Spawner:
-        """Run the fork server with the modules of ``preload`` imported (keeper services)."""
-        raise NotImplementedError
+        """Run the fork server with the modules of ``preload`` imported (keeper services).
+
+        Raises StartError if it does not come up.
+        """
+        process, ours = await asyncio.to_thread(_launch, preload)
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                ready = await loop.sock_recv(ours, 64)
+        except (TimeoutError, OSError):
+            ready = b""
+        if not ready:
+            process.kill()
+            process.wait()
+            ours.close()
+            raise StartError("the spawner process did not start; see its output above", 125)
+        return cls(process, ours)
 
     @property
     def pid(self) -> int:
-        raise NotImplementedError
+        return self._process.pid
 
     async def spawn(
         self,
@@ -38,8 +111,43 @@ class Spawner:
         into the keeper; the caller closes its own.  ``on_event`` gets every event from
         ``Started`` on.  Raises StartError.
         """
-        raise NotImplementedError
+        if len(attach_fds) != len(request.attaches):
+            raise ValueError("one descriptor is needed for each attach request")
+        request.hold_count = len(hold_fds)
+        request = _with_compiled_seccomp(request)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            await self._send(encoder.encode(request), [theirs.fileno(), *hold_fds, *attach_fds])
+        except OSError as failure:
+            ours.close()
+            raise StartError(f"the spawner process has ended: {failure.strerror}", 125) from None
+        finally:
+            theirs.close()
+        return await Keeper.started(ours, request, on_event)
+
+    async def _send(self, message: bytes, fds: list[int]) -> None:
+        async with self._lock:
+            while True:
+                try:
+                    parcel.send(self._socket, message, fds)
+                    return
+                except BlockingIOError:
+                    await writable(self._socket)
 
     async def close(self) -> None:
         """End the fork server; keepers live on."""
-        raise NotImplementedError
+        self._socket.close()
+        await asyncio.to_thread(self._process.wait)
+
+
+def _with_compiled_seccomp(request: KeeperRequest) -> KeeperRequest:
+    """The request with its profile as a program, which is small, in the profile's place."""
+    linux = request.spec.get("linux") or {}
+    profile = linux.get("seccomp")
+    if not profile:
+        return request
+    return msgspec.structs.replace(
+        request,
+        spec={**request.spec, "linux": {**linux, "seccomp": None}},
+        seccomp_program=seccomp.compile_profile(profile),
+    )

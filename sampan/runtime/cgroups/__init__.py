@@ -6,71 +6,48 @@ directory in version 2 and one a controller in version 1.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from sampan.runtime.cgroups.layout import Layout, find_layout, hold_fast_moves
+from sampan.runtime.cgroups.types import BlkioEntry, Group, OomWatch, Stats
+from sampan.runtime.cgroups.v1 import GroupV1
+from sampan.runtime.cgroups.v2 import GroupV2
 
-from msgspec import Struct, field
+__all__ = [
+    "BlkioEntry",
+    "Group",
+    "Layout",
+    "OomWatch",
+    "Stats",
+    "find_layout",
+    "group",
+    "hold_fast_moves",
+    "layout",
+    "version",
+]
 
-
-class BlkioEntry(Struct):
-    major: int
-    minor: int
-    op: str
-    value: int
-
-
-class Stats(Struct):
-    """One sample; Docker's fields.  Times in nanoseconds, sizes in bytes."""
-
-    read_at: int
-    cpu_total: int = 0
-    cpu_user: int = 0
-    cpu_kernel: int = 0
-    cpu_per: list[int] = field(default_factory=list)
-    throttled_periods: int = 0
-    throttled_count: int = 0
-    throttled_time: int = 0
-    memory_usage: int = 0
-    memory_max_usage: int = 0
-    memory_limit: int = 0
-    memory_failcnt: int = 0
-    memory_stats: dict[str, int] = field(default_factory=dict)
-    blkio_bytes: list[BlkioEntry] = field(default_factory=list)
-    blkio_ops: list[BlkioEntry] = field(default_factory=list)
-    pids: int = 0
-    pids_limit: int = 0
+_layout: Layout | None = None
 
 
-class Group(Protocol):
-    """A container's control group."""
-
-    def create(self, resources: dict[str, Any]) -> list[str]:
-        """Make the group with OCI ``linux.resources``; return warnings of what is not possible."""
-        ...
-
-    def join(self) -> None:
-        """Move the calling process into the group."""
-        ...
-
-    def update(self, resources: dict[str, Any]) -> None: ...
-
-    def freeze(self) -> None: ...
-
-    def thaw(self) -> None: ...
-
-    def stats(self) -> Stats: ...
-
-    def pids(self) -> list[int]: ...
-
-    def oom_count(self) -> int: ...
-
-    def delete(self) -> None: ...
+def layout() -> Layout:
+    """What this host has mounted, looked up once."""
+    global _layout
+    if _layout is None:
+        _layout = find_layout()
+    return _layout
 
 
 def group(cgroups_path: str) -> Group:
-    """The group of that path in the version that the host has mounted."""
-    raise NotImplementedError
+    """The group of that path in the version that the host has mounted.
+
+    Raises ValueError for a path that leaves the hierarchy, OSError if the host has no hierarchy.
+    """
+    parts = [part for part in cgroups_path.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts:
+        raise ValueError(f"cgroups path {cgroups_path!r} does not name a group")
+    path = "/" + "/".join(parts)
+    found = layout()
+    return GroupV2(found, path) if found.version == 2 else GroupV1(found, path)
 
 
 def version() -> int:
     """1 or 2: which version holds the controllers on this host (hybrid counts as 1)."""
-    raise NotImplementedError
+    return layout().version

@@ -1,0 +1,108 @@
+"""The interface of a container's control group, and its statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+
+class BlkioEntry(Struct):
+    """A counter of one device: ``op`` is Docker's (``Read``, ``Write``, ``Total`` …)."""
+
+    major: int
+    minor: int
+    op: str
+    value: int
+
+
+class Stats(Struct):
+    """One sample; Docker's fields.  Times in nanoseconds, sizes in bytes."""
+
+    read_at: int
+    cpu_total: int = 0
+    cpu_user: int = 0
+    cpu_kernel: int = 0
+    cpu_per: list[int] = field(default_factory=list)
+    throttled_periods: int = 0
+    throttled_count: int = 0
+    throttled_time: int = 0
+    memory_usage: int = 0
+    memory_max_usage: int = 0
+    memory_limit: int = 0
+    memory_failcnt: int = 0
+    memory_stats: dict[str, int] = field(default_factory=dict)
+    blkio_bytes: list[BlkioEntry] = field(default_factory=list)
+    blkio_ops: list[BlkioEntry] = field(default_factory=list)
+    pids: int = 0
+    pids_limit: int = 0
+
+
+class OomWatch(Protocol):
+    """A descriptor to poll; ``read`` consumes the event and says whether a kill has happened."""
+
+    fd: int
+    urgent: bool
+    """Whether the event is reported as EPOLLPRI rather than EPOLLIN."""
+
+    def read(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Group(Protocol):
+    """A container's control group."""
+
+    path: str
+
+    def create(self, resources: dict[str, Any]) -> list[str]:
+        """Make the group with OCI ``linux.resources``; return warnings of what is not possible.
+
+        Raises OSError with the file and the value that the kernel refused.
+        """
+        ...
+
+    def add(self, pid: int) -> None:
+        """Move a process into the group."""
+        ...
+
+    def update(self, resources: dict[str, Any]) -> None:
+        """Apply what is given of OCI ``linux.resources`` to the running group."""
+        ...
+
+    def freeze(self) -> None:
+        """Stop every process of the group; returns when all have stopped."""
+        ...
+
+    def thaw(self) -> None:
+        """Let them run again."""
+        ...
+
+    def stats(self) -> Stats: ...
+
+    def pids(self) -> list[int]:
+        """The processes of the group and of the groups below it."""
+        ...
+
+    def oom_kills(self) -> int:
+        """How many processes were killed for want of memory."""
+        ...
+
+    def watch_oom(self) -> OomWatch | None:
+        """Watch for such kills; None if the host cannot tell."""
+        ...
+
+    def mount_points(self) -> dict[str, str]:
+        """For version 1, each hierarchy's mount point and the group's path in it; else empty."""
+        ...
+
+    def delete(self) -> None:
+        """Remove the group and those below it; what still runs in it is killed.
+
+        A group that does not exist is no error.
+        """
+        ...
+
+
+Warn = Callable[[str], None]

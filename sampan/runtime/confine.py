@@ -1,0 +1,267 @@
+"""The last steps of a container's process: limits, identity, capabilities, filter, execve.
+
+Shared by a container's first process and by further ones.  Runs inside the container's root; the
+:class:`Preparation` was made by the keeper before.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import stat
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sampan.linux import capabilities, process, pty, seccomp
+from sampan.runtime.sync import ChildSide, command_error
+from sampan.runtime.users import Identity, home_of, read_database, resolve
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_UNLIMITED = (1 << 64) - 1
+_CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+_SECCOMP_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": seccomp.FLAG_TSYNC,
+    "SECCOMP_FILTER_FLAG_LOG": seccomp.FLAG_LOG,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": seccomp.FLAG_SPEC_ALLOW,
+}
+
+
+class Setup(Exception):
+    """A step before execve failed; the message is for the user."""
+
+
+class Preparation(NamedTuple):
+    """What is known before the fork: the host's limits and the specification's wishes in bits."""
+
+    process: dict[str, Any]
+    bounding: int
+    effective: int
+    permitted: int
+    inheritable: int
+    ambient: int
+    rlimits: tuple[tuple[int, int, int], ...]
+    program: bytes
+    program_flags: int
+    last_capability: int
+    host_bounding: int
+
+
+def prepare(
+    spec_process: dict[str, Any], program: bytes, flags: list[str], host: tuple[int, int]
+) -> Preparation:
+    """Check and translate ``process``; ``host`` is (last capability, own bounding set).
+
+    Raises ValueError for unknown capabilities and limits.
+    """
+    wanted = spec_process.get("capabilities") or {}
+    sets = {}
+    for name in _CAPABILITY_SETS:
+        try:
+            # What the host cannot give (its own bounding set) is left out, as Docker does.
+            sets[name] = capabilities.mask(wanted.get(name) or ()) & host[1]
+        except KeyError as unknown:
+            raise ValueError(f"unknown capability {unknown.args[0]!r}") from None
+    limits = []
+    for limit in spec_process.get("rlimits") or ():
+        number = getattr(resource, str(limit["type"]), None)
+        if number is None:
+            raise ValueError(f"unknown resource limit {limit['type']!r}")
+        limits.append((number, _limit(limit["soft"]), _limit(limit["hard"])))
+    bits = 0
+    for flag in flags:
+        if flag not in _SECCOMP_FLAGS:
+            raise ValueError(f"unknown seccomp flag {flag!r}")
+        bits |= _SECCOMP_FLAGS[flag]
+    return Preparation(
+        spec_process,
+        bounding=sets["bounding"],
+        effective=sets["effective"],
+        permitted=sets["permitted"],
+        inheritable=sets["inheritable"],
+        ambient=sets["ambient"],
+        rlimits=tuple(limits),
+        program=program,
+        program_flags=bits,
+        last_capability=host[0],
+        host_bounding=host[1],
+    )
+
+
+def _limit(value: int) -> int:
+    return resource.RLIM_INFINITY if value < 0 or value >= _UNLIMITED else value
+
+
+def apply_limits(plan: Preparation, warn: Callable[[str], None]) -> None:
+    """Resource limits; one that this host may not raise is lowered to what it may, and told."""
+    for number, soft, hard in plan.rlimits:
+        try:
+            resource.setrlimit(number, (soft, hard))
+        except (ValueError, PermissionError):
+            _, most = resource.getrlimit(number)
+            try:
+                within = most if soft == resource.RLIM_INFINITY else min(soft, most)
+                resource.setrlimit(number, (within, most))
+            except (ValueError, OSError):
+                pass
+            warn(f"resource limit {number} cannot be raised to {hard} on this host")
+
+
+def become(plan: Preparation, who: Identity, umask: int | None) -> None:
+    """Install the filter, take the identity and the capabilities.  Raises OSError."""
+    no_new_privileges = bool(plan.process.get("noNewPrivileges"))
+    if plan.program and not no_new_privileges:
+        # While the right to do so is still there; afterwards it would need no_new_privs.
+        seccomp.install(plan.program, plan.program_flags)
+    capabilities.drop_bounding(plan.bounding, plan.last_capability, plan.host_bounding)
+    if umask is not None:
+        os.umask(umask)
+    process.prctl(process.PR_SET_KEEPCAPS, 1)
+    _set_groups(who)
+    os.setresgid(who.gid, who.gid, who.gid)
+    os.setresuid(who.uid, who.uid, who.uid)
+    process.prctl(process.PR_SET_KEEPCAPS, 0)
+    if who.uid == 0 or plan.ambient:
+        effective, permitted = plan.effective, plan.permitted
+    else:
+        # execve clears them for other users; until then they serve nothing.
+        effective = permitted = 0
+    capabilities.set_capabilities(effective, permitted, plan.inheritable)
+    if plan.ambient:
+        capabilities.set_ambient(plan.ambient)
+    if no_new_privileges:
+        process.set_no_new_privileges()
+        if plan.program:
+            seccomp.install(plan.program, plan.program_flags)
+
+
+def _set_groups(who: Identity) -> None:
+    try:
+        os.setgroups(who.groups)
+    except PermissionError:
+        if who.groups:
+            raise
+
+
+def enter_directory(cwd: str) -> None:
+    """Change to the working directory and make sure that it is inside the root.
+
+    Raises Setup.  A directory outside (through a leaked descriptor, say) shows as unreachable.
+    """
+    try:
+        os.chdir(cwd)
+        current = os.getcwdb()
+    except FileNotFoundError:
+        raise Setup(f"chdir to cwd ({cwd!r}) set in config.json failed: no such file") from None
+    except OSError as failure:
+        text = (failure.strerror or "").lower()
+        raise Setup(f"chdir to cwd ({cwd!r}) set in config.json failed: {text}") from None
+    if not current.startswith(b"/"):
+        raise Setup("current working directory is outside of container mount namespace root")
+
+
+def environment(plan: Preparation, who: Identity) -> dict[bytes, bytes]:
+    """The program's environment: later entries win; HOME is filled in."""
+    result: dict[bytes, bytes] = {}
+    for entry in plan.process.get("env") or ():
+        name, _, value = os.fsencode(entry).partition(b"=")
+        result[name] = value
+    if not result.get(b"HOME"):
+        result[b"HOME"] = os.fsencode(who.home)
+    return result
+
+
+def execute(
+    plan: Preparation, environ: dict[bytes, bytes], executing: Callable[[], None]
+) -> tuple[str, int]:
+    """Replace the process by the program; returns (message, exit code) only on failure."""
+    arguments = [os.fsencode(argument) for argument in plan.process["args"]]
+    name = arguments[0]
+    if b"/" in name:
+        candidates = [name]
+    else:
+        path = environ.get(b"PATH", os.fsencode(DEFAULT_PATH))
+        candidates = [(part or b".") + b"/" + name for part in path.split(b":")] if name else []
+    process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
+    worst = OSError(errno.ENOENT, "")
+    shown = os.fsdecode(name)
+    for candidate in candidates:
+        try:
+            mode = os.stat(candidate).st_mode
+        except OSError as failure:
+            if failure.errno == errno.EACCES or len(candidates) == 1:
+                worst = failure
+            continue
+        if stat.S_ISDIR(mode):
+            worst = OSError(errno.EISDIR if len(candidates) == 1 else errno.EACCES, "")
+            continue
+        if not os.access(candidate, os.X_OK):
+            worst = OSError(errno.EACCES, "")
+            continue
+        executing()
+        try:
+            os.execve(candidate, arguments, environ)
+        except OSError as failure:
+            if failure.errno == errno.ENOENT:
+                # The file is there: its interpreter is not.
+                return f"exec {os.fsdecode(candidate)}: no such file or directory", 127
+            return command_error(shown, failure)
+    return command_error(shown, worst)
+
+
+def identity(root: int, spec_process: dict[str, Any]) -> Identity:
+    """Resolve the user against the container's own files; ``root`` is its root directory."""
+    user = spec_process.get("user") or {}
+    passwd = read_database(root, "etc/passwd")
+    names = [str(name) for name in user.get("additionalGroupNames") or ()]
+    extra = [int(gid) for gid in user.get("additionalGids") or ()]
+    username = user.get("username")
+    if username:
+        who = resolve(passwd, read_database(root, "etc/group"), str(username), names)
+        return who._replace(groups=tuple(dict.fromkeys([*who.groups, *extra])))
+    uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
+    if names:
+        extra += resolve(passwd, read_database(root, "etc/group"), str(uid), names).groups
+    return Identity(uid, gid, tuple(dict.fromkeys(extra)), home_of(passwd, uid))
+
+
+def adopt_terminal(
+    master: int, slave: int, spec_process: dict[str, Any], who: Identity, sync: ChildSide
+) -> None:
+    """Make the terminal the process's streams and hand its master to the keeper."""
+    size = spec_process.get("consoleSize") or {}
+    if size.get("height") or size.get("width"):
+        pty.set_window(master, int(size.get("height", 0)), int(size.get("width", 0)))
+    os.fchown(slave, who.uid, -1)
+    sync.terminal(master)
+    pty.make_controlling(slave)
+    for fd in (0, 1, 2):
+        os.dup2(slave, fd)
+    os.close(master)
+    os.close(slave)
+
+
+def adopt_pipes(stdio: tuple[int, int, int], who: Identity) -> None:
+    """The user must be able to open /dev/stdout again."""
+    for number, fd in enumerate(stdio):
+        if who.uid and fd != stdio[0]:
+            os.fchown(fd, who.uid, -1)
+        os.dup2(fd, number)
+
+
+def start_program(
+    plan: Preparation, who: Identity, environ: dict[bytes, bytes], sync: ChildSide
+) -> None:
+    """The common end of every container process; does not return."""
+    spec_user = plan.process.get("user") or {}
+    cwd = str(plan.process.get("cwd") or "/")
+    entered = True
+    try:
+        enter_directory(cwd)
+    except Setup:
+        entered = False  # perhaps only the user may enter it
+    process.reset_signals()
+    become(plan, who, spec_user.get("umask", 0o022))
+    if not entered:
+        enter_directory(cwd)
+    sync.fail(*execute(plan, environ, sync.executing))

@@ -1,0 +1,88 @@
+"""The child that becomes a further process of a running container (``exec``).
+
+It enters the container's namespaces by one setns(2) on the first process's pidfd and ends in
+execve.  Nothing of the container's files is opened but the terminal multiplexer, by openat2 and
+checked for what it is.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NamedTuple
+
+from sampan.linux import namespaces, process, pty
+from sampan.linux.openat2 import open_in_root
+from sampan.linux.syscalls import AT_FDCWD
+from sampan.runtime import confine
+from sampan.runtime.guard import Forbidden, Guard
+from sampan.runtime.sync import ChildSide
+from sampan.runtime.types import ExecRequest
+from sampan.runtime.users import UnknownUser
+
+_SETUP_FAILED = 126
+
+
+class Plan(NamedTuple):
+    """What the keeper worked out for its child before the fork."""
+
+    request: ExecRequest
+    confinement: confine.Preparation
+    container: int
+    """A pidfd of the container's first process."""
+    flags: int
+    """The namespaces to join; the process-number namespace has been joined by the fork."""
+
+
+def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> None:
+    """``stdio`` are the process's three streams; None: it gets a terminal.  Never returns."""
+    sync = ChildSide(sock)
+    try:
+        _run(plan, sync, stdio)
+    except (confine.Setup, UnknownUser, OSError, ValueError, KeyError) as failure:
+        text = failure.strerror if isinstance(failure, OSError) and failure.strerror else ""
+        sync.fail(text or str(failure), _SETUP_FAILED)
+    except Forbidden as failure:
+        sync.fail(str(failure), _SETUP_FAILED)
+    except BaseException as failure:
+        sync.fail(f"internal error: {failure!r}", _SETUP_FAILED)
+    finally:
+        os._exit(1)
+
+
+def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, int, int] | None) -> None:
+    os.setsid()
+    guard = Guard()
+    sync.wait_for_go()
+    score = plan.confinement.process.get("oomScoreAdj")
+    if score is not None:
+        _set_badness(int(score), sync)
+    namespaces.setns(plan.container, plan.flags)
+    guard.inside()
+    root = open_in_root(AT_FDCWD, "/", os.O_RDONLY | os.O_DIRECTORY)
+    who = confine.identity(root, plan.confinement.process)
+    if stdio is None:
+        ptmx = open_in_root(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+        confine.adopt_terminal(*pty.open_pair(ptmx), plan.confinement.process, who, sync)
+    else:
+        confine.adopt_pipes(stdio, who)
+    os.close(root)
+    confine.apply_limits(plan.confinement, sync.warn)
+    try:
+        process.new_session_keyring(f"_ses.{plan.request.id}")
+    except OSError:
+        sync.warn("no session keyring of its own: the host refuses keyrings")
+    environ = confine.environment(plan.confinement, who)
+    confine.start_program(plan.confinement, who, environ, sync)
+
+
+def _set_badness(score: int, sync: ChildSide) -> None:
+    """Before the namespaces are entered: /proc is the host's here."""
+    try:
+        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(score).encode())
+        finally:
+            os.close(fd)
+    except OSError:
+        sync.warn(f"oom_score_adj {score} is not permitted on this host")

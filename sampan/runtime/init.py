@@ -1,0 +1,168 @@
+"""The child that becomes a container's first process.
+
+:func:`run` is called in the forked child, already the first process of the new process-number
+namespace if there is one.  It makes the other namespaces, builds the root file system while the
+keeper makes control groups and network, and ends in execve.  It never returns.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, NamedTuple
+
+from sampan.linux import namespaces, process
+from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_directories, openat2
+from sampan.runtime import confine, interfaces, reaper
+from sampan.runtime.guard import Forbidden, Guard
+from sampan.runtime.rootfs import RootFs
+from sampan.runtime.sync import ChildSide
+from sampan.runtime.types import KeeperRequest
+from sampan.runtime.users import UnknownUser
+
+_SETUP_FAILED = 125
+
+
+class Plan(NamedTuple):
+    """What the keeper worked out for its child before the fork."""
+
+    request: KeeperRequest
+    confinement: confine.Preparation
+    new_namespaces: int
+    joined: tuple[tuple[int, int], ...]
+    """(descriptor, flag) of namespaces to enter, the mount namespace last."""
+    cgroup_points: dict[str, str]
+
+
+def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> None:
+    """``stdio`` are the process's three streams; None: it gets a terminal.  Never returns."""
+    sync = ChildSide(sock)
+    try:
+        _run(plan, sync, stdio)
+    except (confine.Setup, UnknownUser, OSError, ValueError, KeyError) as failure:
+        text = failure.strerror if isinstance(failure, OSError) and failure.strerror else ""
+        sync.fail(text or str(failure), _SETUP_FAILED)
+    except Forbidden as failure:
+        sync.fail(str(failure), _SETUP_FAILED)
+    except BaseException as failure:
+        sync.fail(f"internal error: {failure!r}", _SETUP_FAILED)
+    finally:
+        os._exit(1)
+
+
+def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, int, int] | None) -> None:
+    spec = plan.request.spec
+    linux = spec.get("linux") or {}
+    os.setsid()
+    os.umask(0)
+    guard = Guard()
+    for fd, flag in plan.joined:
+        namespaces.setns(fd, flag)
+        os.close(fd)
+    late = namespaces.CLONE_NEWCGROUP
+    namespaces.unshare(plan.new_namespaces & ~late)
+    sync.namespaces_ready()
+
+    root = RootFs(
+        plan.request.rootfs,
+        plan.request.run_dir,
+        str(linux.get("rootfsPropagation") or ""),
+        bind_devices=False,
+    )
+    cgroup_mounts = []
+    for entry in spec.get("mounts") or ():
+        if entry.get("type") in ("cgroup", "cgroup2"):
+            cgroup_mounts.append(entry)
+        else:
+            root.add(entry)
+    root.add_devices(linux.get("devices") or ())
+
+    who = confine.identity(root.fd, spec["process"])
+    os.close(make_directories(root.fd, str(spec["process"].get("cwd") or "/")))
+    # The keeper has made the control groups and the network meanwhile.
+    sync.wait_for_go()
+    if plan.new_namespaces & late:
+        namespaces.unshare(late)
+    for entry in cgroup_mounts:
+        root.add_cgroup(entry, plan.cgroup_points)
+    if plan.new_namespaces & namespaces.CLONE_NEWNET:
+        interfaces.configure_inside(plan.request.interfaces)
+
+    if stdio is None:
+        master, slave = root.open_console()
+        confine.adopt_terminal(master, slave, spec["process"], who, sync)
+    else:
+        confine.adopt_pipes(stdio, who)
+    if spec.get("hostname"):
+        process.set_hostname(str(spec["hostname"]))
+    if spec.get("domainname"):
+        process.set_domainname(str(spec["domainname"]))
+    _sysctls(root.proc, linux.get("sysctl") or {})
+    _own_settings(root.proc, spec["process"], sync)
+    confine.apply_limits(plan.confinement, sync.warn)
+    try:
+        process.new_session_keyring(f"_ses.{plan.request.id}")
+    except OSError:
+        sync.warn("no session keyring of its own: the host refuses keyrings")
+    root.make_read_only(linux.get("readonlyPaths") or ())
+    root.mask(linux.get("maskedPaths") or ())
+    root.finish(read_only=bool((spec.get("root") or {}).get("readonly")))
+    root.pivot()
+    guard.inside()
+    environ = confine.environment(plan.confinement, who)
+    if plan.request.init:
+        reaper.run(plan.confinement, who, environ, sync)
+    else:
+        confine.start_program(plan.confinement, who, environ, sync)
+
+
+def _sysctls(proc: int, sysctls: dict[str, str]) -> None:
+    for name, value in sysctls.items():
+        if proc < 0:
+            raise confine.Setup(f"sysctl {name} needs procfs mounted on /proc")
+        path = "sys/" + name.replace(".", "/") if "/" not in name else "sys/" + name
+        try:
+            fd = openat2(proc, path, os.O_WRONLY, resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+            try:
+                os.write(fd, str(value).encode())
+            finally:
+                os.close(fd)
+        except OSError as failure:
+            text = os.strerror(failure.errno or 0).lower()
+            raise confine.Setup(f"cannot set sysctl {name} to {value!r}: {text}") from None
+
+
+def _own_settings(proc: int, spec_process: dict[str, Any], sync: ChildSide) -> None:
+    """What a process sets by writing below its own /proc/self: badness, labels."""
+    score = spec_process.get("oomScoreAdj")
+    profile = spec_process.get("apparmorProfile")
+    label = spec_process.get("selinuxLabel")
+    if score is not None and not _write_self(proc, "oom_score_adj", str(score)):
+        sync.warn(f"oom_score_adj {score} is not permitted on this host")
+    if profile and not (
+        _write_self(proc, "attr/apparmor/exec", f"exec {profile}")
+        or _write_self(proc, "attr/exec", f"exec {profile}")
+    ):
+        raise confine.Setup(f"apparmor failed to apply profile {profile!r}: not available here")
+    if label and not _write_self(proc, "attr/exec", str(label)):
+        raise confine.Setup(f"SELinux label {label!r} cannot be set: not available here")
+
+
+def _write_self(proc: int, name: str, value: str) -> bool:
+    if proc < 0:
+        return False
+    try:
+        # The process's own number in its namespace: /proc/self would be a link.
+        fd = openat2(
+            proc,
+            f"{os.getpid()}/{name}",
+            os.O_WRONLY,
+            resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+        )
+        try:
+            os.write(fd, value.encode())
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,547 @@
+"""The keeper process: parent of one container from its start to its end.
+
+Forked from the spawner, it starts the container's first process, owns its streams, log, control
+group, held descriptors and services, serves control connections (the daemon's, one daemon after
+another), and ends when the container has ended and every client has its output.  One thread, one
+event loop, nothing that blocks for long.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from sampan.linux import process, pty
+from sampan.runtime import cgroups, launch, parcel, protocol
+from sampan.runtime.errors import StartError
+from sampan.runtime.logs.writer import Writer, open_writer
+from sampan.runtime.loop import HANGUP, IN, OUT, PRI, Loop
+from sampan.runtime.services import find_service
+from sampan.runtime.stdio import Stdio
+from sampan.runtime.types import (
+    ContainerState,
+    Detached,
+    ExecExited,
+    ExecRequest,
+    Exited,
+    KeeperEvent,
+    KeeperRequest,
+    OutOfMemory,
+    Paused,
+    RestartPolicy,
+    Started,
+    StartFailed,
+    Unpaused,
+)
+
+_request_decoder = msgspec.msgpack.Decoder(KeeperRequest)
+_state_encoder = msgspec.json.Encoder()
+_QUEUE_LIMIT = 1000
+_BACKLOG = 8
+
+
+def prepare() -> None:
+    """Work that every keeper would do, done once in the spawner."""
+    launch.prepare()
+
+
+def main(message: bytes, fds: list[int]) -> None:
+    """Run a keeper in the calling (forked) process; returns when the container has ended.
+
+    ``fds`` are the first control connection, the held descriptors and the attached clients.
+    """
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    gc.freeze()
+    gc.enable()
+    keeper = Keeper(_request_decoder.decode(message), fds)
+    keeper.run()
+
+
+class Connection:
+    """One control connection; what it does not take at once is queued, up to a limit."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, keeper: Keeper) -> None:
+        self._loop = loop
+        self._socket = sock
+        self._keeper = keeper
+        self._receiver = parcel.Receiver(sock)
+        self._queue: list[bytes] = []
+        sock.setblocking(False)
+        loop.add(sock.fileno(), IN, self._ready)
+
+    def send(self, message: bytes) -> None:
+        if not self._queue:
+            try:
+                parcel.send(self._socket, message)
+                return
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.close()
+                return
+        if len(self._queue) >= _QUEUE_LIMIT:
+            self.close()
+            return
+        self._queue.append(message)
+        self._loop.modify(self._socket.fileno(), IN | OUT)
+
+    def flush(self) -> None:
+        """Send what is queued, waiting for the other side (at the keeper's end)."""
+        if self._socket.fileno() >= 0:
+            self._socket.settimeout(1.0)
+            try:
+                for message in self._queue:
+                    parcel.send(self._socket, message)
+            except OSError:
+                pass
+            self.close()
+
+    def close(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.remove(self._socket.fileno())
+            self._socket.close()
+            self._keeper.disconnected(self)
+
+    def _ready(self, events: int) -> None:
+        if events & OUT:
+            self._send_queued()
+        if events & (IN | HANGUP):
+            self._receive()
+
+    def _send_queued(self) -> None:
+        while self._queue:
+            try:
+                parcel.send(self._socket, self._queue[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                self.close()
+                return
+            del self._queue[0]
+        self._loop.modify(self._socket.fileno(), IN)
+
+    def _receive(self) -> None:
+        while self._socket.fileno() >= 0:
+            try:
+                message = self._receiver.receive()
+            except BlockingIOError:
+                return
+            except OSError:
+                message = None
+            if message is None:
+                self.close()
+                return
+            data, fds = message
+            try:
+                command = protocol.command_decoder.decode(data)
+            except msgspec.MsgspecError:
+                for fd in fds:
+                    os.close(fd)
+                self.close()
+                return
+            self.send(protocol.encoder.encode(self._keeper.command(command, fds)))
+
+
+class Task:
+    """One process with its streams: the container's first, or an exec."""
+
+    def __init__(self, started: launch.Process, stdio: Stdio) -> None:
+        self.pid = started.pid
+        self.pidfd = started.pidfd
+        self.stdio = stdio
+
+    def signal(self, number: int) -> None:
+        """Raises ProcessLookupError when it has ended."""
+        signal.pidfd_send_signal(self.pidfd, number)
+
+    def reap(self) -> int:
+        """Collect the ended process; its exit code as a shell counts it."""
+        _, status = os.waitpid(self.pid, 0)
+        os.close(self.pidfd)
+        code = os.waitstatus_to_exitcode(status)
+        return 128 - code if code < 0 else code
+
+
+class Keeper:
+    """The state of one container while it runs."""
+
+    def __init__(self, request: KeeperRequest, fds: list[int]) -> None:
+        self._request = request
+        self._loop = Loop()
+        self._connections: list[Connection] = []
+        self._held = fds[1 : 1 + request.hold_count]
+        self._parked = fds[1 + request.hold_count :]
+        self._first = socket.socket(fileno=fds[0])
+        self._run_dir = -1
+        self._listener: socket.socket | None = None
+        self._log: Writer | None = None
+        self._services: list[object] = []
+        self._task: Task | None = None
+        self._execs: dict[str, Task] = {}
+        self._restart: RestartPolicy = request.restart
+        self._group: cgroups.Group | None = None
+        self._oom: cgroups.OomWatch | None = None
+        self._unfinished = 0
+        self._state = ContainerState(request.id, "created", os.getpid())
+
+    # --- life -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Start the container and serve it until its end."""
+        self._first.setblocking(True)
+        try:
+            self._start()
+        except StartError as failure:
+            self._release()
+            message = StartFailed(str(failure), failure.exit_code)
+            try:
+                parcel.send(self._first, protocol.encoder.encode(message))
+            except OSError:
+                pass  # nobody waits for the answer any more
+            return
+        self._loop.run()
+        self._end()
+
+    def _start(self) -> None:
+        request = self._request
+        process.set_name("sampan-keeper")
+        try:
+            self._run_dir = os.open(request.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            path = (request.spec.get("linux") or {}).get("cgroupsPath") or f"/sampan/{request.id}"
+            self._group = cgroups.group(str(path))
+            self._log = open_writer(request.log)
+            self._state.keeper_start = process.start_time(os.getpid())
+        except (OSError, ValueError) as failure:
+            raise StartError(f"failed to create task for container: {failure}", 125) from None
+        self._state.cgroup = self._group.path
+        started = launch.start_container(request, self._group, self._start_services)
+        self._state.warnings = started.warnings
+        stdio = self._make_stdio(
+            started, self._output, once=request.stdin_once, on_detach=self._detached("")
+        )
+        self._task = Task(started, stdio)
+        self._loop.add(started.pidfd, IN, self._first_ended)
+        self._unfinished += 1
+        for attach, fd in zip(request.attaches, self._parked, strict=True):
+            stdio.attach(attach, fd)
+        self._parked = []
+        self._watch_oom()
+        self._listen()
+        now = time.time_ns()
+        self._state.status = "running"
+        self._state.pid = started.pid
+        self._state.started_at = now
+        self._record()
+        self._connect(self._first)
+        self._emit(Started(started.pid, now))
+
+    def _make_stdio(
+        self,
+        started: launch.Process,
+        on_output: Callable[[int, bytes, int], None],
+        *,
+        once: bool,
+        on_detach: Callable[[], None],
+    ) -> Stdio:
+        if started.streams is None:
+            assert started.terminal is not None
+            outputs: dict[int, int] = {started.terminal: 1}
+            stdin: int | None = started.terminal
+        else:
+            outputs = {started.streams.stdout: 1, started.streams.stderr: 2}
+            stdin = started.streams.stdin
+        return Stdio(
+            self._loop,
+            outputs=outputs,
+            stdin=stdin,
+            terminal=started.terminal,
+            once=once,
+            on_output=on_output,
+            on_detach=on_detach,
+        )
+
+    def _start_services(self, network: int) -> None:
+        for service in self._request.services:
+            start = find_service(service.name)
+            self._services.append(start(service.config, network, self._register))
+
+    def _register(self, fd: int, callback: Callable[[], None]) -> None:
+        self._loop.add(fd, IN, lambda _: callback())
+
+    def _listen(self) -> None:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            os.unlink(protocol.SOCKET_NAME, dir_fd=self._run_dir)
+        except FileNotFoundError:
+            pass
+        # By the descriptor: a socket's path is limited to 108 bytes.
+        listener.bind(f"/proc/self/fd/{self._run_dir}/{protocol.SOCKET_NAME}")
+        os.chmod(protocol.SOCKET_NAME, 0o600, dir_fd=self._run_dir)
+        listener.listen(_BACKLOG)
+        listener.setblocking(False)
+        self._listener = listener
+        self._loop.add(listener.fileno(), IN, self._accept)
+
+    def _accept(self, _: int) -> None:
+        assert self._listener is not None
+        try:
+            connection, _address = self._listener.accept()
+        except OSError:
+            return
+        self._connect(connection)
+
+    def _connect(self, sock: socket.socket) -> None:
+        self._connections.append(Connection(self._loop, sock, self))
+
+    def disconnected(self, connection: Connection) -> None:
+        self._connections.remove(connection)
+
+    # --- output and events ------------------------------------------------------------------
+
+    def _output(self, stream: int, data: bytes, at: int) -> None:
+        assert self._log is not None
+        self._log.write(stream, data, at)
+
+    def _detached(self, exec_id: str) -> Callable[[], None]:
+        return lambda: self._emit(Detached(exec_id, time.time_ns()))
+
+    def _emit(self, event: KeeperEvent) -> None:
+        message = protocol.encoder.encode(event)
+        for connection in list(self._connections):
+            connection.send(message)
+
+    def _record(self) -> None:
+        """Write the state so that a reader sees the old one or the new one."""
+        temporary = protocol.STATE_NAME + ".new"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        try:
+            fd = os.open(temporary, flags, 0o600, dir_fd=self._run_dir)
+            try:
+                os.write(fd, _state_encoder.encode(self._state))
+            finally:
+                os.close(fd)
+            os.replace(
+                temporary,
+                protocol.STATE_NAME,
+                src_dir_fd=self._run_dir,
+                dst_dir_fd=self._run_dir,
+            )
+        except FileNotFoundError:
+            pass  # the container has been removed meanwhile
+
+    def _watch_oom(self) -> None:
+        assert self._group is not None
+        self._oom = self._group.watch_oom()
+        if self._oom:
+            self._loop.add(self._oom.fd, PRI if self._oom.urgent else IN, self._oom_event)
+
+    def _oom_event(self, _: int) -> None:
+        if self._oom and self._oom.read() and self._group and self._group.oom_kills():
+            self._state.oom_killed = True
+            self._emit(OutOfMemory(time.time_ns()))
+
+    # --- the end ----------------------------------------------------------------------------
+
+    def _first_ended(self, _: int) -> None:
+        task = self._task
+        assert task is not None
+        self._loop.remove(task.pidfd)
+        code = task.reap()
+        task.stdio.process_ended(lambda: self._exited(code), self._finished)
+
+    def _exited(self, code: int) -> None:
+        """The first process is gone and all of its output has been read."""
+        assert self._group is not None
+        assert self._log is not None
+        state = self._state
+        state.oom_killed = state.oom_killed or bool(self._group.oom_kills())
+        state.status = "exited"
+        state.exit_code = code
+        state.finished_at = time.time_ns()
+        self._log.close()
+        if self._oom:
+            self._loop.remove(self._oom.fd)
+            self._oom.close()
+            self._oom = None
+        for fd in self._held:
+            os.close(fd)
+        self._held = []
+        error = ""
+        try:
+            self._group.delete()
+        except OSError as failure:
+            error = f"the control group was left behind: {failure}"
+        state.error = error
+        self._record()
+        self._emit(Exited(code, state.finished_at, state.oom_killed, error))
+
+    def _finished(self) -> None:
+        """One process is over and its clients are served."""
+        self._unfinished -= 1
+        if not self._unfinished:
+            self._loop.stop()
+
+    def _end(self) -> None:
+        for connection in list(self._connections):
+            connection.flush()
+        if self._listener:
+            self._listener.close()
+        try:
+            os.unlink(protocol.SOCKET_NAME, dir_fd=self._run_dir)
+        except FileNotFoundError:
+            pass
+
+    def _release(self) -> None:
+        """Undo what a failed start has made."""
+        if self._group:
+            try:
+                self._group.delete()
+            except OSError:
+                pass
+        for fd in (*self._held, *self._parked):
+            os.close(fd)
+        if self._log:
+            self._log.close()
+
+    # --- commands ---------------------------------------------------------------------------
+
+    def command(self, command: protocol.Command, fds: list[int]) -> protocol.Reply:
+        """Carry out one command; every failure is an answer.  Takes over ``fds``."""
+        seq = command.seq
+        try:
+            value = self._do(command.body, fds)
+        except StartError as failure:
+            return protocol.Reply(seq, str(failure), failure.exit_code)
+        except ValueError as failure:
+            return protocol.Reply(seq, str(failure), 22)
+        except ProcessLookupError:
+            return protocol.Reply(seq, f"container {self._request.id} is not running", 3)
+        except OSError as failure:
+            return protocol.Reply(seq, failure.strerror or str(failure), failure.errno or 5)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return protocol.Reply(seq, value=value)
+
+    def _do(self, body: protocol.Body, fds: list[int]) -> Any:
+        """``fds`` that are taken over are removed from the list."""
+        match body:
+            case protocol.GetState():
+                self._state.execs = {name: task.pid for name, task in self._execs.items()}
+                return self._state
+            case protocol.Signal(number=number, everyone=everyone):
+                self._signal(number, everyone)
+            case protocol.Attach(request=request, exec_id=exec_id):
+                if len(fds) != 1:
+                    raise ValueError("attach needs one connection")
+                self._find(exec_id).stdio.attach(request, fds.pop())
+            case protocol.Exec(request=request):
+                clients = list(fds)
+                fds.clear()
+                return self._exec(request, clients)
+            case protocol.Resize(rows=rows, columns=columns, exec_id=exec_id):
+                terminal = self._find(exec_id).stdio.terminal
+                if terminal is None:
+                    raise ValueError("the process has no terminal to resize")
+                pty.set_window(terminal, rows, columns)
+            case protocol.Pause():
+                self._pause()
+            case protocol.Resume():
+                self._resume()
+            case protocol.Update(resources=resources):
+                self._running_group().update(resources)
+            case protocol.SetRestart(name=name, maximum_retry_count=count):
+                self._restart = msgspec.convert(
+                    {"name": name, "maximum_retry_count": count}, RestartPolicy
+                )
+        return None
+
+    def _running_group(self) -> cgroups.Group:
+        if self._group is None or self._state.status not in ("running", "paused"):
+            raise ProcessLookupError
+        return self._group
+
+    def _signal(self, number: int, everyone: bool) -> None:
+        group = self._running_group()
+        if not everyone:
+            self._find("").signal(number)
+            return
+        for pid in group.pids():
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+    def _find(self, exec_id: str) -> Task:
+        task = self._execs.get(exec_id) if exec_id else self._task
+        if task is None:
+            raise ProcessLookupError
+        return task
+
+    def _pause(self) -> None:
+        group = self._running_group()
+        if self._state.status == "paused":
+            raise ValueError(f"container {self._request.id} is already paused")
+        group.freeze()
+        self._state.status = "paused"
+        self._record()
+        self._emit(Paused(time.time_ns()))
+
+    def _resume(self) -> None:
+        group = self._running_group()
+        if self._state.status != "paused":
+            raise ValueError(f"container {self._request.id} is not paused")
+        group.thaw()
+        self._state.status = "running"
+        self._record()
+        self._emit(Unpaused(time.time_ns()))
+
+    def _exec(self, request: ExecRequest, clients: list[int]) -> int:
+        if self._state.status == "paused":
+            self._close_all(clients)
+            raise StartError(f"container {self._request.id} is paused, unpause it before exec", 126)
+        task = self._task
+        if task is None or self._state.status != "running" or self._group is None:
+            self._close_all(clients)
+            raise StartError(f"container {self._request.id} is not running", 126)
+        if len(clients) != len(request.attaches) or request.id in self._execs:
+            self._close_all(clients)
+            raise StartError("an exec needs one connection for each attach, and a new id", 126)
+        try:
+            started = launch.start_exec(request, self._request, task.pidfd, task.pid, self._group)
+        except BaseException:
+            self._close_all(clients)
+            raise
+        stdio = self._make_stdio(
+            started, lambda *_: None, once=True, on_detach=self._detached(request.id)
+        )
+        child = Task(started, stdio)
+        self._execs[request.id] = child
+        self._unfinished += 1
+        self._loop.add(started.pidfd, IN, lambda _: self._exec_ended(request.id, child))
+        for attach, fd in zip(request.attaches, clients, strict=True):
+            stdio.attach(attach, fd)
+        return started.pid
+
+    @staticmethod
+    def _close_all(fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+
+    def _exec_ended(self, exec_id: str, task: Task) -> None:
+        self._loop.remove(task.pidfd)
+        code = task.reap()
+        del self._execs[exec_id]
+        task.stdio.process_ended(
+            lambda: self._emit(ExecExited(exec_id, code, time.time_ns())), self._finished
+        )

@@ -1,0 +1,254 @@
+"""The keeper's part of starting processes: streams, the fork, the group and the network.
+
+:func:`start_container` forks the container's first process (:mod:`sampan.runtime.init`) and
+:func:`start_exec` a further one (:mod:`sampan.runtime.enter`).  Both return when the program has
+been executed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sampan.linux import capabilities, namespaces
+from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
+from sampan.runtime import cgroups, confine, enter, init, interfaces
+from sampan.runtime.errors import StartError
+from sampan.runtime.sync import KeeperSide
+from sampan.runtime.types import ExecRequest, KeeperRequest
+
+_PREFIX = "failed to create task for container: unable to start container process: "
+_EXEC_PREFIX = "OCI runtime exec failed: exec failed: unable to start container process: "
+_RDONLY = os.O_RDONLY | os.O_CLOEXEC
+_JOINED_BY_EXEC = ("user", "mount", "pid", "ipc", "uts", "network", "cgroup", "time")
+
+_host = (40, 0)
+
+
+def prepare() -> None:
+    """Look up once, before any fork, what every start needs to know of the host."""
+    global _host
+    _host = (capabilities.last(), capabilities.bounding())
+    cgroups.layout()
+
+
+class Streams(NamedTuple):
+    """The two ends of a process's stdio: the child's three, the keeper's three."""
+
+    child: tuple[int, int, int]
+    stdin: int | None
+    stdout: int
+    stderr: int
+
+    @classmethod
+    def make(cls, open_stdin: bool) -> Streams:
+        if open_stdin:
+            in_read, in_write = os.pipe2(os.O_CLOEXEC)
+        else:
+            in_read, in_write = os.open(os.devnull, _RDONLY), None
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        return cls((in_read, out_write, err_write), in_write, out_read, err_read)
+
+    def close_child(self) -> None:
+        for fd in self.child:
+            os.close(fd)
+
+    def close_keeper(self) -> None:
+        for fd in (self.stdin, self.stdout, self.stderr):
+            if fd is not None:
+                os.close(fd)
+
+
+class Process(NamedTuple):
+    """A started process: its number, its pidfd, and either streams or a terminal's master."""
+
+    pid: int
+    pidfd: int
+    streams: Streams | None
+    terminal: int | None
+    warnings: list[str]
+
+
+def _fork(in_pid_namespace: int | None, fresh: bool) -> int:
+    """Fork a child into a new (``fresh``) or another process-number namespace, or into our own.
+
+    Only children are affected by entering such a namespace; the keeper returns to its own for
+    the next.
+    """
+    if in_pid_namespace is None and not fresh:
+        return os.fork()
+    own = os.open("/proc/self/ns/pid", _RDONLY)
+    try:
+        if fresh:
+            namespaces.unshare(CLONE_NEWPID)
+        else:
+            assert in_pid_namespace is not None
+            namespaces.setns(in_pid_namespace, CLONE_NEWPID)
+        try:
+            pid = os.fork()
+        except BaseException:
+            namespaces.setns(own, CLONE_NEWPID)
+            raise
+        if pid:
+            namespaces.setns(own, CLONE_NEWPID)
+        return pid
+    finally:
+        os.close(own)
+
+
+def _namespaces(linux: dict[str, Any]) -> tuple[int, bool, dict[str, str]]:
+    """(flags of the new ones without pid, whether pid is new, paths of those to be joined)."""
+    flags, fresh_pid, paths = 0, False, {}
+    for entry in linux.get("namespaces") or ():
+        kind = str(entry["type"])
+        if kind not in namespaces.TYPES:
+            raise ValueError(f"unknown namespace type {kind!r}")
+        if entry.get("path"):
+            paths[kind] = str(entry["path"])
+        elif kind == "pid":
+            fresh_pid = True
+        else:
+            flags |= namespaces.TYPES[kind][0]
+    if not flags & CLONE_NEWNS and "mount" not in paths:
+        raise ValueError("a container needs a mount namespace of its own")
+    if flags & (CLONE_NEWUSER | CLONE_NEWTIME):
+        raise ValueError("new user and time namespaces are not supported")
+    return flags, fresh_pid, paths
+
+
+def start_container(
+    request: KeeperRequest, group: cgroups.Group, on_network: Callable[[int], None]
+) -> Process:
+    """Start the container's first process.
+
+    ``on_network`` is called with a descriptor of the network namespace before the program runs.
+    Raises StartError; the child and what was made for it are gone then.
+    """
+    spec = request.spec
+    linux = spec.get("linux") or {}
+    opened: list[int] = []
+    try:
+        try:
+            flags, fresh_pid, paths = _namespaces(linux)
+            confinement = confine.prepare(spec["process"], request.seccomp_program, [], _host)
+            fds = {kind: os.open(path, _RDONLY) for kind, path in paths.items()}
+            opened += fds.values()
+        except (ValueError, OSError) as failure:
+            raise StartError(_PREFIX + str(failure), 125) from None
+        joined = tuple(
+            (fd, namespaces.TYPES[kind][0])
+            for kind, fd in sorted(fds.items(), key=lambda item: item[0] == "mount")
+            if kind != "pid"
+        )
+        plan = init.Plan(request, confinement, flags, joined, group.mount_points())
+        terminal = bool(spec["process"].get("terminal"))
+        streams = None if terminal else Streams.make(request.open_stdin)
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = _fork(fds.get("pid"), fresh_pid)
+        if not pid:
+            init.run(plan, theirs, streams.child if streams else None)
+    finally:
+        for fd in opened:
+            os.close(fd)
+    pidfd = os.pidfd_open(pid)
+    theirs.close()
+    if streams:
+        streams.close_child()
+    sync = KeeperSide(ours)
+    try:
+        # The group is made while the child makes its namespaces and mounts.
+        warnings = group.create(linux.get("resources") or {})
+        sync.wait_for_namespaces()
+        group.add(pid)
+        network = os.open(f"/proc/{pid}/ns/net", _RDONLY)
+        try:
+            for interface in request.interfaces:
+                interfaces.create_host_side(interface, network)
+            on_network(network)
+        finally:
+            os.close(network)
+        sync.go()
+        sync.wait_for_exec()
+    except (StartError, OSError, ValueError) as failure:
+        _give_up(pid, pidfd, streams, sync)
+        raise _start_error(_PREFIX, failure) from None
+    finally:
+        ours.close()
+    return Process(pid, pidfd, streams, sync.terminal, warnings + sync.warnings)
+
+
+def start_exec(
+    request: ExecRequest,
+    container: KeeperRequest,
+    container_pidfd: int,
+    container_pid: int,
+    group: cgroups.Group,
+) -> Process:
+    """Start a further process in all namespaces of the container.  Raises StartError."""
+    try:
+        confinement = confine.prepare(request.process, container.seccomp_program, [], _host)
+        flags = 0
+        for kind in _JOINED_BY_EXEC:
+            if _differs(container_pid, kind):
+                flags |= namespaces.TYPES[kind][0]
+        pid_namespace = namespaces.open_namespace(container_pid, "pid")
+    except (ValueError, OSError) as failure:
+        raise _start_error(_EXEC_PREFIX, failure) from None
+    terminal = bool(request.process.get("terminal"))
+    streams = None if terminal else Streams.make(request.open_stdin)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    plan = enter.Plan(request, confinement, container_pidfd, flags & ~CLONE_NEWPID)
+    try:
+        pid = _fork(pid_namespace, False)
+        if not pid:
+            enter.run(plan, theirs, streams.child if streams else None)
+    finally:
+        os.close(pid_namespace)
+    pidfd = os.pidfd_open(pid)
+    theirs.close()
+    if streams:
+        streams.close_child()
+    sync = KeeperSide(ours)
+    try:
+        group.add(pid)
+        sync.go()
+        sync.wait_for_exec()
+    except (StartError, OSError, ValueError) as failure:
+        _give_up(pid, pidfd, streams, sync)
+        raise _start_error(_EXEC_PREFIX, failure) from None
+    finally:
+        ours.close()
+    return Process(pid, pidfd, streams, sync.terminal, sync.warnings)
+
+
+def _differs(pid: int, kind: str) -> bool:
+    """Whether the container's namespace of this kind is another than the keeper's."""
+    name = namespaces.TYPES[kind][1]
+    try:
+        return os.stat(f"/proc/{pid}/ns/{name}").st_ino != os.stat(f"/proc/self/ns/{name}").st_ino
+    except FileNotFoundError:
+        return False
+
+
+def _give_up(pid: int, pidfd: int, streams: Streams | None, sync: KeeperSide) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+    if streams:
+        streams.close_keeper()
+    if sync.terminal is not None:
+        os.close(sync.terminal)
+
+
+def _start_error(prefix: str, failure: Exception) -> StartError:
+    if isinstance(failure, StartError):
+        return StartError(prefix + str(failure), failure.exit_code)
+    text = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+    return StartError(prefix + text, 125)

@@ -1,0 +1,400 @@
+"""Build a container's file system view, by the new process itself, through descriptors.
+
+The caller is in a mount namespace of its own.  :class:`RootFs` attaches the root, makes the
+specification's mounts, devices and links below it, hides what must be hidden and pivots.  Every
+path below the root is opened by openat2 with the root as its limit; what lies in ``/proc`` and
+``/dev`` is reached from the descriptors of the mounts made here, so no link or race inside the
+root file system can redirect it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any
+
+from sampan.linux import mount as mounts
+from sampan.linux import pty
+from sampan.linux.mount import (
+    MNT_DETACH,
+    MOUNT_ATTR_NODEV,
+    MOUNT_ATTR_NOEXEC,
+    MOUNT_ATTR_NOSUID,
+    MOUNT_ATTR_RDONLY,
+    MS_PRIVATE,
+    MS_REC,
+    MS_SHARED,
+    MS_SLAVE,
+    MS_UNBINDABLE,
+    MountLike,
+)
+from sampan.linux.openat2 import (
+    O_PATH,
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    make_directories,
+    make_file,
+    open_in_root,
+    openat2,
+)
+from sampan.linux.syscalls import AT_FDCWD
+
+_DEFAULT_DEVICES = (
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+)
+_LINKS = (
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
+)
+# What may be mounted below /proc (as LXCFS does): files that only inform.
+_PROC_OVERRIDES = frozenset(
+    f"/proc/{name}"
+    for name in [
+        "cpuinfo",
+        "diskstats",
+        "meminfo",
+        "stat",
+        "swaps",
+        "uptime",
+        "loadavg",
+        "slabinfo",
+        "net/dev",
+        "sys/kernel/ns_last_pid",
+        "sys/crypto/fips_enabled",
+    ]
+)
+_PROPAGATIONS = {
+    "": MS_REC | MS_SLAVE,
+    "private": MS_PRIVATE,
+    "rprivate": MS_REC | MS_PRIVATE,
+    "slave": MS_SLAVE,
+    "rslave": MS_REC | MS_SLAVE,
+    "shared": MS_SHARED,
+    "rshared": MS_REC | MS_SHARED,
+    "unbindable": MS_UNBINDABLE,
+    "runbindable": MS_REC | MS_UNBINDABLE,
+}
+_INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
+_COPIED_ATTRIBUTES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+
+
+class MountError(OSError):
+    """A mount of the specification cannot be made; the message names its destination."""
+
+
+class RootFs:
+    """The root file system under construction."""
+
+    def __init__(
+        self, root: Sequence[MountLike], place: str, propagation: str, *, bind_devices: bool
+    ) -> None:
+        """Attach ``root`` over the directory ``place`` of the caller's own namespace.
+
+        ``bind_devices`` takes device nodes from the host instead of making them (in a user
+        namespace nobody may make any).
+        """
+        flags = _PROPAGATIONS.get(propagation)
+        if flags is None:
+            raise MountError(errno.EINVAL, f"unknown root propagation {propagation}")
+        mounts.mount("none", "/", "", MS_REC | MS_SLAVE)
+        self.propagation = flags if propagation else 0
+        self.bind_devices = bind_devices
+        self.fd = mounts.stacked(root)
+        mounts.mount_setattr(self.fd, propagation=MS_PRIVATE)
+        mounts.move_mount_to(self.fd, place)
+        self.proc = -1
+        self.dev = -1
+        self.pts = -1
+        self._empty = -1
+        self._read_only: list[int] = []
+
+    # --- mounts -----------------------------------------------------------------------------
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Make one mount of the specification's list."""
+        destination = "/" + str(entry["destination"]).strip("/")
+        try:
+            self._add(entry, destination)
+        except MountError:
+            raise
+        except OSError as failure:
+            source = entry.get("source") or entry.get("type") or ""
+            raise MountError(
+                failure.errno,
+                f"error mounting {source!r} to rootfs at {destination!r}: {failure.strerror}",
+            ) from failure
+
+    def _add(self, entry: dict[str, Any], destination: str) -> None:
+        options = mounts.parse_options(entry.get("options") or ())
+        kind = entry.get("type") or ("bind" if options.bind else "none")
+        if options.bind:
+            kind = "bind"
+        if destination == "/":
+            raise MountError(errno.EINVAL, "a mount cannot replace the root file system")
+        if destination.startswith("/proc/") and destination not in _PROC_OVERRIDES:
+            raise MountError(
+                errno.EPERM, f"{destination!r} cannot be mounted because it is inside /proc"
+            )
+        if destination == "/proc" and kind != "proc" and not (kind == "bind"):
+            raise MountError(errno.EPERM, "only procfs can be mounted on /proc")
+        if kind == "bind":
+            self._bind(entry, destination, options)
+            return
+        if kind in ("proc", "sysfs"):
+            target = self._plain_directory(destination)
+        else:
+            target = make_directories(self.fd, destination)
+        data = options.data
+        late_read_only = 0
+        if kind == "tmpfs" and options.set & MOUNT_ATTR_RDONLY:
+            late_read_only = MOUNT_ATTR_RDONLY
+        if kind == "tmpfs" and not any(item.startswith("mode=") for item in data):
+            data = [*data, f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}"]
+        data = [item for item in data if item != "tmpcopyup"]
+        source = str(entry.get("source") or kind)
+        fd = mounts.new_filesystem(kind, source, data, options.set & ~late_read_only)
+        if options.propagation:
+            mounts.mount_setattr(
+                fd, propagation=options.propagation, recursive=options.recursive_propagation
+            )
+        mounts.move_mount(fd, target)
+        os.close(target)
+        if destination == "/proc":
+            self.proc = fd
+        elif destination == "/dev":
+            self.dev = fd
+        elif destination == "/dev/pts":
+            self.pts = fd
+        elif not late_read_only:
+            os.close(fd)
+        if late_read_only:
+            self._read_only.append(fd)
+
+    def _plain_directory(self, destination: str) -> int:
+        """A directory of the root whose path has no symbolic link."""
+        try:
+            target = openat2(
+                self.fd,
+                destination.lstrip("/"),
+                O_PATH | os.O_DIRECTORY,
+                resolve=RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS,
+            )
+        except FileNotFoundError:
+            os.close(make_directories(self.fd, destination))
+            return self._plain_directory(destination)
+        except OSError as failure:
+            if failure.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise MountError(
+                    errno.ENOTDIR,
+                    f"{destination} of the root file system is not a directory: refusing to "
+                    "mount there",
+                ) from None
+            raise
+        return target
+
+    def _bind(self, entry: dict[str, Any], destination: str, options: mounts.Attributes) -> None:
+        source = str(entry.get("source") or "")
+        fd = mounts.open_tree(AT_FDCWD, source, recursive=options.recursive)
+        try:
+            if stat.S_ISDIR(os.fstat(fd).st_mode):
+                if destination == "/proc":
+                    target = self._plain_directory(destination)
+                else:
+                    target = make_directories(self.fd, destination)
+            else:
+                target = make_file(self.fd, destination)
+            mounts.apply_attributes(fd, options)
+            mounts.move_mount(fd, target)
+            os.close(target)
+        finally:
+            os.close(fd)
+
+    def add_cgroup(self, entry: dict[str, Any], own: dict[str, str]) -> None:
+        """Show the control groups: version 2 as itself, version 1 as a directory of hierarchies.
+
+        ``own`` maps each version 1 hierarchy's mount point on the host to the path of the
+        container's group in it; empty for version 2.
+        """
+        destination = "/" + str(entry["destination"]).strip("/")
+        options = mounts.parse_options(entry.get("options") or ())
+        if not own:
+            self._add({**entry, "type": "cgroup2", "source": "cgroup"}, destination)
+            return
+        target = make_directories(self.fd, destination)
+        safe = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+        base = mounts.new_filesystem("tmpfs", "tmpfs", ["mode=755"], safe)
+        mounts.move_mount(base, target)
+        os.close(target)
+        attributes = safe | (options.set & MOUNT_ATTR_RDONLY)
+        for host_point, path in own.items():
+            names = host_point.rpartition("/")[2]
+            os.mkdir(names, 0o755, dir_fd=base)
+            place = openat2(base, names, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
+            tree = mounts.open_tree(AT_FDCWD, host_point + path)
+            mounts.mount_setattr(tree, set=attributes, propagation=MS_PRIVATE)
+            mounts.move_mount(tree, place)
+            os.close(tree)
+            os.close(place)
+            for name in names.split(","):
+                if name != names:
+                    os.symlink(names, name, dir_fd=base)
+        if options.set & MOUNT_ATTR_RDONLY:
+            mounts.mount_setattr(base, set=MOUNT_ATTR_RDONLY)
+        os.close(base)
+
+    # --- devices ----------------------------------------------------------------------------
+
+    def add_devices(self, extra: Sequence[dict[str, Any]]) -> None:
+        """Make the default and the additional device nodes, and the usual links of /dev."""
+        if self.dev < 0:
+            return
+        for name, major, minor in _DEFAULT_DEVICES:
+            self._device(self.dev, name, stat.S_IFCHR | 0o666, major, minor, 0, 0)
+        for device in extra:
+            self._extra_device(device)
+        for name, target in _LINKS:
+            if name != "ptmx" or self.pts >= 0:
+                try:
+                    os.symlink(target, name, dir_fd=self.dev)
+                except FileExistsError:
+                    pass
+
+    def _extra_device(self, device: dict[str, Any]) -> None:
+        path = str(device["path"])
+        kinds = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+        kind = kinds.get(str(device["type"]))
+        if kind is None:
+            raise MountError(errno.EINVAL, f"device {path}: unknown type {device['type']!r}")
+        parent, _, name = path.rpartition("/")
+        directory = make_directories(self.fd, parent or "/")
+        try:
+            mode = kind | int(device.get("fileMode", 0o666)) & 0o7777
+            major, minor = int(device.get("major", 0)), int(device.get("minor", 0))
+            uid, gid = int(device.get("uid", 0)), int(device.get("gid", 0))
+            self._device(directory, name, mode, major, minor, uid, gid)
+        finally:
+            os.close(directory)
+
+    def _device(
+        self, directory: int, name: str, mode: int, major: int, minor: int, uid: int, gid: int
+    ) -> None:
+        if self.bind_devices:
+            self._bind_device(directory, name)
+            return
+        try:
+            os.mknod(name, mode, os.makedev(major, minor), dir_fd=directory)
+        except FileExistsError:
+            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            same = found.st_rdev == os.makedev(major, minor)
+            if not same or stat.S_IFMT(found.st_mode) != stat.S_IFMT(mode):
+                raise MountError(
+                    errno.EEXIST, f"the root file system has another file as device {name}"
+                ) from None
+        except PermissionError:
+            self._bind_device(directory, name)
+            return
+        if uid or gid:
+            os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
+
+    def _bind_device(self, directory: int, name: str) -> None:
+        tree = mounts.open_tree(AT_FDCWD, f"/dev/{name}")
+        place = make_file(directory, name)
+        mounts.move_mount(tree, place)
+        os.close(place)
+        os.close(tree)
+
+    def open_console(self) -> tuple[int, int]:
+        """A terminal of the container's own devpts, also bound on /dev/console: (master, slave)."""
+        if self.pts < 0:
+            raise MountError(errno.ENODEV, "a terminal needs devpts mounted on /dev/pts")
+        ptmx = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=self.pts)
+        master, slave = pty.open_pair(ptmx)
+        if self.dev >= 0:
+            place = make_file(self.dev, "console", 0o600)
+            tree = mounts.open_tree(self.pts, str(pty.number(master)))
+            mounts.move_mount(tree, place)
+            os.close(tree)
+            os.close(place)
+        return master, slave
+
+    # --- hiding -----------------------------------------------------------------------------
+
+    def _open_hidden(self, path: str) -> int | None:
+        """A path to be hidden or made read-only; None if the container has none such."""
+        try:
+            if path.startswith("/proc/") and self.proc >= 0:
+                return openat2(self.proc, path[6:], O_PATH, resolve=_INSIDE)
+            return open_in_root(self.fd, path)
+        except OSError as failure:
+            if failure.errno in (errno.ENOENT, errno.ENOTDIR, errno.EXDEV):
+                return None
+            raise
+
+    def mask(self, paths: Sequence[str]) -> None:
+        """Cover files with /dev/null and directories with an empty, read-only one."""
+        null = -1
+        for path in paths:
+            found = self._open_hidden(path)
+            if found is None:
+                continue
+            if stat.S_ISDIR(os.fstat(found).st_mode):
+                if self._empty < 0:
+                    self._empty = mounts.new_filesystem(
+                        "tmpfs", "tmpfs", ["size=0", "mode=755"], MOUNT_ATTR_RDONLY
+                    )
+                cover = mounts.open_tree(self._empty, "")
+            else:
+                if null < 0:
+                    null = os.open(os.devnull, O_PATH | os.O_NOFOLLOW)
+                    if os.fstat(null).st_rdev != os.makedev(1, 3):
+                        raise MountError(errno.ENODEV, "/dev/null is not the null device")
+                cover = mounts.open_tree(null, "")
+                mounts.mount_setattr(cover, propagation=MS_PRIVATE)
+            mounts.move_mount(cover, found)
+            os.close(cover)
+            os.close(found)
+        if null >= 0:
+            os.close(null)
+
+    def make_read_only(self, paths: Sequence[str]) -> None:
+        """Bind paths upon themselves, read-only."""
+        for path in paths:
+            found = self._open_hidden(path)
+            if found is None:
+                continue
+            tree = mounts.open_tree(found, "", recursive=True)
+            mounts.mount_setattr(tree, set=MOUNT_ATTR_RDONLY, recursive=True)
+            mounts.move_mount(tree, found)
+            os.close(tree)
+            os.close(found)
+
+    def finish(self, *, read_only: bool) -> None:
+        """Close the root to writing where asked, after everything has been made in it."""
+        for fd in self._read_only:
+            mounts.mount_setattr(fd, set=MOUNT_ATTR_RDONLY)
+        if read_only:
+            mounts.mount_setattr(self.fd, set=MOUNT_ATTR_RDONLY)
+
+    def pivot(self) -> None:
+        """Make it the root of the process; the old root is gone afterwards."""
+        old = os.open("/", O_PATH | os.O_DIRECTORY)
+        os.fchdir(self.fd)
+        mounts.pivot_root(".", ".")
+        os.fchdir(old)
+        mounts.mount("none", ".", "", MS_REC | MS_SLAVE)
+        mounts.umount(".", MNT_DETACH)
+        os.chdir("/")
+        if self.propagation:
+            mounts.mount("none", "/", "", self.propagation)
+        os.close(old)

@@ -1,0 +1,107 @@
+"""The conversation between a keeper and the child that becomes a container's process.
+
+Messages of the child: ``N`` its namespaces exist; ``T`` here is the terminal's master (with a
+descriptor); ``W`` a warning; ``E`` it could not start (one byte exit code, then the text); ``X``
+the next thing is execve.  The keeper answers ``N`` by ``G``: control groups and network are made.
+The end of the connection after ``X`` is the successful execve, which closes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from sampan.runtime.errors import StartError
+
+_LARGEST = 16384
+
+
+class ChildSide:
+    """What the child says."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def namespaces_ready(self) -> None:
+        self._socket.send(b"N")
+
+    def wait_for_go(self) -> None:
+        if self._socket.recv(1) != b"G":
+            os._exit(1)
+
+    def terminal(self, master: int) -> None:
+        socket.send_fds(self._socket, [b"T"], [master])
+
+    def warn(self, text: str) -> None:
+        self._socket.send(b"W" + text.encode()[: _LARGEST - 1])
+
+    def fail(self, text: str, code: int) -> None:
+        self._socket.send(b"E" + bytes((code,)) + text.encode()[: _LARGEST - 2])
+
+    def executing(self) -> None:
+        self._socket.send(b"X")
+
+
+class KeeperSide:
+    """What the keeper hears; collects the warnings and the terminal."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self.warnings: list[str] = []
+        self.terminal: int | None = None
+
+    def wait_for_namespaces(self) -> None:
+        """Raises StartError if the child fails before."""
+        while (kind := self._next()) != b"N":
+            if kind == b"":
+                raise StartError("the process died while it was being set up", 125)
+
+    def go(self) -> None:
+        try:
+            self._socket.send(b"G")
+        except BrokenPipeError:
+            pass  # the child has failed; its report is read next
+
+    def wait_for_exec(self) -> None:
+        """Return when the program runs.  Raises StartError with the child's report."""
+        executing = False
+        while kind := self._next():
+            executing = kind == b"X"
+        if not executing:
+            raise StartError("the process died while it was being set up", 125)
+
+    def _next(self) -> bytes:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionResetError:
+            return b""
+        if fds:
+            self.terminal = fds[0]
+        kind = data[:1]
+        if kind == b"W":
+            self.warnings.append(data[1:].decode(errors="replace"))
+        elif kind == b"E":
+            raise StartError(data[2:].decode(errors="replace"), data[1])
+        return kind
+
+
+def command_error(name: str, failure: OSError) -> tuple[str, int]:
+    """Docker's wording and exit code for a program that cannot be executed."""
+    quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    match failure.errno:
+        case errno.ENOENT if "/" not in name:
+            return f"exec: {quoted}: executable file not found in $PATH", 127
+        case errno.ENOENT:
+            return f"exec: {quoted}: stat {name}: no such file or directory", 127
+        case errno.ENOTDIR:
+            return f"exec: {quoted}: stat {name}: not a directory", 127
+        case errno.EACCES | errno.EPERM:
+            return f"exec: {quoted}: permission denied", 126
+        case errno.EISDIR:
+            return f"exec: {quoted}: is a directory", 126
+        case errno.ENOEXEC:
+            return f"exec {name}: exec format error", 126
+        case _:
+            text = os.strerror(failure.errno or 0).lower()
+            return f"exec: {quoted}: {text}", 126
