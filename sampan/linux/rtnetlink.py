@@ -55,6 +55,7 @@ IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_KIND = 4
 IFLA_INFO_SLAVE_DATA = 5
 VETH_INFO_PEER = 1
+IFLA_BRPORT_MODE = 4
 IFLA_BRPORT_ISOLATED = 33
 IFLA_MACVLAN_MODE = 1
 IFLA_IPVLAN_MODE = 1
@@ -144,14 +145,19 @@ def add_veth(
     return _new_link(body, what, flags=IFF_UP, change=IFF_UP)
 
 
-def isolate_port(index: int, name: str) -> Message:
-    """Keep a port of a bridge from reaching other isolated ports (after it has its master)."""
-    info = nested(
+def set_bridge_port(name: str, *, isolated: bool, hairpin: bool) -> Message:
+    """Properties of a port of a bridge: isolated ones do not reach each other; with ``hairpin``
+    a frame may leave by the port that it came in by."""
+    body = text(IFLA_IFNAME, name) + nested(
         IFLA_LINKINFO,
         text(IFLA_INFO_SLAVE_KIND, "bridge"),
-        nested(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_ISOLATED, 1)),
+        nested(
+            IFLA_INFO_SLAVE_DATA,
+            u8(IFLA_BRPORT_MODE, hairpin),
+            u8(IFLA_BRPORT_ISOLATED, isolated),
+        ),
     )
-    return _new_link(info, f"isolating the port {name}", index=index, create=False)
+    return _new_link(body, f"setting up the bridge's port {name}", create=False)
 
 
 def add_bridge(name: str, *, mtu: int, mac: str) -> Message:

@@ -10,7 +10,7 @@ import msgspec
 
 from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.network import definition, ipam
-from sampan.network.types import Endpoint, EndpointConfig, Network, SandboxRequest
+from sampan.network.types import Endpoint, EndpointConfig, Network, PortBinding, SandboxRequest
 from sampan.runtime.interfaces import Interface
 
 SHORT_ID = 12
@@ -190,6 +190,14 @@ def _routed(endpoint: Endpoint, carries4: bool, carries6: bool) -> Endpoint:
         gateway6=endpoint.gateway6 if carries6 else "",
     )
     return msgspec.structs.replace(endpoint, interface=interface)
+
+
+def with_ports(endpoint: Endpoint, bindings: Sequence[PortBinding]) -> Endpoint:
+    """The endpoint with these published ports."""
+    interface = endpoint.interface
+    if interface is not None and interface.kind == "veth":
+        interface = msgspec.structs.replace(interface, hairpin=bool(bindings))
+    return msgspec.structs.replace(endpoint, interface=interface, ports=list(bindings))
 
 
 def _check_static(network: Network, wish: EndpointConfig) -> None:

@@ -196,7 +196,7 @@ class NetworkManager:
                 made = [endpoints.without_interface(network, request)]
             if made[0].interface is not None:
                 reserved = self._reserve(made[0], request.ports)
-                made[0] = msgspec.structs.replace(made[0], ports=[r.binding for r in reserved])
+                made[0] = endpoints.with_ports(made[0], [r.binding for r in reserved])
             answer = self._compose(request, made, reserved)
             self._members.record(request.container_id, made)
         except BaseException:
@@ -381,7 +381,7 @@ class NetworkManager:
         """The published ports belong to the endpoint with the default route."""
         bindings = [binding for endpoint in before for binding in endpoint.ports]
         return [
-            msgspec.structs.replace(endpoint, ports=bindings if index == 0 else [])
+            endpoints.with_ports(endpoint, bindings if index == 0 else [])
             for index, endpoint in enumerate(after)
         ]
 

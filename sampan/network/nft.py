@@ -9,6 +9,8 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
     map any4 { type inet_proto . inet_service : ipv4_addr . inet_service
                elements = { tcp . 8080 : 172.17.0.2 . 80 } }
     map at4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service }
+    chain guard { type filter hook prerouting priority raw
+        iifname @bridges ip daddr 127.0.0.0/8 drop }
     chain prerouting { type nat hook prerouting priority dstnat
         ip daddr 127.0.0.0/8 return
         fib daddr type local jump publish }
@@ -32,7 +34,8 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
         iifname != @bridges oifname @open accept
         drop }
 
-Nothing reaches a container from another bridge or from outside but answers and translated
+Loopback publishing needs ``route_localnet`` on the bridges; ``guard`` keeps it from opening the
+host's loopback to the containers.  Nothing reaches a container from another bridge or from outside but answers and translated
 connections, so that a host on the LAN that routes to a bridge's subnet, published port or not,
 meets ``drop``.  A packet from the wire to 127.0.0.0/8 is never translated, so that ports published
 on the loopback stay there.  Every change is one transaction, and only this table is touched.
@@ -167,6 +170,7 @@ class NftFirewall:
         yield nft.add_chain(_FAMILY, table, "publish")
         yield nft.add_chain(_FAMILY, table, "inward")
         for name, kind, hook, priority in (
+            ("guard", "filter", nft.HOOK_PREROUTING, nft.PRIORITY_RAW),
             ("prerouting", "nat", nft.HOOK_PREROUTING, nft.PRIORITY_DSTNAT),
             ("output", "nat", nft.HOOK_OUTPUT, nft.PRIORITY_DSTNAT),
             ("postrouting", "nat", nft.HOOK_POSTROUTING, nft.PRIORITY_SRCNAT),
@@ -190,6 +194,7 @@ def _rules() -> Iterable[tuple[str, list[bytes]]]:
     answer = _conntrack(nft.CT_STATE, nft.CT_ESTABLISHED_RELATED)
     accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
 
+    yield "guard", [*from_bridge, *to_loopback4, drop]
     yield "prerouting", [*to_loopback4, nft.verdict(nft.RETURN)]
     yield "prerouting", local
     # The kernel routes no packet with the source ::1 to another link: the keeper relays these.
