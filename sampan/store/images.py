@@ -363,7 +363,9 @@ class ImageStore:
         if image.manifest is not None and self.content.has(image.manifest.digest):
             data = self.content.read_bytes(image.manifest.digest)
             layers = media.decode_manifest(data).layers
-            if all(self.content.has(layer.digest) for layer in layers):
+            # One that a registry has stays as it is; one of our own may list plain tars.
+            fit = image.repo_digests or all(media.is_compressed(x.media_type) for x in layers)
+            if fit and all(self.content.has(layer.digest) for layer in layers):
                 return data
 
         def make() -> bytes:
