@@ -273,7 +273,8 @@ class Keeper:
     def _start_services(self, network: int) -> None:
         for service in self._request.services:
             start = find_service(service.name)
-            self._services.append(start(service.config, network, self._register))
+            config = {**service.config, "hold_fds": self._held}
+            self._services.append(start(config, network, self._register))
 
     def _register(self, fd: int, callback: Callable[[], None]) -> None:
         self._loop.add(fd, IN, lambda _: callback())

@@ -24,7 +24,10 @@ class KeeperService(Protocol):
     """The callable that a service's name points to."""
 
     def __call__(self, config: dict[str, Any], netns_fd: int | None, register: Register) -> object:
-        """Start the service for the network namespace ``netns_fd`` (None: the host's)."""
+        """Start the service for the network namespace ``netns_fd`` (None: the host's).
+
+        The keeper adds ``hold_fds`` to the configuration: the descriptors that it holds open.
+        """
         ...
 
 
