@@ -275,7 +275,7 @@ def copy_data(source: int, target: int, size: int) -> None:
             if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
                 raise
             break
-    while os.sendfile(target, source, None, _CHUNK):  # type: ignore[arg-type]
+    while os.sendfile(target, source, None, _CHUNK):
         pass
 
 

@@ -1,0 +1,308 @@
+"""Exec operations: a command in a container on the input's tree."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+import stat
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sampan.build.errors import StepError
+from sampan.build.graph.ops import Exec
+from sampan.build.ops.tree import mounted
+from sampan.errors import NotFound, SampanError
+from sampan.network.manager import NetworkManager
+from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
+from sampan.runtime.control import Keeper
+from sampan.runtime.errors import KeeperGone, StartError
+from sampan.runtime.spawner import Spawner
+from sampan.runtime.spec import default_spec, make_privileged
+from sampan.runtime.types import (
+    AttachRequest,
+    Exited,
+    KeeperEvent,
+    KeeperRequest,
+    LogConfig,
+    ServiceRequest,
+)
+from sampan.store.snapshots import Snapshotter
+
+HOSTNAME = "buildkitsandbox"
+_TAIL = 4096
+Stream = Literal["stdout", "stderr"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecSettings:
+    """What a build asks for all its commands; ``resources`` is OCI ``linux.resources``."""
+
+    extra_hosts: tuple[str, ...] = ()
+    shm_size: int = 64 << 20
+    rlimits: tuple[Mapping[str, object], ...] = ()
+    resources: Mapping[str, object] = field(default_factory=dict)
+    cgroup_parent: str = "/sampan"
+    hostname: str = HOSTNAME
+
+
+@dataclass(slots=True)
+class Job:
+    """One command to run: its container, where output goes, and its mounts (OCI)."""
+
+    op: Exec
+    container_id: str
+    parent: str | None
+    hidden_env: tuple[str, ...]
+    mounts: list[dict[str, Any]]
+    env: tuple[str, ...]
+    step: str
+    on_start: Callable[[str], None]
+    on_output: Callable[[Stream, bytes], None]
+
+
+class ExecRunner:
+    """Runs commands and commits what they changed."""
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        networks: NetworkManager,
+        snapshots: Snapshotter,
+        run_dir: Path,
+        settings: ExecSettings,
+    ) -> None:
+        self._spawner = spawner
+        self._networks = networks
+        self._snapshots = snapshots
+        self._run_dir = run_dir
+        self._settings = settings
+
+    async def run(self, job: Job, name: str) -> None:
+        """Run the command and commit the result as ``name``.
+
+        Raises StepError when it ends with anything but 0; nothing is committed then.
+        """
+        key = f"run-{job.container_id}"
+        rootfs = self._snapshots.prepare(key, job.parent)
+        try:
+            async with AsyncExitStack() as stack:
+                directory = self._run_dir / "build" / job.container_id
+                directory.mkdir(parents=True, mode=0o700)
+                stack.callback(shutil.rmtree, directory, ignore_errors=True)
+                sandbox = await self._sandbox(job)
+                stack.push_async_callback(self._networks.release, job.container_id)
+                spec = self._spec(job, sandbox, directory)
+                request = KeeperRequest(
+                    id=job.container_id,
+                    run_dir=str(directory),
+                    spec=spec,
+                    rootfs=rootfs,
+                    log=LogConfig("none"),
+                    interfaces=list(sandbox.interfaces),
+                    attaches=[AttachRequest()],
+                    hold_count=len(sandbox.hold_fds),
+                    services=[ServiceRequest(s.name, s.config) for s in sandbox.services],
+                )
+                await self._execute(job, request, sandbox.hold_fds)
+            await asyncio.to_thread(self._clean_mount_points, key, job.parent, mount_points(spec))
+            self._snapshots.commit(name, key)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(self._discard, key))
+            raise
+
+    def _discard(self, key: str) -> None:
+        try:
+            self._snapshots.remove(key)
+        except NotFound:
+            pass
+
+    async def _sandbox(self, job: Job) -> Sandbox:
+        mode = job.op.network
+        endpoints = []
+        if mode not in ("host", "none"):
+            network = "bridge" if mode in ("default", "") else mode
+            endpoints = [EndpointConfig(network=network)]
+        return await self._networks.prepare(
+            SandboxRequest(
+                container_id=job.container_id,
+                container_name=f"build-{job.container_id[:12]}",
+                hostname=self._settings.hostname,
+                mode="host" if mode == "host" else "endpoints",
+                endpoints=endpoints,
+                extra_hosts=list(self._settings.extra_hosts),
+            )
+        )
+
+    def _spec(self, job: Job, sandbox: Sandbox, directory: Path) -> dict[str, Any]:
+        op, settings = job.op, self._settings
+        spec = default_spec(
+            args=op.args,
+            env=[*job.hidden_env, *op.env, *job.env],
+            cwd=op.cwd or "/",
+            user=op.user,
+            hostname=settings.hostname,
+            cgroups_path=f"{(settings.cgroup_parent or '/sampan').rstrip('/')}/{job.container_id}",
+            network=op.network != "host",
+            shm_size=settings.shm_size,
+        )
+        if op.security == "insecure":
+            make_privileged(spec)
+        if settings.rlimits:
+            spec["process"]["rlimits"] = [dict(limit) for limit in settings.rlimits]
+        if settings.resources:
+            spec["linux"].setdefault("resources", {}).update(settings.resources)
+        for file, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf)):
+            (directory / file).write_bytes(content)
+            spec["mounts"].append(bind(directory / file, f"/etc/{file}"))
+        for number, (path, text) in enumerate(op.files):
+            script = directory / f"script-{number}"
+            script.write_text(text)
+            script.chmod(0o755)
+            spec["mounts"].append(bind(script, path, "ro"))
+        spec["mounts"].extend(job.mounts)
+        return spec
+
+    async def _execute(self, job: Job, request: KeeperRequest, hold_fds: Sequence[int]) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        exited: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
+
+        def on_event(event: KeeperEvent) -> None:
+            if isinstance(event, Exited) and not exited.done():
+                exited.set_result(event)
+
+        tail = bytearray()
+
+        def on_output(stream: Stream, data: bytes) -> None:
+            tail.extend(data[-_TAIL:])
+            del tail[:-_TAIL]
+            job.on_output(stream, data)
+
+        try:
+            try:
+                keeper = await self._spawner.spawn(
+                    request, attach_fds=[theirs.fileno()], hold_fds=hold_fds, on_event=on_event
+                )
+            except StartError as error:
+                raise StepError(
+                    f"{job.step}: {error}", exit_code=error.exit_code, step=job.step
+                ) from None
+            finally:
+                theirs.close()
+                for fd in hold_fds:
+                    os.close(fd)
+            job.on_start(job.container_id)
+            try:
+                await read_frames(ours, on_output)
+                await keeper.wait_closed()
+            except asyncio.CancelledError:
+                await asyncio.shield(_kill(keeper))
+                raise
+        finally:
+            ours.close()
+        if not exited.done():
+            raise SampanError(f"the container of the step {job.step!r} was lost")
+        code = exited.result().code
+        if code != 0:
+            killed = (
+                " (the kernel killed it for want of memory)" if exited.result().oom_killed else ""
+            )
+            raise StepError(
+                f"The command '{' '.join(job.op.args)}' returned a non-zero code: {code}{killed}",
+                exit_code=code,
+                step=job.step,
+                output=tail.decode(errors="replace"),
+            )
+
+    def _clean_mount_points(self, key: str, parent: str | None, points: Sequence[str]) -> None:
+        """Remove the empty files and directories that were made only to be mounted on."""
+        upper = self._snapshots.upper(key)
+        made = [point for point in points if _is_stub(upper, point)]
+        if not made:
+            return
+        existing: set[str] = set()
+        if parent is not None:
+            with mounted(self._snapshots.mounts(parent)) as tree:
+                for point in made:
+                    try:
+                        os.close(tree.open(point, os.O_PATH | os.O_NOFOLLOW))
+                        existing.add(point)
+                    except OSError:
+                        pass
+        for point in sorted(made, key=len, reverse=True):
+            if point in existing:
+                continue
+            path = upper / point.lstrip("/")
+            try:
+                if stat.S_ISDIR(path.lstat().st_mode):
+                    path.rmdir()
+                else:
+                    path.unlink()
+            except OSError:
+                pass
+
+
+def _is_stub(upper: Path, point: str) -> bool:
+    try:
+        info = os.lstat(upper / point.lstrip("/"))
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_size == 0)
+
+
+def mount_points(spec: Mapping[str, Any]) -> list[str]:
+    """The destinations of a specification's mounts with their parents."""
+    points: set[str] = {"/dev/console"}
+    for mount in spec["mounts"]:
+        path = mount["destination"].rstrip("/")
+        while path and path != "/":
+            points.add(path)
+            path = path.rpartition("/")[0]
+    return sorted(points)
+
+
+def bind(source: Path | str, destination: str, *options: str) -> dict[str, Any]:
+    """An OCI bind mount."""
+    return {
+        "destination": destination,
+        "type": "bind",
+        "source": str(source),
+        "options": ["rbind", "rprivate", *options],
+    }
+
+
+def new_container_id() -> str:
+    return secrets.token_hex(32)
+
+
+async def _kill(keeper: Keeper) -> None:
+    try:
+        await keeper.signal(signal.SIGKILL)
+        await keeper.wait_closed()
+    except KeeperGone:
+        pass
+
+
+async def read_frames(sock: socket.socket, on_output: Callable[[Stream, bytes], None]) -> None:
+    """Read Docker's multiplexed frames until the end of the stream."""
+    loop = asyncio.get_running_loop()
+    sock.setblocking(False)
+    buffer = bytearray()
+    receive: Callable[[socket.socket, int], Awaitable[bytes]] = loop.sock_recv
+    while data := await receive(sock, 1 << 16):
+        buffer += data
+        start = 0
+        while len(buffer) - start >= 8:
+            length = int.from_bytes(buffer[start + 4 : start + 8], "big")
+            if len(buffer) - start - 8 < length:
+                break
+            stream: Stream = "stderr" if buffer[start] == 2 else "stdout"
+            on_output(stream, bytes(buffer[start + 8 : start + 8 + length]))
+            start += 8 + length
+        del buffer[:start]

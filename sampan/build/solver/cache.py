@@ -1,0 +1,176 @@
+"""The build cache: records of results by key, persisted in the metadata database."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import msgspec
+
+from sampan.errors import Conflict, NotFound
+from sampan.store.layers import LayerRef
+from sampan.store.metadata import Metadata
+from sampan.store.snapshots import Snapshotter
+
+PREFIX = "build-"
+
+
+class CacheKey(msgspec.Struct):
+    """``id`` (a key) leads to the record ``record``."""
+
+    id: str
+    record: str
+
+
+class CacheRecord(msgspec.Struct):
+    """One result.  ``id`` is the result key (64 hex digits), ``snapshot`` the snapshotter's name
+    of it and ``parent`` of what it lies on (None: nothing).  ``empty`` says that nothing changed,
+    ``snapshot`` is then the parent's.  Times are seconds since the epoch.  ``kind`` is
+    ``regular``, ``exec.cachemount`` or ``source.local``; a cache mount's directory is
+    ``snapshot``."""
+
+    id: str
+    snapshot: str | None
+    parent: str | None
+    created: float
+    last_used: float
+    description: str = ""
+    uses: int = 1
+    size: int = 0
+    empty: bool = False
+    kind: str = "regular"
+    layer: LayerRef | None = None
+    keys: list[str] = []
+
+
+class BuildCache:
+    """Finds, adds and prunes records.  Quick enough for the event loop, but for :meth:`prune`."""
+
+    def __init__(self, metadata: Metadata, snapshotter: Snapshotter, mounts_dir: Path) -> None:
+        self._metadata = metadata
+        self._snapshotter = snapshotter
+        self._keys = metadata.collection("build_keys", CacheKey)
+        self._records = metadata.collection("build_cache", CacheRecord)
+        self.mounts_dir = mounts_dir
+        self.in_use: set[str] = set()
+
+    def find(self, key: str) -> CacheRecord | None:
+        """The record under ``key`` whose snapshot is still there."""
+        entry = self._keys.get(key)
+        record = entry and self._records.get(entry.record)
+        if not record:
+            return None
+        if record.snapshot is not None and not self._has(record.snapshot):
+            self.drop(record)
+            return None
+        return record
+
+    def _has(self, snapshot: str) -> bool:
+        try:
+            return self._snapshotter.stat(snapshot).kind == "committed"
+        except NotFound:
+            return False
+
+    def add(self, record: CacheRecord, keys: Iterable[str]) -> None:
+        """Put the record, and let the keys lead to it from now on."""
+        with self._metadata.transaction():
+            record.keys = [*record.keys, *(key for key in keys if key not in record.keys)]
+            self._records.put(record)
+            for key in record.keys:
+                self._keys.put(CacheKey(key, record.id))
+
+    def touch(self, records: Iterable[CacheRecord]) -> None:
+        """Note a use of each record, in one transaction."""
+        now = time.time()
+        with self._metadata.transaction():
+            for record in records:
+                record.last_used = now
+                record.uses += 1
+                self._records.put(record)
+
+    def save(self, records: Iterable[CacheRecord]) -> None:
+        with self._metadata.transaction():
+            for record in records:
+                self._records.put(record)
+
+    def drop(self, record: CacheRecord) -> None:
+        """Forget the record; its snapshot stays."""
+        with self._metadata.transaction():
+            self._records.delete(record.id)
+            for key in record.keys:
+                entry = self._keys.get(key)
+                if entry is not None and entry.record == record.id:
+                    self._keys.delete(key)
+
+    def records(self) -> list[CacheRecord]:
+        return self._records.all()
+
+    def roots(self) -> list[str]:
+        """Names of the snapshots and blobs that the cache keeps."""
+        found: list[str] = []
+        for record in self._records.all():
+            if record.kind == "regular" and record.snapshot is not None:
+                found.append(record.snapshot)
+            if record.layer is not None:
+                found.append(record.layer.blob.digest)
+        return found
+
+    def prune(
+        self,
+        wanted: Callable[[CacheRecord], bool] = lambda _: True,
+        *,
+        keep_storage: int = 0,
+    ) -> tuple[list[str], int]:
+        """Remove records that ``wanted`` accepts and no build uses, the least recently used first,
+        until the cache takes at most ``keep_storage`` bytes (0: all of them).
+
+        Returns the removed records' ids and the bytes freed.  Blocking.
+        """
+        records = sorted(self._records.all(), key=lambda record: record.last_used)
+        total = sum(self._size(record) for record in records)
+        removed: list[str] = []
+        freed = 0
+        # A snapshot goes only after those that lie on it, so go round until nothing moves.
+        pending = [r for r in records if r.id not in self.in_use and wanted(r)]
+        moved = True
+        while moved and pending:
+            moved = False
+            for record in list(pending):
+                if keep_storage and total - freed <= keep_storage:
+                    return removed, freed
+                size = self._size(record)
+                if not self._remove(record):
+                    continue
+                pending.remove(record)
+                removed.append(record.id)
+                freed += size
+                moved = True
+        return removed, freed
+
+    def _size(self, record: CacheRecord) -> int:
+        if record.kind == "exec.cachemount":
+            directory = self.mounts_dir / str(record.snapshot)
+            return sum(
+                path.lstat().st_blocks * 512 for path in directory.rglob("*") if not path.is_dir()
+            )
+        if record.empty or record.snapshot is None:
+            return 0
+        try:
+            return self._snapshotter.usage(record.snapshot).size
+        except NotFound:
+            return 0
+
+    def _remove(self, record: CacheRecord) -> bool:
+        if record.kind == "exec.cachemount":
+            shutil.rmtree(self.mounts_dir / str(record.snapshot), ignore_errors=True)
+        elif record.snapshot is not None and not record.empty:
+            try:
+                self._snapshotter.remove(record.snapshot)
+            except NotFound:
+                pass
+            except Conflict:
+                return False
+        self.drop(record)
+        return True

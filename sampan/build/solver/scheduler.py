@@ -1,0 +1,239 @@
+"""The scheduler: one task a vertex, results shared, work bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sampan.build.graph.ops import Exec, File, Merge, Source, Vertex
+from sampan.build.solver.cache import PREFIX, BuildCache, CacheRecord
+
+SCRATCH = "scratch"
+
+
+@dataclass(slots=True)
+class Result:
+    """What a vertex gave.
+
+    ``snapshot`` is None for the empty tree and for a local folder (``local`` is then its name).
+    ``made`` says that a layer over the first input came of it.
+    """
+
+    key: str
+    snapshot: str | None
+    record: CacheRecord | None = None
+    local: str = ""
+    cached: bool = True
+
+
+@dataclass(slots=True)
+class Done:
+    """What an operation's runner reports: the committed snapshot, or nothing changed."""
+
+    snapshot: str | None
+    empty: bool = False
+    container_id: str = ""
+
+
+class Runner(Protocol):
+    """Carries out operations; the scheduler knows none of their details."""
+
+    async def source(self, vertex: Vertex, op: Source) -> Result:
+        """Bring a source; images are not unpacked before :meth:`ready`."""
+        ...
+
+    async def ready(self, result: Result) -> None:
+        """Make sure that the result's snapshot can be used as a parent or read."""
+        ...
+
+    async def contents(self, vertex: Vertex, inputs: Sequence[Result | None]) -> list[str] | None:
+        """Checksums of what the operation reads of its inputs but the first; None if it has no
+        use for them."""
+        ...
+
+    async def run(self, vertex: Vertex, inputs: Sequence[Result | None], name: str) -> Done:
+        """Do the work; the result is to be committed as the snapshot ``name``."""
+        ...
+
+
+class Watcher(Protocol):
+    """Hears what happens to vertices."""
+
+    def started(self, vertex: Vertex) -> None: ...
+
+    def cached(self, vertex: Vertex, result: Result) -> None: ...
+
+    def done(self, vertex: Vertex, result: Result, container_id: str) -> None: ...
+
+    def failed(self, vertex: Vertex, error: BaseException) -> None: ...
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the builds of one daemon share: work in flight by key, and slots for running."""
+
+    flights: dict[str, asyncio.Event] = field(default_factory=dict)
+    slots: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(max(4, 2 * (os.cpu_count() or 1)))
+    )
+
+
+class Solver:
+    """Solves vertices for one build."""
+
+    def __init__(self, cache: BuildCache, runner: Runner, watcher: Watcher, shared: Shared) -> None:
+        self._cache = cache
+        self._runner = runner
+        self._watcher = watcher
+        self._shared = shared
+        self._tasks: dict[str, asyncio.Task[Result]] = {}
+        self.used: list[CacheRecord] = []
+
+    async def solve(self, vertex: Vertex | None) -> Result:
+        """The result of ``vertex``; raises what its work, or that of an input, raised."""
+        if vertex is None:
+            return Result(SCRATCH, None)
+        # Inputs first and without recursion: chains are longer than the stack.
+        for needed in topological(vertex):
+            if needed.digest not in self._tasks:
+                inputs = [i and self._tasks[i.digest] for i in needed.inputs]
+                self._tasks[needed.digest] = asyncio.create_task(self._solve(needed, inputs))
+        return await self._tasks[vertex.digest]
+
+    async def close(self) -> None:
+        """Cancel what is running and wait until it has cleaned up."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    async def _solve(
+        self, vertex: Vertex, waiting: Sequence[asyncio.Task[Result] | None]
+    ) -> Result:
+        inputs = [None if task is None else await task for task in waiting]
+        try:
+            if isinstance(vertex.op, Source):
+                self._watcher.started(vertex)
+                result = await self._runner.source(vertex, vertex.op)
+                self._watcher.done(vertex, result, "")
+                return result
+            return await self._operation(vertex, inputs)
+        except BaseException as error:
+            self._watcher.failed(vertex, error)
+            raise
+
+    async def _operation(self, vertex: Vertex, inputs: list[Result | None]) -> Result:
+        keys: list[str] = []
+        if not any(i is not None and i.local for i in inputs):
+            keys.append(derive_key(vertex, [i.key if i else SCRATCH for i in inputs]))
+            found = self._lookup(vertex, keys)
+            if found is not None:
+                return found
+        else:
+            self._watcher.started(vertex)
+        contents = await self._runner.contents(vertex, inputs)
+        if contents is not None:
+            first = inputs[0].key if inputs and inputs[0] else SCRATCH
+            keys.append(derive_key(vertex, [first, *contents]))
+            found = self._lookup(vertex, keys)
+            if found is not None:
+                return found
+        return await self._work(vertex, inputs, keys)
+
+    def _lookup(self, vertex: Vertex, keys: list[str]) -> Result | None:
+        """The cached result under the last key; all keys lead to it from then on."""
+        if vertex.ignore_cache:
+            return None
+        record = self._cache.find(keys[-1])
+        if record is None:
+            return None
+        if any(key not in record.keys for key in keys):
+            self._cache.add(record, keys)
+        result = Result(record.id, record.snapshot, record)
+        self._use(record)
+        self._watcher.cached(vertex, result)
+        return result
+
+    def _use(self, record: CacheRecord) -> None:
+        self._cache.in_use.add(record.id)
+        self.used.append(record)
+
+    async def _work(self, vertex: Vertex, inputs: list[Result | None], keys: list[str]) -> Result:
+        """Run the operation, unless another build is just doing it."""
+        flights = self._shared.flights
+        flight = keys[-1]
+        while not vertex.ignore_cache and flight in flights:
+            await flights[flight].wait()
+            found = self._lookup(vertex, keys)
+            if found is not None:
+                return found
+        landed = asyncio.Event()
+        if not vertex.ignore_cache:
+            flights[flight] = landed
+        try:
+            async with self._shared.slots:
+                self._watcher.started(vertex)
+                for item in inputs:
+                    if item is not None:
+                        await self._runner.ready(item)
+                key = secrets.token_hex(32)
+                done = await self._runner.run(vertex, inputs, PREFIX + key)
+            parent = inputs[0].snapshot if inputs and inputs[0] else None
+            now = time.time()
+            record = CacheRecord(
+                key, done.snapshot, parent, now, now, description(vertex), empty=done.empty
+            )
+            self._use(record)
+            self._cache.add(record, keys)
+        finally:
+            landed.set()
+            if flights.get(flight) is landed:
+                del flights[flight]
+        result = Result(key, done.snapshot, record, cached=False)
+        self._watcher.done(vertex, result, done.container_id)
+        return result
+
+
+def topological(vertex: Vertex) -> list[Vertex]:
+    """The vertex and everything below it, inputs first."""
+    order: list[Vertex] = []
+    seen: set[str] = set()
+    stack: list[tuple[Vertex, bool]] = [(vertex, False)]
+    while stack:
+        current, expanded = stack.pop()
+        if expanded:
+            order.append(current)
+            continue
+        if current.digest in seen:
+            continue
+        seen.add(current.digest)
+        stack.append((current, True))
+        stack.extend((i, False) for i in reversed(current.inputs) if i is not None)
+    return order
+
+
+def derive_key(vertex: Vertex, parts: Sequence[str]) -> str:
+    """The cache's index for a vertex over inputs of these keys or checksums."""
+    state = hashlib.sha256(vertex.definition)
+    for part in parts:
+        state.update(b"\n" + part.encode())
+    return state.hexdigest()
+
+
+def description(vertex: Vertex) -> str:
+    """What ``system df`` shows of a record; secrets are no part of an operation."""
+    op = vertex.op
+    if isinstance(op, Exec):
+        return "mount / from exec " + " ".join(op.args)
+    if isinstance(op, File):
+        return "files " + " ".join(
+            getattr(a, "dest", "") or getattr(a, "path", "") for a in op.actions
+        )
+    if isinstance(op, Merge):
+        return "merge"
+    return op.identifier
