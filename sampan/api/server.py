@@ -18,11 +18,8 @@ NOUNS = (
     "attach",
     "execs",
     "images",
-    "build",
     "volumes",
     "networks",
-    "distribution",
-    "session",
 )
 """Modules of ``sampan.api.routes``; each has ``routes(engine) -> list[web.RouteDef]``."""
 
@@ -38,9 +35,10 @@ def application(engine: Engine) -> web.Application:
     for noun in NOUNS:
         routes = import_module(f"sampan.api.routes.{noun}").routes(engine)
         for route in routes:
-            app.router.add_route(route.method, route.path, route.handler, **route.kwargs)
-            versioned = r"/v{version:\d+\.\d+}" + route.path
-            app.router.add_route(route.method, versioned, route.handler, **route.kwargs)
+            versioned = web.RouteDef(
+                route.method, rf"/v{{version:\d+\.\d+}}{route.path}", route.handler, route.kwargs
+            )
+            app.add_routes([route, versioned])
     return app
 
 

@@ -1,33 +1,189 @@
-"""The composition root: every part of the engine is made here and handed what it needs."""
+"""The composition root: every part of the engine is made here and handed what it needs.
+
+The order is that of the processes: the spawner is forked before anything makes a thread; then the
+stores, the networks, the nouns; then what ran before this daemon is found again.
+"""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
 from sampan.daemon.config import Settings
-from sampan.engine import Engine
-from sampan.engine.containers import Containers
+from sampan.engine import Engine, uses
+from sampan.engine.archive import Archive
+from sampan.engine.attach import Attach
+from sampan.engine.commit import Commits
+from sampan.engine.connect import Connector
+from sampan.engine.containers import Containers, Defaults
+from sampan.engine.distribution import Distribution
 from sampan.engine.events import Events
+from sampan.engine.execs import Execs
+from sampan.engine.images import Images
+from sampan.engine.inspect import Inspector
+from sampan.engine.launch import Launcher, Places
+from sampan.engine.lifecycle import Lifecycle
+from sampan.engine.listing import Listing
+from sampan.engine.logs import Logs
+from sampan.engine.networks import Networks
+from sampan.engine.processes import Processes
+from sampan.engine.roots import Roots
+from sampan.engine.stats import Stats
 from sampan.engine.system import Facts, System
+from sampan.engine.transfers import Transfers
+from sampan.engine.volumes import Volumes
+from sampan.network.manager import NetworkManager, NetworkSettings
+from sampan.network.types import Endpoint, Network, NetworkEvent
+from sampan.registry.client import RegistryClient
+from sampan.registry.config import RegistryConfig
+from sampan.runtime.spawner import Spawner
+from sampan.store import probe
+from sampan.store.archives import Archives
+from sampan.store.content import ContentStore
+from sampan.store.images import ImageStore
+from sampan.store.metadata import Metadata
+
+KEEPER_SERVICES: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """What lies on disk."""
+
+    metadata: Metadata
+    images: ImageStore
+    why: str
 
 
 async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     """Build the engine; what must be closed at the end is pushed on ``stack``, in order."""
+    spawner = await Spawner.start(KEEPER_SERVICES)
+    stack.push_async_callback(spawner.close)
+    stores = _stores(settings, stack)
     events = Events()
-    containers = Containers()
-    system = System(_facts(settings), containers, events, lambda: 0)
-    return Engine(events=events, containers=containers, system=system)  # type: ignore[call-arg]
+    manager = _network_manager(settings, stores, events)
+    images, snapshotter = stores.images, stores.images.snapshotter
+    places = Places(settings.state, settings.run, settings.cgroup_parent)
+    roots = Roots(snapshotter)
+    containers = Containers(stores.metadata, images, events, roots.snapshot, _defaults(settings))
+
+    def in_use() -> Iterable[uses.ContainerUse]:
+        return uses.of(containers.all())
+
+    volumes = Volumes(stores.metadata, settings.state / "volumes", settings.run, events, in_use)
+    containers.volumes = volumes
+    images.add_roots(containers.snapshot_keys)
+    execs = Execs(containers)
+    launcher = Launcher(places, spawner, snapshotter, manager, volumes, containers.get)
+    lifecycle = Lifecycle(
+        containers, execs, launcher, volumes, snapshotter, places, settings.default_stop_timeout
+    )
+    stack.push_async_callback(lifecycle.close)
+    connector = Connector(manager, launcher)
+    processes = Processes(snapshotter, roots, places)
+    inspector = Inspector(images, execs, launcher, places)
+    registry = RegistryClient(_registry_config(settings))
+    stack.push_async_callback(registry.close)
+    image_noun = Images(images, events, in_use)
+    engine = Engine(
+        events=events,
+        containers=containers,
+        lifecycle=lifecycle,
+        execs=execs,
+        attach=Attach(containers),
+        logs=Logs(launcher),
+        inspector=inspector,
+        listing=Listing(containers, images, inspector),
+        processes=processes,
+        stats=Stats(processes),
+        images=image_noun,
+        volumes=volumes,
+        networks=Networks(manager, containers, events, connector.connect, connector.disconnect),
+        builds=None,  # type: ignore[arg-type]
+        prune=None,  # type: ignore[arg-type]
+        disk_usage=None,  # type: ignore[arg-type]
+        commits=Commits(images, containers, events),
+        archive=Archive(containers, roots),
+        distribution=Distribution(images, registry, events),
+        transfers=Transfers(Archives(images), image_noun, events),
+        system=System(_facts(settings, stores), containers, events, lambda: len(images.list())),
+    )
+    await _find_again(lifecycle, manager, volumes, stack)
+    return engine
 
 
-def _facts(settings: Settings) -> Facts:
+def _stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
+    for directory in ("containers", "tmp"):
+        (settings.state / directory).mkdir(mode=0o710, parents=True, exist_ok=True)
+    metadata = Metadata(settings.state / "meta.db")
+    stack.callback(metadata.close)
+    content = ContentStore(settings.state)
+    content.clean()
+    snapshotter, why = probe.choose(
+        settings.state, settings.run, metadata, settings.storage_driver or None
+    )
+    return _Stores(metadata, ImageStore(content, metadata, snapshotter), why)
+
+
+def _network_manager(settings: Settings, stores: _Stores, events: Events) -> NetworkManager:
+    def publish(event: NetworkEvent) -> None:
+        attributes = {"name": event.network_name, "type": event.driver}
+        if event.container_id:
+            attributes["container"] = event.container_id
+        events.publish("network", event.action, event.network_id, attributes)
+
+    return NetworkManager(
+        stores.metadata.collection("networks", Network),
+        stores.metadata.collection("endpoints", Endpoint),
+        NetworkSettings(
+            run_dir=settings.run_dir,
+            bridge_name=settings.bridge,
+            bip=settings.bip,
+            mtu=settings.mtu,
+            address_pools=[(pool.base, pool.size) for pool in settings.default_address_pools],
+            dns=settings.dns,
+            dns_search=settings.dns_search,
+            dns_options=settings.dns_opts,
+            resolv_conf=settings.resolv_conf,
+        ),
+        publish,
+    )
+
+
+async def _find_again(
+    lifecycle: Lifecycle, manager: NetworkManager, volumes: Volumes, stack: AsyncExitStack
+) -> None:
+    """Reconnect to what runs, make the kernel agree with the records, finish what ended."""
+    alive = await lifecycle.reconnect()
+    await manager.start({container.id for container in alive})
+    stack.push_async_callback(manager.close)
+    await volumes.restore({container.id: container.record.mounts for container in alive})
+    await lifecycle.settle(alive)
+
+
+def _defaults(settings: Settings) -> Defaults:
+    return Defaults(settings.log_driver, settings.log_opts, settings.default_shm_size)
+
+
+def _registry_config(settings: Settings) -> RegistryConfig:
+    return RegistryConfig(
+        insecure=tuple(settings.insecure_registries),
+        mirrors=tuple(settings.registry_mirrors),
+        default_endpoint=settings.default_registry or None,
+    )
+
+
+def _facts(settings: Settings, stores: _Stores) -> Facts:
     """The facts that ``info`` reports; the host's id is made once and kept."""
     identity = settings.state / "engine-id"
     if not identity.exists():
         identity.write_text(str(uuid.uuid4()))
     return Facts(
         state_dir=settings.state_dir,
-        storage_driver=settings.storage_driver,
+        storage_driver=stores.images.snapshotter.driver,
+        storage_status=[["Chosen because", stores.why]],
         log_driver=settings.log_driver,
         labels=settings.labels,
         insecure_registries=settings.insecure_registries,

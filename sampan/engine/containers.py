@@ -62,14 +62,14 @@ class Containers:
         self,
         metadata: Metadata,
         images: ImageStore,
-        volumes: Callable[[], Volumes],
         events: Events,
         open_root: OpenRoot,
         defaults: Defaults,
     ) -> None:
         self._records = metadata.collection("containers", ContainerRecord)
         self._images = images
-        self._volumes = volumes
+        self.volumes: Volumes | None = None
+        """Set once by the composition root: volumes need to know of containers too."""
         self._events = events
         self._open_root = open_root
         self._defaults = defaults
@@ -99,6 +99,10 @@ class Containers:
         if matches:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
         raise NotFound(f"No such container: {ref}")
+
+    def snapshot_keys(self) -> list[str]:
+        """The snapshots of all containers, those being made included: not garbage."""
+        return [*self._by_id, *self._reserved.values()]
 
     def mounts_of(self, ref: str) -> tuple[str, list[ContainerMount]]:
         """Id and mounts of a container, for ``--volumes-from``."""
@@ -148,7 +152,8 @@ class Containers:
 
     async def _furnish(self, record: ContainerRecord, image: Image) -> None:
         """Resolve the record's mounts and prepare its snapshot; nothing is left on failure."""
-        volumes = self._volumes()
+        volumes = self.volumes
+        assert volumes is not None
         record.mounts = await volumes.resolve(
             record.host, list(record.config.volumes or {}), self.mounts_of
         )
