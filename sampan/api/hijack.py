@@ -11,6 +11,7 @@ import os
 import select
 import socket
 from dataclasses import dataclass
+from typing import cast
 
 from aiohttp import web
 
@@ -62,12 +63,12 @@ def take(request: web.Request, content_type: str = streams.RAW) -> Connection:
 
     Raises Unsupported for a connection whose socket does not carry the plain bytes (TLS).
     """
-    transport = request.transport
+    # uvloop's transports are not subclasses of asyncio's.
+    transport = cast(asyncio.Transport | None, request.transport)
     if transport is None:
         raise ConnectionResetError("the client has gone away")
     if transport.get_extra_info("ssl_object") is not None:
         raise Unsupported("streams over TLS are not supported by this engine yet")
-    assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
     http = request.protocol
     # What followed an upgrade request is kept there by aiohttp; nobody else may parse it.
