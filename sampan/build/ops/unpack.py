@@ -43,7 +43,8 @@ def decompressed(stream: BinaryIO, head: bytes) -> BinaryIO:
     whole = cast(BinaryIO, io.BufferedReader(_Joined(head, stream), 1 << 18))
     kind = compression(head)
     if kind == "gzip":
-        return cast(BinaryIO, igzip.GzipFile(fileobj=whole))
+        opened: object = igzip.open(whole, "rb")
+        return cast(BinaryIO, opened)
     if kind == "bzip2":
         return cast(BinaryIO, bz2.BZ2File(whole))
     if kind == "xz":
@@ -63,7 +64,7 @@ def is_archive(fd: int) -> bool:
             return False
         if not compression(head):
             return _is_header(head)
-        with open(os.dup(fd), "rb", buffering=0) as raw:
+        with os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
             raw.seek(0)
             return _is_header(decompressed(cast(BinaryIO, raw), raw.read(512)).read(512))
     except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError):

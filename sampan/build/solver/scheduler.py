@@ -102,7 +102,9 @@ class Solver:
         # Inputs first and without recursion: chains are longer than the stack.
         for needed in topological(vertex):
             if needed.digest not in self._tasks:
-                inputs = [i and self._tasks[i.digest] for i in needed.inputs]
+                inputs = [
+                    None if item is None else self._tasks[item.digest] for item in needed.inputs
+                ]
                 self._tasks[needed.digest] = asyncio.create_task(self._solve(needed, inputs))
         return await self._tasks[vertex.digest]
 
