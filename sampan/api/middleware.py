@@ -20,11 +20,15 @@ HEADERS = {
     "Server": f"sampan/{__version__} (linux)",
 }
 
+BEGUN = "answer begun"
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-async def add_headers(_request: web.Request, answer: web.StreamResponse) -> None:
+async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
+    """Give every answer the common headers, and remember that it has begun."""
     answer.headers.update(HEADERS)
+    request[BEGUN] = answer
 
 
 @web.middleware
@@ -35,8 +39,21 @@ async def outermost(request: web.Request, handler: Handler) -> web.StreamRespons
         versions.requested(request)
         answer = await handler(request)
     except Exception as error:
-        answer = errors.response(error)
+        begun = request.get(BEGUN)
+        answer = errors.response(error) if begun is None else _broken_off(request, begun, error)
     if log.isEnabledFor(logging.DEBUG):
         took = (time.monotonic() - started) * 1000
         log.debug("%s %s %d %.1f ms", request.method, request.path_qs, answer.status, took)
     return answer
+
+
+def _broken_off(
+    request: web.Request, begun: web.StreamResponse, error: Exception
+) -> web.StreamResponse:
+    """End the connection of an answer that failed in its middle, so that the client sees it."""
+    if isinstance(error, ConnectionError):
+        log.debug("the client of %s has gone away", request.path_qs)
+    else:
+        log.error("%s broke off", request.path_qs, exc_info=error)
+    request.protocol.force_close()
+    return begun

@@ -97,7 +97,6 @@ class Lifecycle:
             state.exit_code = error.exit_code if isinstance(error, StartError) else 128
             state.error = str(error)
             self._containers.save(container)
-            container.announce_exit()
             if container.record.host.auto_remove:
                 await self._remove(container, volumes=True)
             raise

@@ -51,4 +51,5 @@ async def _wait(container: Container, until: Condition, ended: asyncio.Future[No
     finally:
         ended.cancel()
     state = container.record.state
-    return Outcome(state.exit_code, state.error)
+    # A removal that went well has no error, whatever the container died of.
+    return Outcome(state.exit_code, "" if until == "removed" else state.error)
