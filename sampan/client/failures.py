@@ -44,4 +44,10 @@ def by_status(status: int, message: str) -> errors.SampanError:
         kind = errors.InvalidParameter if 400 <= status < 500 else errors.SampanError
     failure = kind(message)
     failure.status = status
+    failure.__dict__["answered"] = True
     return failure
+
+
+def answered(error: errors.SampanError) -> bool:
+    """Whether the daemon itself gave this error, and not something on the way to it."""
+    return bool(error.__dict__.get("answered"))

@@ -1,0 +1,114 @@
+"""What one invocation has: the global flags, the daemon, the client's configuration."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from sampan.cli.flags import Options
+    from sampan.client.api import Api
+    from sampan.client.hosts import Host
+
+
+class Session:
+    """Passed to every command; connects when first asked for the daemon."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.words = ""
+        self._api: Api | None = None
+        self._host: Host | None = None
+        self._config: dict[str, Any] | None = None
+
+    @property
+    def config_dir(self) -> str:
+        """The directory of the client's configuration."""
+        from sampan.client.hosts import client_config_dir
+
+        return str(self.options["config"] or client_config_dir())
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """``config.json`` of the client, or an empty object."""
+        if self._config is None:
+            from sampan.client.contexts import read_json
+
+            self._config = read_json(f"{self.config_dir}/config.json") or {}
+        return self._config
+
+    @property
+    def host(self) -> Host:
+        """The daemon that the flags and the environment choose."""
+        if self._host is None:
+            from sampan.cli.failure import Failure
+            from sampan.client import hosts
+
+            options = self.options
+            given = options["host"]
+            if len(given) > 1:
+                raise Failure("specify only one -H")
+            if given and options["context"]:
+                raise Failure("conflicting options: cannot specify both --host and --context")
+            tls = None
+            if options["tls"] or options["tlsverify"]:
+                folder = os.environ.get("DOCKER_CERT_PATH") or self.config_dir
+                tls = hosts.Tls(
+                    options["tlscacert"] or f"{folder}/ca.pem",
+                    options["tlscert"] or f"{folder}/cert.pem",
+                    options["tlskey"] or f"{folder}/key.pem",
+                    verify=options["tlsverify"],
+                )
+            self._host = hosts.resolve(
+                given[0] if given else None,
+                run_dir=options["run-dir"],
+                state_dir=options["state-dir"],
+                context=options["context"],
+                config_dir=options["config"],
+                tls=tls,
+            )
+        return self._host
+
+    @property
+    def api(self) -> Api:
+        """The connection to the daemon."""
+        if self._api is None:
+            from sampan.client.api import Api
+
+            headers = {}
+            if os.path.exists(f"{self.config_dir}/config.json"):
+                found = self.config.get("HttpHeaders") or {}
+                headers = {str(key): str(value) for key, value in found.items()}
+            version = os.environ.get("DOCKER_API_VERSION", "")
+            self._api = Api(self.host, version=version, headers=headers)
+        return self._api
+
+    def say(self, text: str) -> None:
+        """One line on standard output."""
+        sys.stdout.write(text + "\n")
+
+    def complain(self, text: str) -> None:
+        """One line on standard error, after what was said."""
+        sys.stdout.flush()
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+
+
+def each(session: Session, names: list[str], act: Any) -> int:
+    """Call ``act(name)`` for each and say the name; report failures at the end, exit code 1."""
+    from sampan.cli.main import describe
+    from sampan.errors import SampanError
+
+    failed = 0
+    for name in names:
+        try:
+            answer = act(name)
+        except SampanError as error:
+            session.complain(describe(error))
+            failed = 1
+        else:
+            session.say(name if answer is None else answer)
+    return failed
