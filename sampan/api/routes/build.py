@@ -1,0 +1,194 @@
+"""The classic builder's endpoints: ``/build`` and ``/build/prune``."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from sampan.api import build_text, progress, streams
+from sampan.api import filters as wire_filters
+from sampan.api.body import chunks
+from sampan.api.query import flag, integer, json_value, nullable_map, string_map
+from sampan.api.routes.images import until_of
+from sampan.build import BuildEvent, BuildRequest
+from sampan.engine import Engine, resources
+from sampan.engine.builds import Context
+from sampan.engine.images import parse_name
+from sampan.engine.types import HostConfig, Ulimit
+from sampan.errors import InvalidParameter, Unsupported
+from sampan.registry.auth import Auth
+
+_KNOWN = frozenset(
+    (
+        *("dockerfile", "t", "extrahosts", "remote", "q", "nocache", "cachefrom", "pull", "rm"),
+        *("forcerm", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod"),
+        *("cpuquota", "buildargs", "shmsize", "squash", "labels", "networkmode", "platform"),
+        *("target", "outputs", "version", "ulimits", "cgroupparent", "securityopt", "isolation"),
+        *("session", "buildid", "sampan", "nocachefilter", "annotations", "check"),
+        "sourcedateepoch",
+    )
+)
+
+
+def routes(engine: Engine) -> list[web.RouteDef]:
+    async def build(request: web.Request) -> web.StreamResponse:
+        wish = build_request(request)
+        auths = registry_auths(request.headers.get("X-Registry-Config"))
+        quiet, rich = flag(request, "q"), flag(request, "sampan")
+        remote = request.query.get("remote", "")
+
+        async def work(stream: progress.Stream) -> None:
+            async with _context(engine, request, remote, stream) as context:
+                text = build_text.ClassicText(stream.send)
+                report: Callable[[BuildEvent], None] = text
+                if rich:
+                    report = lambda event: stream.send(build_text.trace(event))  # noqa: E731
+                elif quiet:
+                    report = lambda _: None  # noqa: E731
+                try:
+                    result = await engine.builds.build(context.applied(wish), auths, report)
+                finally:
+                    text.close()
+            if quiet and not rich:
+                if result.image_id:
+                    stream.send({"stream": f"{result.image_id}\n"})
+                return
+            for message in build_text.conclusion(result):
+                stream.send(message)
+
+        return await progress.run(request, work)
+
+    async def prune(request: web.Request) -> web.Response:
+        wanted = wire_filters.parse(request.query.get("filters"))
+        for name in ("reserved-space", "max-used-space", "min-free-space"):
+            if integer(request, name) and name != "reserved-space":
+                raise Unsupported(f"{name} is not supported: use keep-storage")
+        keep = integer(request, "keep-storage") or integer(request, "reserved-space")
+        removed, freed = await engine.builds.prune(
+            wanted, until_of(wanted), everything=flag(request, "all"), keep_storage=keep
+        )
+        return streams.json({"CachesDeleted": removed or None, "SpaceReclaimed": freed})
+
+    async def cancel(request: web.Request) -> web.Response:
+        raise Unsupported("a build is cancelled by closing its connection")
+
+    return [
+        web.post("/build", build),
+        web.post("/build/prune", prune),
+        web.post("/build/cancel", cancel),
+    ]
+
+
+def build_request(request: web.Request) -> BuildRequest:
+    """The build that the query asks for, its context still to come.
+
+    Raises InvalidParameter, or Unsupported for what only BuildKit has.
+    """
+    query = request.query
+    for name in query:
+        if name not in _KNOWN:
+            raise InvalidParameter(f"unknown build parameter {name!r}")
+    if query.get("version", "1") not in ("", "1"):
+        raise Unsupported(
+            "BuildKit builds (version=2) need its gRPC session, which is not supported: use "
+            "`sampan build`, or the docker CLI with DOCKER_BUILDKIT=0"
+        )
+    if query.get("outputs", "") not in ("", "[]", "null"):
+        raise Unsupported("outputs other than an image need BuildKit's protocol")
+    if query.get("isolation", "") not in ("", "default"):
+        raise InvalidParameter(f"invalid isolation {query['isolation']!r}: Linux has none")
+    for tag in query.getall("t", []):
+        parse_name(tag)
+    epoch = integer(request, "sourcedateepoch", -1)
+    return BuildRequest(
+        dockerfile=query.get("dockerfile", "") or "Dockerfile",
+        build_args=nullable_map(request, "buildargs"),
+        labels=string_map(request, "labels"),
+        annotations=string_map(request, "annotations"),
+        target=query.get("target", ""),
+        tags=tuple(query.getall("t", [])),
+        no_cache=flag(request, "nocache"),
+        no_cache_filter=tuple(query.getall("nocachefilter", [])),
+        pull=flag(request, "pull"),
+        network_mode=query.get("networkmode", "") or "default",
+        platform=query.get("platform", ""),
+        extra_hosts=tuple(_repeated(request, "extrahosts")),
+        shm_size=integer(request, "shmsize") or 64 << 20,
+        ulimits=tuple(_ulimits(request)),
+        resources=_resources(request),
+        cgroup_parent=query.get("cgroupparent", ""),
+        security_opt=tuple(_repeated(request, "securityopt")),
+        cache_from=tuple(json_value(request, "cachefrom", list[str]) or ()),
+        squash=flag(request, "squash"),
+        check_only=flag(request, "check"),
+        source_date_epoch=epoch if epoch >= 0 else None,
+    )
+
+
+def registry_auths(header: str | None) -> dict[str, Auth]:
+    """The credentials of ``X-Registry-Config`` by registry.  Raises InvalidParameter."""
+    if not header:
+        return {}
+    try:
+        raw = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+        documents = msgspec.json.decode(raw, type=dict[str, msgspec.Raw] | None)
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidParameter(f"invalid X-Registry-Config header: {error}") from None
+    found = {}
+    for server, document in (documents or {}).items():
+        auth = Auth.from_header(base64.urlsafe_b64encode(bytes(document)).decode())
+        if auth is not None:
+            host = server.split("://", 1)[-1].split("/", 1)[0]
+            found["docker.io" if host == "index.docker.io" else host] = auth
+    return found
+
+
+@asynccontextmanager
+async def _context(
+    engine: Engine, request: web.Request, remote: str, stream: progress.Stream
+) -> AsyncIterator[Context]:
+    if remote == "client-session":
+        raise Unsupported("a context from the client's session needs BuildKit's protocol")
+    if remote:
+        async with engine.builds.remote_context(remote, stream.report) as context:
+            yield context
+    else:
+        async with engine.builds.context(chunks(request)) as context:
+            yield context
+
+
+def _repeated(request: web.Request, name: str) -> list[str]:
+    """A repeated parameter; some clients send one JSON list instead."""
+    given = request.query.getall(name, [])
+    if len(given) == 1 and given[0].startswith("["):
+        return json_value(request, name, list[str]) or []
+    if len(given) == 1 and given[0].startswith("{"):
+        return [f"{host}:{ip}" for host, ip in string_map(request, name).items()]
+    return [text for text in given if text]
+
+
+def _ulimits(request: web.Request) -> list[dict[str, Any]]:
+    given = json_value(request, "ulimits", list[Ulimit]) or []
+    return [
+        {"type": f"RLIMIT_{limit.name.upper()}", "soft": limit.soft, "hard": limit.hard}
+        for limit in given
+    ]
+
+
+def _resources(request: web.Request) -> dict[str, Any]:
+    host = HostConfig(
+        memory=integer(request, "memory"),
+        memory_swap=integer(request, "memswap"),
+        cpu_shares=integer(request, "cpushares"),
+        cpu_period=integer(request, "cpuperiod"),
+        cpu_quota=integer(request, "cpuquota"),
+        cpuset_cpus=request.query.get("cpusetcpus", ""),
+        cpuset_mems=request.query.get("cpusetmems", ""),
+    )
+    return resources.to_spec(host)

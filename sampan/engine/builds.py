@@ -1,0 +1,172 @@
+"""Builds: a request with its context, to an image; and the cache that builds leave."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, build
+from sampan.build import context as contexts
+from sampan.build.solver.cache import BuildCache, CacheRecord
+from sampan.engine import remotes
+from sampan.engine.distribution import Distribution
+from sampan.engine.events import Events
+from sampan.engine.filters import Filters
+from sampan.engine.threads import reader
+from sampan.image.manifest import Platform
+from sampan.image.reference import Reference
+from sampan.progress import Report
+from sampan.registry.auth import Auth
+from sampan.store.images import Image
+
+Auths = Mapping[str, Auth]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a build reads: a directory, or just a Dockerfile."""
+
+    directory: Path | None = None
+    dockerfile: bytes | None = None
+
+    def applied(self, request: BuildRequest) -> BuildRequest:
+        """The request with this context."""
+        return replace(request, context=self.directory, dockerfile_text=self.dockerfile)
+
+
+class Builds:
+    """Runs builds and keeps their cache in bounds."""
+
+    def __init__(
+        self, deps: BuildDeps, cache: BuildCache, distribution: Distribution, events: Events
+    ) -> None:
+        self._deps = deps
+        self._cache = cache
+        self._distribution = distribution
+        self._events = events
+        self._contexts = deps.state_dir / "tmp" / "contexts"
+        shutil.rmtree(self._contexts, ignore_errors=True)
+
+    async def build(
+        self, request: BuildRequest, auths: Auths, report: Callable[[BuildEvent], None]
+    ) -> BuildResult:
+        """Build; ``auths`` has credentials by registry.
+
+        Raises what :func:`sampan.build.build` raises.  Cancelling ends the running steps.
+        """
+
+        async def pull(reference: Reference, platform: Platform | None, told: Report) -> Image:
+            auth = auths.get(reference.domain)
+            return await self._distribution.pull(reference, told, platform=platform, auth=auth)
+
+        deps = replace(self._deps, pull=pull)
+        result = await build(request, deps, report)
+        if result.image_id:
+            for tag in result.tags:
+                self._events.publish("image", "tag", result.image_id, {"name": tag})
+        return result
+
+    @asynccontextmanager
+    async def context(self, stream: AsyncIterable[bytes]) -> AsyncIterator[Context]:
+        """A tar (compressed or not) as a directory that lives as long as the block.
+
+        Raises InvalidParameter for a malformed or hostile tar, DiskFull.
+        """
+        async with self._directory() as place:
+            await asyncio.to_thread(contexts.extract, reader(stream), place)
+            yield Context(place)
+
+    @asynccontextmanager
+    async def remote_context(self, url: str, report: Report) -> AsyncIterator[Context]:
+        """The context at an address: a Git repository, a tar, or a Dockerfile.
+
+        Raises InvalidParameter, NotFound, Unavailable.
+        """
+        async with self._directory() as place:
+            if remotes.is_git(url):
+                yield Context(await remotes.clone(url, place))
+                return
+            head, stream = await remotes.fetch(url, report)
+            if remotes.is_archive(head):
+                await asyncio.to_thread(contexts.extract, reader(stream), place)
+                yield Context(place)
+            else:
+                yield Context(dockerfile=await remotes.text(stream))
+
+    async def cache(self) -> Sequence[dict[str, Any]]:
+        """The records of the build cache, as ``system df`` shows them."""
+        records = self._cache.records()
+        by_snapshot = {record.snapshot: record.id for record in records}
+        return [self._document(record, by_snapshot) for record in records]
+
+    async def prune(
+        self,
+        filters: Filters,
+        until: int | None = None,
+        *,
+        everything: bool = False,
+        keep_storage: int = 0,
+    ) -> tuple[Sequence[str], int]:
+        """Remove what no running build uses; returns the records' ids and the bytes freed.
+
+        Without ``everything``, what images have in common with the cache stays.  Filters:
+        description, id, inuse, parent, private, shared, type, until, unused-for (whose time the
+        caller gives as ``until``, nanoseconds since the epoch).
+        """
+        filters.only("description", "id", "inuse", "parent", "private", "shared", "type", "until")
+
+        def wanted(record: CacheRecord) -> bool:
+            if until is not None and record.last_used * 1e9 >= until:
+                return False
+            if not everything and record.layer is not None:
+                return False
+            return (
+                filters.prefix("id", record.id)
+                and filters.pattern("description", record.description)
+                and filters.exact("type", record.kind)
+                and filters.exact("parent", record.parent or "")
+            )
+
+        removed, freed = await asyncio.to_thread(
+            self._cache.prune, wanted, keep_storage=keep_storage
+        )
+        freed += await self._deps.images.gc()
+        self._events.publish("builder", "prune", "", {"reclaimed": str(freed)})
+        return removed, freed
+
+    def _document(
+        self, record: CacheRecord, by_snapshot: Mapping[str | None, str]
+    ) -> dict[str, Any]:
+        parent = by_snapshot.get(record.parent) if record.parent else None
+        return {
+            "ID": record.id,
+            "Parents": [parent] if parent else None,
+            "Type": record.kind,
+            "Description": record.description,
+            "InUse": record.id in self._cache.in_use,
+            "Shared": record.layer is not None,
+            "Size": record.size,
+            "CreatedAt": _time(record.created),
+            "LastUsedAt": _time(record.last_used),
+            "UsageCount": record.uses,
+        }
+
+    @asynccontextmanager
+    async def _directory(self) -> AsyncIterator[Path]:
+        place = self._contexts / secrets.token_hex(8)
+        await asyncio.to_thread(place.mkdir, parents=True, mode=0o700)
+        try:
+            yield place
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, True))
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,116 @@
+"""Build contexts that are somewhere else: Git repositories, and tars and Dockerfiles by HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from sampan.engine.transfers import download
+from sampan.errors import InvalidParameter, Unavailable
+from sampan.image.compression import recognise
+from sampan.progress import Report
+
+MAX_DOCKERFILE = 16 << 20
+_GIT = re.compile(r"git://|git@|ssh://|github\.com/|https?://[^#]+\.git(#|$)")
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
+
+
+def is_git(url: str) -> bool:
+    """Whether the address names a Git repository."""
+    return _GIT.match(url) is not None
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether the first bytes are those of a tar, compressed or not."""
+    return recognise(head) != "none" or head[257:262] == b"ustar"
+
+
+async def fetch(url: str, report: Report) -> tuple[bytes, AsyncIterator[bytes]]:
+    """The first bytes at an address, and all of them as a stream."""
+    source = download(url, report)
+    head = b""
+    async for chunk in source:
+        head += chunk
+        if len(head) >= 512:
+            break
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for chunk in source:
+            yield chunk
+
+    return head, whole()
+
+
+async def text(stream: AsyncIterator[bytes]) -> bytes:
+    """A whole Dockerfile.  Raises InvalidParameter when it is far too large to be one."""
+    data = b""
+    async for chunk in stream:
+        data += chunk
+        if len(data) > MAX_DOCKERFILE:
+            raise InvalidParameter("the Dockerfile is larger than 16 MiB")
+    return data
+
+
+async def clone(url: str, place: Path) -> Path:
+    """Check out ``URL[#REF[:DIRECTORY]]`` below ``place``; returns the context's directory.
+
+    Raises Unavailable (no git here, or it fails) and InvalidParameter.
+    """
+    if shutil.which("git") is None:
+        raise Unavailable(f"cannot read {url}: git is not installed here")
+    address, _, fragment = url.partition("#")
+    if address.startswith("github.com/"):
+        address = f"https://{address}"
+    ref, _, directory = fragment.partition(":")
+    if ref and not _REF.fullmatch(ref):
+        raise InvalidParameter(f"invalid Git reference {ref!r}")
+    if address.startswith("-") or ".." in directory.split("/") or directory.startswith("/"):
+        raise InvalidParameter(f"invalid Git address {url!r}")
+    await _git(place, "init", "-q")
+    await _git(
+        place,
+        "fetch",
+        "-q",
+        "--depth",
+        "1",
+        "--recurse-submodules=no",
+        "--",
+        address,
+        ref or "HEAD",
+    )
+    await _git(place, "checkout", "-q", "FETCH_HEAD")
+    await _git(place, "submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
+    shutil.rmtree(place / ".git", ignore_errors=True)
+    context = place / directory
+    if context.is_symlink() or not context.is_dir():
+        raise InvalidParameter(f"{url}: there is no directory {directory!r} in the repository")
+    return context
+
+
+async def _git(place: Path, *args: str) -> None:
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
+    protocols = ("-c", "protocol.file.allow=never", "-c", "protocol.ext.allow=never")
+    process = await asyncio.create_subprocess_exec(
+        "git",
+        *protocols,
+        "-C",
+        str(place),
+        *args,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        _, errors = await process.communicate()
+    except BaseException:
+        process.kill()
+        await process.wait()
+        raise
+    if process.returncode:
+        raise Unavailable(f"git {args[0]} failed: {errors.decode(errors='replace').strip()}")
