@@ -81,7 +81,6 @@ class Keeper:
         except BaseException:
             keeper.close()
             raise
-        keeper.state = await keeper.refresh()
         return keeper
 
     @classmethod
@@ -245,8 +244,9 @@ class Keeper:
         """Keep the copy of the state current."""
         state = self.state
         match event:
-            case Started(pid=pid, at=at):
-                state.status, state.pid, state.started_at = "running", pid, at
+            case Started():
+                if event.state is not None:
+                    self.state = event.state
             case Exited():
                 state.status, state.finished_at = "exited", event.at
                 state.exit_code, state.oom_killed = event.code, event.oom_killed

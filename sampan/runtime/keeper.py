@@ -243,7 +243,7 @@ class Keeper:
         self._state.started_at = now
         self._record()
         self._connect(self._first)
-        self._emit(Started(started.pid, now))
+        self._emit(Started(started.pid, now, self._state))
 
     def _make_stdio(
         self,

@@ -120,11 +120,56 @@ class ExecRequest(Struct):
     attaches: list[AttachRequest] = field(default_factory=list)
 
 
+class ProbeResult(Struct, frozen=True):
+    """One run of the health probe."""
+
+    start: int
+    end: int
+    exit_code: int
+    output: str
+
+
+class Health(Struct, tag="health", frozen=True):
+    """The health state after a probe."""
+
+    status: Literal["starting", "healthy", "unhealthy"]
+    failing_streak: int
+    log: list[ProbeResult]
+
+
+Status = Literal["created", "running", "paused", "restarting", "exited"]
+
+
+class ContainerState(Struct):
+    """What a keeper knows of its container: the content of ``state.json``.
+
+    ``keeper_start`` is the keeper's start time in clock ticks (field 22 of /proc/PID/stat), so
+    that a reused process number is not mistaken for it.
+    """
+
+    id: str
+    status: Status
+    keeper_pid: int
+    keeper_start: int = 0
+    pid: int = 0
+    started_at: int = 0
+    finished_at: int = 0
+    exit_code: int = 0
+    oom_killed: bool = False
+    error: str = ""
+    restart_count: int = 0
+    health: Health | None = None
+    execs: dict[str, int] = field(default_factory=dict)
+    cgroup: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
 class Started(Struct, tag="started", frozen=True):
     """The container's process has been executed; ``pid`` is the host's number for it."""
 
     pid: int
     at: int
+    state: ContainerState | None = None
 
 
 class StartFailed(Struct, tag="start-failed", frozen=True):
@@ -174,23 +219,6 @@ class OutOfMemory(Struct, tag="oom", frozen=True):
     at: int
 
 
-class ProbeResult(Struct, frozen=True):
-    """One run of the health probe."""
-
-    start: int
-    end: int
-    exit_code: int
-    output: str
-
-
-class Health(Struct, tag="health", frozen=True):
-    """The health state after a probe."""
-
-    status: Literal["starting", "healthy", "unhealthy"]
-    failing_streak: int
-    log: list[ProbeResult]
-
-
 class Paused(Struct, tag="paused", frozen=True):
     """The container's processes are frozen."""
 
@@ -215,29 +243,3 @@ KeeperEvent = (
     | Paused
     | Unpaused
 )
-
-Status = Literal["created", "running", "paused", "restarting", "exited"]
-
-
-class ContainerState(Struct):
-    """What a keeper knows of its container: the content of ``state.json``.
-
-    ``keeper_start`` is the keeper's start time in clock ticks (field 22 of /proc/PID/stat), so
-    that a reused process number is not mistaken for it.
-    """
-
-    id: str
-    status: Status
-    keeper_pid: int
-    keeper_start: int = 0
-    pid: int = 0
-    started_at: int = 0
-    finished_at: int = 0
-    exit_code: int = 0
-    oom_killed: bool = False
-    error: str = ""
-    restart_count: int = 0
-    health: Health | None = None
-    execs: dict[str, int] = field(default_factory=dict)
-    cgroup: str = ""
-    warnings: list[str] = field(default_factory=list)
