@@ -23,32 +23,3 @@ Life of a container on networks: ``prepare`` (records first, then rules), the ke
 interfaces, ``release`` after the exit.  ``start`` makes the kernel agree with the records after any
 crash.
 """
-
-from sampan.network.manager import NetworkManager, NetworkSettings
-from sampan.network.types import (
-    Collection,
-    Endpoint,
-    EndpointConfig,
-    Network,
-    NetworkConfig,
-    NetworkEvent,
-    Pool,
-    PortBinding,
-    Sandbox,
-    SandboxRequest,
-)
-
-__all__ = [
-    "Collection",
-    "Endpoint",
-    "EndpointConfig",
-    "Network",
-    "NetworkConfig",
-    "NetworkEvent",
-    "NetworkManager",
-    "NetworkSettings",
-    "Pool",
-    "PortBinding",
-    "Sandbox",
-    "SandboxRequest",
-]

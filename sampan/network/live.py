@@ -18,21 +18,28 @@ from sampan.runtime.interfaces import Interface
 
 
 @contextmanager
-def entered(netns: Path) -> Iterator[int]:
-    """Be in the network namespace of this file; gives its descriptor."""
+def inside(netns_fd: int) -> Iterator[None]:
+    """Be in the network namespace of this descriptor."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+        setns(netns_fd, CLONE_NEWNET)
         try:
-            setns(there, CLONE_NEWNET)
-            try:
-                yield there
-            finally:
-                setns(home, CLONE_NEWNET)
+            yield
         finally:
-            os.close(there)
+            setns(home, CLONE_NEWNET)
     finally:
         os.close(home)
+
+
+@contextmanager
+def entered(netns: Path) -> Iterator[int]:
+    """Be in the network namespace of this file; gives its descriptor."""
+    there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with inside(there):
+            yield there
+    finally:
+        os.close(there)
 
 
 def add_interface(netns: Path, interface: Interface) -> None:

@@ -19,7 +19,8 @@ import pytest
 
 from sampan.linux import rtnetlink
 from sampan.linux.namespaces import CLONE_NEWNET, setns, unshare
-from sampan.network import NetworkManager, NetworkSettings, Sandbox
+from sampan.network.manager import NetworkManager, NetworkSettings
+from sampan.network.types import Sandbox
 from sampan.runtime.interfaces import configure_inside, create_host_side
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -7,10 +7,10 @@ import os
 import pytest
 
 from sampan.errors import Conflict, Forbidden, InvalidParameter, NotFound
-from sampan.network import (
+from sampan.network.manager import NetworkManager
+from sampan.network.types import (
     EndpointConfig,
     NetworkConfig,
-    NetworkManager,
     Pool,
     PortBinding,
     Sandbox,
