@@ -20,6 +20,11 @@ NOUNS = (
     "images",
     "volumes",
     "networks",
+    "archive",
+    "build",
+    "disk",
+    "distribution",
+    "session",
 )
 """Modules of ``sampan.api.routes``; each has ``routes(engine) -> list[web.RouteDef]``."""
 

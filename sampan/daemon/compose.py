@@ -11,10 +11,13 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from sampan.build import BuildDeps
+from sampan.build.solver.cache import BuildCache
 from sampan.daemon.config import Settings
 from sampan.engine import Engine, uses
 from sampan.engine.archive import Archive
 from sampan.engine.attach import Attach
+from sampan.engine.builds import Builds
 from sampan.engine.commit import Commits
 from sampan.engine.connect import Connector
 from sampan.engine.containers import Containers, Defaults
@@ -29,9 +32,11 @@ from sampan.engine.listing import Listing
 from sampan.engine.logs import Logs
 from sampan.engine.networks import Networks
 from sampan.engine.processes import Processes
+from sampan.engine.prune import Prune
 from sampan.engine.roots import Roots
 from sampan.engine.stats import Stats
 from sampan.engine.system import Facts, System
+from sampan.engine.system_df import DiskUsage
 from sampan.engine.transfers import Transfers
 from sampan.engine.volumes import Volumes
 from sampan.network.manager import NetworkManager, NetworkSettings
@@ -87,6 +92,22 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     registry = RegistryClient(_registry_config(settings))
     stack.push_async_callback(registry.close)
     image_noun = Images(images, events, in_use)
+    listing = Listing(containers, images, inspector)
+    distribution = Distribution(images, registry, events)
+    build_deps = BuildDeps(
+        images=images,
+        content=images.content,
+        snapshots=snapshotter,
+        metadata=stores.metadata,
+        spawner=spawner,
+        networks=manager,
+        pull=distribution.pull_for_build,
+        state_dir=settings.state,
+        run_dir=settings.run,
+    )
+    build_cache = BuildCache(stores.metadata, snapshotter, settings.state / "build" / "mounts")
+    images.add_roots(build_cache.roots)
+    builds = Builds(build_deps, build_cache, distribution, events)
     engine = Engine(
         events=events,
         containers=containers,
@@ -95,18 +116,18 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         attach=Attach(containers),
         logs=Logs(launcher),
         inspector=inspector,
-        listing=Listing(containers, images, inspector),
+        listing=listing,
         processes=processes,
         stats=Stats(processes),
         images=image_noun,
         volumes=volumes,
         networks=Networks(manager, containers, events, connector.connect, connector.disconnect),
-        builds=None,  # type: ignore[arg-type]
-        prune=None,  # type: ignore[arg-type]
-        disk_usage=None,  # type: ignore[arg-type]
+        builds=builds,
+        prune=Prune(containers, lifecycle, snapshotter, events),
+        disk_usage=DiskUsage(image_noun, listing, volumes, builds),
         commits=Commits(images, containers, events),
         archive=Archive(containers, roots),
-        distribution=Distribution(images, registry, events),
+        distribution=distribution,
         transfers=Transfers(Archives(images), image_noun, events),
         system=System(_facts(settings, stores), containers, events, lambda: len(images.list())),
     )

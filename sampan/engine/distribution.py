@@ -67,6 +67,12 @@ class Distribution:
         self._events.publish("image", "pull", shown, event_attributes(image, shown))
         return image
 
+    async def pull_for_build(
+        self, reference: Reference, platform: Platform | None, report: Report
+    ) -> Image:
+        """Bring a base image, without credentials."""
+        return await self.pull(reference, report, platform=platform)
+
     async def pull_all_tags(
         self,
         repository: Reference,
