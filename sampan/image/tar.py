@@ -38,6 +38,9 @@ _ZERO = bytes(BLOCK)
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12s")
 _META_LIMIT = 1 << 20
 _CHUNK = 1 << 20
+_ID_LIMIT = (1 << 32) - 1
+# About the year 2242, and as far back; file systems hold no more, and a tar may say anything.
+_TIME_LIMIT = (1 << 33) * 1_000_000_000
 _PLAIN_TYPES = frozenset((REGULAR, HARDLINK, SYMLINK, CHAR, BLOCKDEV, DIRECTORY, FIFO))
 _XATTR = b"SCHILY.xattr."
 _XATTR_BASE64 = b"LIBARCHIVE.xattr."
@@ -325,6 +328,9 @@ def entries(cursor: Cursor) -> Iterator[Entry]:
         if kind == b"V":
             cursor.skip_to(cursor.position + (stored + BLOCK - 1) // BLOCK * BLOCK)
             continue
+        if not (0 <= entry.uid < _ID_LIMIT and 0 <= entry.gid < _ID_LIMIT):
+            raise InvalidTar(f"{entry.name!r} has an impossible owner {entry.uid}:{entry.gid}")
+        entry.mtime = min(max(entry.mtime, -_TIME_LIMIT), _TIME_LIMIT)
         entry.offset = cursor.position
         if entry.sparse is not None:
             entry.stored = _check_sparse(entry, stored)
