@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from sampan.build.shared import BuildShared
     from sampan.image.manifest import Platform
     from sampan.image.reference import Reference
     from sampan.network.manager import NetworkManager
@@ -81,7 +82,10 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildDeps:
-    """What a build works with; made once by the daemon."""
+    """What a build works with; made once by the daemon.
+
+    ``shared`` is what concurrent builds share; it makes the cache a root of the store's collector.
+    """
 
     images: ImageStore
     content: ContentStore
@@ -92,6 +96,12 @@ class BuildDeps:
     pull: Pull
     state_dir: Path
     run_dir: Path
+    shared: BuildShared = field(init=False)
+
+    def __post_init__(self) -> None:
+        from sampan.build.shared import BuildShared
+
+        object.__setattr__(self, "shared", BuildShared.open(self))
 
 
 @dataclass(frozen=True, slots=True)

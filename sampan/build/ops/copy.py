@@ -26,7 +26,7 @@ class Copier:
     """Copies selections of ``source`` into ``target``.
 
     ``owner`` is given to everything that is made; without one, files of a local context become
-    root's and files of other trees keep theirs.  ``clamp`` (ns) is an upper limit of times.
+    root's and files of other trees keep theirs.
     """
 
     source: Tree
@@ -34,7 +34,6 @@ class Copier:
     owner: tuple[int, int] | None = None
     mode: ModeChange | None = None
     exclude: IgnoreMatcher = field(default_factory=lambda: IgnoreMatcher(()))
-    clamp: int | None = None
     _links: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def copy(self, chosen: Selected, dest: str, *, into: bool) -> None:
@@ -193,8 +192,7 @@ class Copier:
                 copy_data(source, target, info.st_size)
                 self._metadata_fd(target, info, directory=False)
                 self._copy_attributes(source, target)
-                nanoseconds = self._clamped(info.st_mtime_ns)
-                os.utime(target, ns=(nanoseconds, nanoseconds))
+                os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
             finally:
                 os.close(target)
         finally:
@@ -229,12 +227,8 @@ class Copier:
         os.chmod(path if path else fd, self._mode(info, directory=directory))
 
     def _times(self, name: str, dirfd: int | None, info: os.stat_result) -> None:
-        nanoseconds = self._clamped(info.st_mtime_ns)
-        follow = dirfd is None
-        os.utime(name, ns=(nanoseconds, nanoseconds), dir_fd=dirfd, follow_symlinks=follow)
-
-    def _clamped(self, nanoseconds: int) -> int:
-        return nanoseconds if self.clamp is None else min(nanoseconds, self.clamp)
+        times = (info.st_mtime_ns, info.st_mtime_ns)
+        os.utime(name, ns=times, dir_fd=dirfd, follow_symlinks=dirfd is None)
 
     def _attributes(self, name: str, dirfd: int, target: int) -> None:
         if self.source.local:

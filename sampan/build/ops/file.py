@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -34,7 +33,6 @@ class FileRunner:
 
     target: Tree
     inputs: Mapping[int, Tree]
-    clamp: int | None = None
 
     def run(self, op: File) -> None:
         """Raises InvalidParameter for what the Dockerfile got wrong, DiskFull."""
@@ -52,9 +50,7 @@ class FileRunner:
         mode = ModeChange(action.mode) if action.mode else None
         chosen = select(source, action.source, parents=action.parents)
         into = action.into or len(chosen) > 1
-        copier = Copier(
-            source, self.target, owner, mode, ignore_matcher(action.exclude), self.clamp
-        )
+        copier = Copier(source, self.target, owner, mode, ignore_matcher(action.exclude))
         for item in chosen:
             if action.unpack and not item.is_dir and self._unpack(source, item, action, owner):
                 continue
@@ -81,7 +77,7 @@ class FileRunner:
                 plain = unpack.decompressed(stream, stream.read(512))
                 os.close(ensure_directory(self.target, action.dest, owner))
                 dest = action.dest.rstrip("/") or "/"
-                unpack.extract(plain, self.target, dest, owner=owner, clamp=self.clamp)
+                unpack.extract(plain, self.target, dest, owner=owner)
             return True
         finally:
             os.close(fd)
@@ -118,9 +114,6 @@ class FileRunner:
             if owner is not None:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
-            if self.clamp is not None:
-                when = min(time.time_ns(), self.clamp)
-                os.utime(fd, ns=(when, when))
         finally:
             os.close(fd)
 

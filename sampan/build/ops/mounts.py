@@ -231,7 +231,8 @@ class MountSetup:
             self._taken.private.add(name)
             stack.callback(self._taken.private.discard, name)
         record_id = f"mount-{name}"
-        self._cache.in_use.add(record_id)
+        self._cache.in_use[record_id] += 1
+        stack.callback(self._cache.in_use.subtract, [record_id])
         path = self._cache.mounts_dir / name
         if not path.exists():
             await asyncio.to_thread(self._new_cache_dir, path, mount, inputs)

@@ -45,7 +45,6 @@ class OperationRunner:
         describe: Callable[[Vertex], str],
         on_start: Callable[[Vertex, str], None],
         on_output: Callable[[Vertex, Stream, bytes], None],
-        clamp: int | None = None,
     ) -> None:
         self._images = images
         self._snapshots = snapshots
@@ -57,7 +56,6 @@ class OperationRunner:
         self._describe = describe
         self._on_start = on_start
         self._on_output = on_output
-        self._clamp = clamp
         self._unpacking: dict[str, Image] = {}
 
     # sources
@@ -169,7 +167,7 @@ class OperationRunner:
                     if number
                 }
                 target = stack.enter_context(mounted(mounts))
-                FileRunner(target, trees, self._clamp).run(op)
+                FileRunner(target, trees).run(op)
             self._snapshots.commit(name, key)
         except BaseException:
             self._discard(key)

@@ -43,8 +43,7 @@ def decompressed(stream: BinaryIO, head: bytes) -> BinaryIO:
     whole = cast(BinaryIO, io.BufferedReader(_Joined(head, stream), 1 << 18))
     kind = compression(head)
     if kind == "gzip":
-        opened: object = igzip.open(whole, "rb")
-        return cast(BinaryIO, opened)
+        return cast(BinaryIO, igzip.open(whole, "rb"))  # type: ignore[no-untyped-call]
     if kind == "bzip2":
         return cast(BinaryIO, bz2.BZ2File(whole))
     if kind == "xz":
@@ -107,7 +106,6 @@ def extract(
     *,
     owner: tuple[int, int] | None = None,
     digests: DigestCache | None = None,
-    clamp: int | None = None,
 ) -> int:
     """Extract the uncompressed tar ``stream`` below ``base`` of ``tree``.
 
@@ -116,7 +114,7 @@ def extract(
     of contents.  Raises InvalidParameter for a malformed or hostile archive, DiskFull.
     """
     cursor = tar.StreamCursor(stream)
-    extraction = _Extraction(tree, base, owner, digests, clamp)
+    extraction = _Extraction(tree, base, owner, digests)
     try:
         for entry in tar.entries(cursor):
             extraction.member(entry, cursor)
@@ -139,13 +137,11 @@ class _Extraction:
         base: str,
         owner: tuple[int, int] | None,
         digests: DigestCache | None,
-        clamp: int | None,
     ) -> None:
         self.tree = tree
         self.base = base
         self.owner = owner
         self.digests = digests
-        self.clamp = clamp
         self.total = 0
         self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
@@ -183,7 +179,7 @@ class _Extraction:
 
     def member(self, entry: tar.Entry, cursor: tar.StreamCursor) -> None:
         path = self._path(entry.name)
-        when = entry.mtime if self.clamp is None else min(entry.mtime, self.clamp)
+        when = entry.mtime
         if path.rstrip("/") == self.base.rstrip("/"):
             return
         holder, base = self._holder(path)

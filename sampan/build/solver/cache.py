@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class BuildCache:
         self._keys = metadata.collection("build_keys", CacheKey)
         self._records = metadata.collection("build_cache", CacheRecord)
         self.mounts_dir = mounts_dir
-        self.in_use: set[str] = set()
+        self.in_use: Counter[str] = Counter()
 
     def find(self, key: str) -> CacheRecord | None:
         """The record under ``key`` whose snapshot is still there."""
@@ -133,7 +134,7 @@ class BuildCache:
         removed: list[str] = []
         freed = 0
         # A snapshot goes only after those that lie on it, so go round until nothing moves.
-        pending = [r for r in records if r.id not in self.in_use and wanted(r)]
+        pending = [r for r in records if not self.in_use[r.id] and wanted(r)]
         moved = True
         while moved and pending:
             moved = False

@@ -113,6 +113,12 @@ class Solver:
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for record in self.used:
+            self._cache.in_use[record.id] -= 1
+
+    def result(self, vertex: Vertex) -> Result:
+        """The result of a vertex that has been solved."""
+        return self._tasks[vertex.digest].result()
 
     async def _solve(
         self, vertex: Vertex, waiting: Sequence[asyncio.Task[Result] | None]
@@ -162,7 +168,7 @@ class Solver:
         return result
 
     def _use(self, record: CacheRecord) -> None:
-        self._cache.in_use.add(record.id)
+        self._cache.in_use[record.id] += 1
         self.used.append(record)
 
     async def _work(self, vertex: Vertex, inputs: list[Result | None], keys: list[str]) -> Result:

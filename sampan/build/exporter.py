@@ -1,0 +1,170 @@
+"""From a solved plan to an image: layers, configuration, history, registration."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sampan.build.graph.draft import Record
+from sampan.build.graph.plan import StagePlan
+from sampan.build.solver.cache import BuildCache, CacheRecord
+from sampan.build.solver.scheduler import Result, Solver
+from sampan.errors import Conflict, NotFound
+from sampan.image import config as image_config
+from sampan.image import manifest as media
+from sampan.image.config import History, ImageConfig, RootFS, chain_ids
+from sampan.image.digest import sha256
+from sampan.image.manifest import Descriptor, Manifest
+from sampan.image.reference import Reference
+from sampan.store.images import Image, ImageStore
+from sampan.store.layers import LayerRef
+from sampan.store.snapshots import Snapshotter
+
+COMMENT = "sampan.dockerfile.v0"
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """An image that is not registered yet."""
+
+    config: bytes
+    layers: tuple[LayerRef, ...]
+    manifest: bytes | None
+
+
+class Exporter:
+    """Makes images of solved stages.  ``epoch`` (seconds) fixes all times."""
+
+    def __init__(
+        self,
+        images: ImageStore,
+        snapshots: Snapshotter,
+        cache: BuildCache,
+        epoch: int | None,
+    ) -> None:
+        self._images = images
+        self._snapshots = snapshots
+        self._cache = cache
+        self._epoch = epoch
+
+    async def assemble(
+        self,
+        plan: StagePlan,
+        base: Image | None,
+        solver: Solver,
+        annotations: Mapping[str, str],
+    ) -> Assembled:
+        """Make the missing layers' tars in parallel, and the configuration over them."""
+        draft = plan.draft
+        base_layers = list(self._images.layers_of(base.id)) if base is not None else []
+        results = [r.vertex and solver.result(r.vertex) for r in draft.history]
+        layered = [result for result in results if _has_layer(result)]
+        made = await self._layers([result for result in layered if result is not None])
+        layers = tuple(base_layers + made)
+        history = draft.base_history() + self._history(draft.history, results, base)
+        created = history[-1].created if history else self._time(0.0)
+        if self._epoch is not None:
+            created = self._time(0.0)
+        config = ImageConfig(
+            architecture=draft.platform.architecture,
+            os=draft.platform.os or "linux",
+            variant=draft.platform.variant,
+            config=draft.run_config(),
+            rootfs=RootFS(diff_ids=[layer.diff_id for layer in layers]),
+            history=history,
+            created=created,
+            author=draft.author,
+        )
+        data = image_config.encode(config)
+        self._name_snapshots([r for r in layered if r is not None], layers, len(base_layers))
+        manifest = self._manifest(data, layers, annotations) if annotations else None
+        return Assembled(data, layers, manifest)
+
+    def register(self, assembled: Assembled, tags: Sequence[Reference]) -> Image:
+        """Put the image into the image store under its tags, in one transaction."""
+        return self._images.register(assembled.config, assembled.layers, assembled.manifest, tags)
+
+    async def _layers(self, results: Sequence[Result]) -> list[LayerRef]:
+        fresh: list[CacheRecord] = []
+
+        async def one(result: Result) -> LayerRef:
+            record = result.record
+            assert record is not None and result.snapshot is not None
+            known = record.layer if self._epoch is None else None
+            if known is not None and self._images.content.has(known.blob.digest):
+                return known
+            layer = await self._images.commit_layer(result.snapshot, clamp_mtime=self._epoch)
+            if self._epoch is None:
+                record.layer = layer
+                fresh.append(record)
+            return layer
+
+        layers = await asyncio.gather(*(one(result) for result in results))
+        if fresh:
+            self._cache.save(fresh)
+        return list(layers)
+
+    def _name_snapshots(
+        self, results: Sequence[Result], layers: Sequence[LayerRef], below: int
+    ) -> None:
+        """Let the steps' snapshots be known by their chain IDs: nothing is ever unpacked."""
+        chains = chain_ids(layer.diff_id for layer in layers)
+        for result, chain in zip(results, chains[below:], strict=True):
+            assert result.snapshot is not None
+            try:
+                self._snapshots.stat(chain)
+            except NotFound:
+                try:
+                    self._snapshots.link(chain, result.snapshot)
+                except Conflict:
+                    pass  # Another build has just done it.
+
+    def _history(
+        self,
+        records: Sequence[Record],
+        results: Sequence[Result | None],
+        base: Image | None,
+    ) -> list[History]:
+        """The new lines.  A line without a layer has the time of the layer before it, the first
+        ones that of the first layer after them; so a cached build has the same history."""
+        times = [r.record.created if _has_layer(r) and r and r.record else None for r in results]
+        first = next((when for when in times if when is not None), None)
+        text = self._time(first) if first is not None else (base.created if base else "")
+        lines = []
+        for record, result, when in zip(records, results, times, strict=True):
+            if when is not None:
+                text = self._time(when)
+            lines.append(
+                History(
+                    created=text or self._time(0.0),
+                    created_by=record.created_by,
+                    comment=COMMENT,
+                    empty_layer=not _has_layer(result),
+                )
+            )
+        return lines
+
+    def _time(self, seconds: float) -> str:
+        """RFC 3339; the fixed time of a reproducible build."""
+        if self._epoch is not None:
+            seconds = self._epoch
+        moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+        return moment.isoformat().replace("+00:00", "Z")
+
+    def _manifest(
+        self, config: bytes, layers: Sequence[LayerRef], annotations: Mapping[str, str]
+    ) -> bytes:
+        return media.encode(
+            Manifest(
+                schema_version=2,
+                config=Descriptor(media.OCI_CONFIG, sha256(config), len(config)),
+                layers=tuple(layer.blob for layer in layers),
+                annotations=dict(annotations),
+            )
+        )
+
+
+def _has_layer(result: Result | None) -> bool:
+    return result is not None and result.record is not None and not result.record.empty

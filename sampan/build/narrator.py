@@ -1,0 +1,191 @@
+"""Progress: what happens to vertices, told as the steps of the Dockerfile."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sampan.build.dockerfile import ast
+from sampan.build.graph import ops
+from sampan.build.graph.plan import Plan, StagePlan, Step
+from sampan.build.solver.scheduler import Result
+from sampan.build.types import (
+    BuildEvent,
+    StepCached,
+    StepDone,
+    StepFailed,
+    StepLog,
+    StepRunning,
+    StepStarted,
+    Vertex,
+)
+
+Report = Callable[[BuildEvent], None]
+
+
+@dataclass(slots=True)
+class _Told:
+    """A step with the steps after it that change only the configuration."""
+
+    vertex: Vertex
+    followers: list[Vertex] = field(default_factory=list)
+    started: bool = False
+    finished: bool = False
+
+
+class Narrator:
+    """Turns the scheduler's vertices into events; implements its ``Watcher``."""
+
+    def __init__(self, plan: Plan, report: Report) -> None:
+        self._report = report
+        self._told: dict[str, list[_Told]] = {}
+        self._immediate: list[_Told] = []
+        total = sum(len(stage.steps) for stage in plan.stages)
+        number = 0
+        for stage in plan.stages:
+            number = self._stage(stage, number, total, len(plan.stages) > 1)
+
+    def _stage(self, stage: StagePlan, number: int, total: int, several: bool) -> int:
+        name = stage.stage.name or f"stage-{stage.stage.number}"
+        layers = [step for step in stage.steps if _makes_layer(step)]
+        current: _Told | None = None
+        position = 0
+        for step in stage.steps:
+            number += 1
+            if _makes_layer(step):
+                position += 1
+                prefix = f"{name} " if several else ""
+                title = f"[{prefix}{position}/{len(layers)}] {step.text}"
+            else:
+                title = step.text
+            identity = hashlib.sha256(f"{number}\0{step.text}".encode()).hexdigest()
+            inputs = (current.vertex.id,) if current else ()
+            vertex = Vertex(f"sha256:{identity}", title, number, total, step.text, name, inputs)
+            if not _makes_layer(step) and current is not None:
+                current.followers.append(vertex)
+                continue
+            current = _Told(vertex)
+            if step.vertex is None:
+                self._immediate.append(current)
+            else:
+                self._told.setdefault(step.vertex.digest, []).append(current)
+        return number
+
+    def begin(self) -> None:
+        """Tell the steps that need no work at all (``FROM scratch``)."""
+        for told in self._immediate:
+            self._finish(told, "", cached=True, container_id="")
+
+    def text(self, vertex: ops.Vertex) -> str:
+        """The instruction that a vertex stands for, as written."""
+        told = self._told.get(vertex.digest)
+        return told[0].vertex.text if told else type(vertex.op).__name__
+
+    # the scheduler's Watcher
+
+    def started(self, vertex: ops.Vertex) -> None:
+        for told in self._told.get(vertex.digest, ())[:1]:
+            self._start(told)
+
+    def cached(self, vertex: ops.Vertex, result: Result) -> None:
+        for told in self._told.get(vertex.digest, ()):
+            self._finish(told, result.key, cached=True, container_id="")
+
+    def done(self, vertex: ops.Vertex, result: Result, container_id: str) -> None:
+        source = isinstance(vertex.op, ops.Source)
+        for told in self._told.get(vertex.digest, ()):
+            self._finish(told, result.key, cached=source, container_id=container_id)
+
+    def failed(self, vertex: ops.Vertex, error: BaseException) -> None:
+        for told in self._told.get(vertex.digest, ())[:1]:
+            if told.started and not told.finished:
+                told.finished = True
+                self._report(StepFailed(told.vertex, str(error), time.time()))
+
+    def running(self, vertex: ops.Vertex, container_id: str) -> None:
+        for told in self._told.get(vertex.digest, ())[:1]:
+            self._report(StepRunning(told.vertex, container_id))
+
+    def output(self, vertex: ops.Vertex, stream: str, data: bytes) -> None:
+        for told in self._told.get(vertex.digest, ())[:1]:
+            kind = "stderr" if stream == "stderr" else "stdout"
+            self._report(StepLog(told.vertex, kind, data, time.time()))  # type: ignore[arg-type]
+
+    def _start(self, told: _Told) -> None:
+        if not told.started:
+            told.started = True
+            self._report(StepStarted(told.vertex, time.time()))
+
+    def _finish(self, told: _Told, key: str, *, cached: bool, container_id: str) -> None:
+        if told.finished:
+            return
+        self._start(told)
+        told.finished = True
+        result = key.rpartition(":")[2] or "0" * 64
+        first = _is_from(told.vertex)
+        if cached and not first:
+            self._report(StepCached(told.vertex, result, time.time()))
+        else:
+            self._report(StepDone(told.vertex, result, container_id, time.time()))
+        for follower in told.followers:
+            now = time.time()
+            result = hashlib.sha256(f"{result}\0{follower.text}".encode()).hexdigest()
+            self._report(StepStarted(follower, now))
+            if cached:
+                self._report(StepCached(follower, result, now))
+            else:
+                self._report(StepDone(follower, result, "", now))
+
+
+def _is_from(vertex: Vertex) -> bool:
+    """Whether the step is a FROM, which is never "from the cache"."""
+    return vertex.text.startswith("FROM ")
+
+
+def _makes_layer(step: Step) -> bool:
+    return step.vertex is not None or isinstance(step.instruction, ast.From)
+
+
+class InOrder:
+    """Holds events back until the steps before theirs are finished.
+
+    Stages run in parallel; a stream that numbers its steps, as the classic builder's does, must
+    show them one after the other.  Wrap the report function: ``build(request, deps,
+    InOrder(report))``, and call :meth:`flush` when the build has failed.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._next = 1
+        self._held: dict[int, list[BuildEvent]] = {}
+
+    def __call__(self, event: BuildEvent) -> None:
+        vertex = getattr(event, "vertex", None)
+        if vertex is None or vertex.number == 0:
+            self._report(event)
+            return
+        if vertex.number == self._next:
+            self._report(event)
+            if isinstance(event, StepCached | StepDone):
+                self._advance()
+            return
+        self._held.setdefault(vertex.number, []).append(event)
+
+    def _advance(self) -> None:
+        self._next += 1
+        while self._next in self._held:
+            events = self._held.pop(self._next)
+            for event in events:
+                self._report(event)
+            if not isinstance(events[-1], StepCached | StepDone):
+                return
+            self._next += 1
+
+    def flush(self) -> None:
+        """Pass on everything that is still held back, in the steps' order."""
+        for number in sorted(self._held):
+            for event in self._held[number]:
+                self._report(event)
+        self._held.clear()
