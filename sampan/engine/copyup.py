@@ -5,6 +5,7 @@ All access is by directory descriptors, so that no symbolic link of the image le
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -156,14 +157,25 @@ def _copy_file(level: _Level, name: str, info: os.stat_result) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         target = os.open(name, flags, 0o600, dir_fd=level.target)
         try:
-            left = info.st_size
-            while left > 0 and (copied := os.copy_file_range(source, target, left)):
-                left -= copied
+            _copy_content(source, target, info.st_size)
             _copy_attributes(info, source, target)
         finally:
             os.close(target)
     finally:
         os.close(source)
+
+
+def _copy_content(source: int, target: int, size: int) -> None:
+    """Share the blocks where the file systems can, else copy them inside the kernel."""
+    left = size
+    try:
+        while left > 0 and (copied := os.copy_file_range(source, target, left)):
+            left -= copied
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        while left > 0 and (copied := os.sendfile(target, source, None, left)):
+            left -= copied
 
 
 def _copy_attributes(info: os.stat_result, source: int, target: int) -> None:
