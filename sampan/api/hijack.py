@@ -11,7 +11,6 @@ import os
 import select
 import socket
 from dataclasses import dataclass
-from typing import cast
 
 from aiohttp import web
 
@@ -63,8 +62,7 @@ def take(request: web.Request, content_type: str = streams.RAW) -> Connection:
 
     Raises Unsupported for a connection whose socket does not carry the plain bytes (TLS).
     """
-    # uvloop's transports are not subclasses of asyncio's.
-    transport = cast(asyncio.Transport | None, request.transport)
+    transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone away")
     if transport.get_extra_info("ssl_object") is not None:

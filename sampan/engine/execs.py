@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from sampan.engine.containers import Containers
-from sampan.engine.specs import confine, environment_variables
+from sampan.engine.specs import confine, environment_variables, limit
 from sampan.engine.state import Container
 from sampan.errors import Conflict, NotFound
 from sampan.runtime.errors import StartError
@@ -222,6 +222,7 @@ def exec_process(
     elif record.host.cap_add or record.host.cap_drop:
         confine(spec, record.host)
     process: dict[str, Any] = spec["process"]
+    limit(process, record.host)
     rows, columns = console_size
     if config.tty and rows and columns:
         process["consoleSize"] = {"height": rows, "width": columns}

@@ -170,6 +170,7 @@ class Launcher:
 
     async def _request(self, container: Container, sandbox: Sandbox | None) -> KeeperRequest:
         record = container.record
+        self._places.state_of(record.id).mkdir(mode=0o710, parents=True, exist_ok=True)
         files = self._files(record, sandbox)
         mounts = await self._volumes.attach(record.id, record.mounts)
         environment = specs.Environment(
@@ -215,7 +216,6 @@ class Launcher:
     def write_files(self, record: ContainerRecord, sandbox: Sandbox) -> None:
         """Write hostname, hosts and resolv.conf as the network wants them."""
         directory = self._places.state_of(record.id)
-        directory.mkdir(mode=0o710, parents=True, exist_ok=True)
         contents = (f"{specs.hostname(record)}\n".encode(), sandbox.hosts, sandbox.resolv_conf)
         for name, content in zip(FILES, contents, strict=True):
             # In place: a running container's bind mount must go on seeing the file.

@@ -104,12 +104,17 @@ def _process(spec: dict[str, Any], record: ContainerRecord) -> None:
         process["consoleSize"] = {"height": rows, "width": columns}
     if host.oom_score_adj:
         process["oomScoreAdj"] = host.oom_score_adj
-    if host.ulimits:
-        kept = {item["type"]: item for item in process.get("rlimits", [])}
-        for limit in host.ulimits:
-            kind = f"RLIMIT_{limit.name.upper()}"
-            soft, hard = (2**64 - 1 if v == -1 else v for v in (limit.soft, limit.hard))
-            kept[kind] = {"type": kind, "soft": soft, "hard": hard}
+    limit(process, host)
+
+
+def limit(process: dict[str, Any], host: HostConfig) -> None:
+    """Give the process the container's ulimits; -1 means no limit."""
+    kept = {item["type"]: item for item in process.get("rlimits", [])}
+    for wish in host.ulimits or []:
+        kind = f"RLIMIT_{wish.name.upper()}"
+        soft, hard = (2**64 - 1 if value == -1 else value for value in (wish.soft, wish.hard))
+        kept[kind] = {"type": kind, "soft": soft, "hard": hard}
+    if kept:
         process["rlimits"] = list(kept.values())
 
 
