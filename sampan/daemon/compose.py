@@ -50,7 +50,7 @@ from sampan.store.content import ContentStore
 from sampan.store.images import ImageStore
 from sampan.store.metadata import Metadata
 
-KEEPER_SERVICES: tuple[str, ...] = ()
+KEEPER_SERVICES = ("sampan.network.dns", "sampan.network.relay")
 
 
 @dataclass(frozen=True, slots=True)
