@@ -59,7 +59,7 @@ class Exporter:
         """Make the missing layers' tars in parallel, and the configuration over them."""
         draft = plan.draft
         base_layers = list(self._images.layers_of(base.id)) if base is not None else []
-        results = [r.vertex and solver.result(r.vertex) for r in draft.history]
+        results = [None if r.vertex is None else solver.result(r.vertex) for r in draft.history]
         layered = [result for result in results if _has_layer(result)]
         made = await self._layers([result for result in layered if result is not None])
         layers = tuple(base_layers + made)

@@ -94,14 +94,15 @@ class ExecRunner:
         try:
             async with AsyncExitStack() as stack:
                 directory = self._run_dir / "build" / job.container_id
-                directory.mkdir(parents=True, mode=0o700)
+                # The keeper lays the root file system over its own directory.
+                (directory / "keeper").mkdir(parents=True, mode=0o700)
                 stack.callback(shutil.rmtree, directory, ignore_errors=True)
                 sandbox = await self._sandbox(job)
                 stack.push_async_callback(self._networks.release, job.container_id)
                 spec = self._spec(job, sandbox, directory)
                 request = KeeperRequest(
                     id=job.container_id,
-                    run_dir=str(directory),
+                    run_dir=str(directory / "keeper"),
                     spec=spec,
                     rootfs=rootfs,
                     log=LogConfig("none"),
