@@ -13,11 +13,12 @@ from sampan.engine.images import event_attributes, provides
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.image import config as image_config
 from sampan.image import manifest as manifests
+from sampan.image.digest import Digest
 from sampan.image.manifest import OCI_CONFIG, Descriptor, Manifest, Platform
 from sampan.image.reference import DEFAULT_DOMAIN, Reference
 from sampan.progress import Progress, Report
 from sampan.registry.auth import Auth
-from sampan.registry.client import Pulled, RegistryClient, SearchHit
+from sampan.registry.client import LayerReady, Pulled, RegistryClient, SearchHit
 from sampan.store.images import Image, ImageStore, LayerRef
 
 
@@ -43,21 +44,30 @@ class Distribution:
         """
         store = self._store
         before = self._find(reference)
+
+        async def unpack(ready: LayerReady) -> None:
+            # The layers below are unpacked while those above are still on their way.
+            inside = diff_ids(ready.config_bytes)
+            if ready.index < len(inside):  # else layer_refs() says what is wrong
+                done.append(LayerRef(inside[ready.index], ready.blob))
+                await store.apply(done, report)
+
         with store.lease():
+            done: list[LayerRef] = []
             pulled = await self._client.pull(
-                reference, auth=auth, platform=platform, content=store.content, report=report
+                reference,
+                auth=auth,
+                platform=platform,
+                content=store.content,
+                report=report,
+                on_layer=unpack,
             )
-            layers = layer_refs(pulled)
-            image = store.register(pulled.config_bytes, layers, pulled.manifest_bytes, ())
-            try:
-                await store.unpack(image, report)
-                names = [reference] if reference.tag and not reference.digest else []
-                named = Reference(reference.domain, reference.path)
-                names.append(named.with_digest(pulled.descriptor.digest))
-                image = store.register(pulled.config_bytes, layers, pulled.manifest_bytes, names)
-            except BaseException:
-                self._withdraw(image)
-                raise
+            names = [reference] if reference.tag and not reference.digest else []
+            named = Reference(reference.domain, reference.path)
+            names.append(named.with_digest(pulled.descriptor.digest))
+            image = await store.admit(
+                pulled.config_bytes, layer_refs(pulled), pulled.manifest_bytes, names, None, report
+            )
         shown = reference.familiar()
         report(Progress(f"Digest: {pulled.descriptor.digest}"))
         if before == image.id:
@@ -118,7 +128,7 @@ class Distribution:
                     sources=self._sources(image, reference.domain),
                 )
                 digest = Reference(reference.domain, reference.path).with_digest(pushed.digest)
-                self._store.tag(image.id, digest)
+                self._store.add_repo_digest(image.id, digest)
             shown = reference.familiar()
             self._events.publish("image", "push", shown, event_attributes(image, shown))
 
@@ -152,12 +162,6 @@ class Distribution:
             return self._store.get(reference).id
         except NotFound:
             return ""
-
-    def _withdraw(self, image: Image) -> None:
-        """Forget an image that nobody could name yet."""
-        found = self._store.get(image.id)
-        if not found.repo_tags and not found.repo_digests and not found.parent:
-            self._store.delete(image.id)
 
     def _tagged(self, repository: Reference) -> list[tuple[Reference, Image]]:
         if repository.tag:
@@ -211,16 +215,21 @@ def layer_refs(pulled: Pulled) -> list[LayerRef]:
 
     Raises InvalidParameter when the manifest and the configuration do not agree.
     """
-    try:
-        diff_ids = image_config.decode(pulled.config_bytes).rootfs.diff_ids
-    except image_config.InvalidConfig as error:
-        raise InvalidParameter(f"{pulled.reference.familiar()}: {error}") from None
-    if len(diff_ids) != len(pulled.layers):
+    inside = diff_ids(pulled.config_bytes)
+    if len(inside) != len(pulled.layers):
         raise InvalidParameter(
             f"{pulled.reference.familiar()}: the manifest has {len(pulled.layers)} layers, the "
-            f"configuration {len(diff_ids)}"
+            f"configuration {len(inside)}"
         )
-    return [LayerRef(*pair) for pair in zip(diff_ids, pulled.layers, strict=True)]
+    return [LayerRef(*pair) for pair in zip(inside, pulled.layers, strict=True)]
+
+
+def diff_ids(config: bytes) -> list[Digest]:
+    """Digests of the uncompressed layers.  Raises InvalidParameter for what is no configuration."""
+    try:
+        return image_config.decode(config).rootfs.diff_ids
+    except image_config.InvalidConfig as error:
+        raise InvalidParameter(f"the image cannot be used: {error}") from None
 
 
 def check_platform(platform: Platform | None) -> Platform | None:

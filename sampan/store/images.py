@@ -287,6 +287,12 @@ class ImageStore:
             self._update_size(image.id)
         return chain
 
+    async def apply(self, layers: Sequence[LayerRef], report: Report = ignore) -> Digest | None:
+        """Apply those of the layers (lowest first, from the bottom of a stack) that the
+        snapshotter does not have; returns the chain ID.  Hold a lease."""
+        chain, _ = await self._apply_all(layers, report)
+        return chain
+
     async def admit(
         self,
         config: bytes,
@@ -322,6 +328,8 @@ class ImageStore:
                 self._applying[chain] = task
                 task.add_done_callback(partial(self._applied, chain))
             await asyncio.shield(task)
+        if chains:
+            await asyncio.to_thread(self.snapshotter.warm, chains[-1])
         return (chains[-1] if chains else None), len(chains) - start
 
     def _applied(self, chain: Digest, task: asyncio.Task[None]) -> None:
@@ -341,7 +349,7 @@ class ImageStore:
         with self.layers.open(
             layer, lambda position: report(Progress("Extracting", row, min(position, total), total))
         ) as stream:
-            self.snapshotter.apply(chain, parent, stream)
+            self.snapshotter.apply(chain, parent, stream, self.layers.uncompressed(layer))
         self.layers.remember(layer.diff_id, layer.blob, self.snapshotter.usage(chain).size)
         report(Progress("Pull complete", row))
 
