@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Sequence
 from typing import Any
 
 from sampan.linux import mount as mounts
-from sampan.linux import pty
+from sampan.linux import namespaces, pty
 from sampan.linux.mount import (
     MNT_DETACH,
     MOUNT_ATTR_NODEV,
@@ -33,6 +34,7 @@ from sampan.linux.mount import (
 from sampan.linux.openat2 import (
     O_PATH,
     RESOLVE_BENEATH,
+    RESOLVE_IN_ROOT,
     RESOLVE_NO_SYMLINKS,
     RESOLVE_NO_XDEV,
     make_directories,
@@ -203,9 +205,34 @@ class RootFs:
             raise
         return target
 
+    def _tree(self, source: str, recursive: bool) -> int:
+        """A detached copy of the mount at ``source``.
+
+        ``/proc/PID/root/…`` lies in another container's mount namespace, which is entered for it:
+        the kernel copies only what the caller's own namespace holds.
+        """
+        other = re.match(r"/proc/(\d+)/root(/.*)", source)
+        if other is None:
+            return mounts.open_tree(AT_FDCWD, source, recursive=recursive)
+        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        theirs = os.open(f"/proc/{other[1]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            namespaces.setns(theirs, namespaces.CLONE_NEWNS)
+            try:
+                place = openat2(AT_FDCWD, other[2], O_PATH, resolve=RESOLVE_IN_ROOT)
+                try:
+                    return mounts.open_tree(place, "", recursive=recursive)
+                finally:
+                    os.close(place)
+            finally:
+                namespaces.setns(own, namespaces.CLONE_NEWNS)
+        finally:
+            os.close(own)
+            os.close(theirs)
+
     def _bind(self, entry: dict[str, Any], destination: str, options: mounts.Attributes) -> None:
         source = str(entry.get("source") or "")
-        fd = mounts.open_tree(AT_FDCWD, source, recursive=options.recursive)
+        fd = self._tree(source, options.recursive)
         try:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 if destination == "/proc":

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -140,6 +141,14 @@ class Spawner:
         await asyncio.to_thread(self._process.wait)
 
 
+def _compile(profile: dict[str, Any], process: dict[str, Any]) -> bytes:
+    bounding = (process.get("capabilities") or {}).get("bounding") or ()
+    try:
+        return seccomp.compile_profile(profile, bounding)
+    except (ValueError, KeyError, TypeError) as failure:
+        raise StartError(f"the seccomp profile cannot be used: {failure}", 125) from None
+
+
 def _with_compiled_seccomp(request: KeeperRequest) -> KeeperRequest:
     """The request with its profile as a program, which is small, in the profile's place."""
     linux = request.spec.get("linux") or {}
@@ -149,5 +158,5 @@ def _with_compiled_seccomp(request: KeeperRequest) -> KeeperRequest:
     return msgspec.structs.replace(
         request,
         spec={**request.spec, "linux": {**linux, "seccomp": None}},
-        seccomp_program=seccomp.compile_profile(profile),
+        seccomp_program=_compile(profile, request.spec["process"]),
     )

@@ -109,7 +109,7 @@ def default_spec(
             "devices": [],
             "sysctl": default_sysctls(network),
             "resources": {"devices": device_rules()},
-            "seccomp": default_profile(DEFAULT_CAPABILITIES),
+            "seccomp": default_profile(),
         },
     }
 

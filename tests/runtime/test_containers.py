@@ -451,3 +451,20 @@ async def test_memory_limit_kills(run: Run, request_for: MakeRequest) -> None:
     exited = await run.event(Exited)
     assert exited.code == 137
     assert exited.oom_killed
+
+
+async def test_the_default_filter_is_on(output: Output) -> None:
+    script = "grep Seccomp: /proc/self/status; unshare -m true 2>&1; mount -t tmpfs x /tmp 2>&1"
+    _, text = await output("sh", "-c", script)
+    lines = text.splitlines()
+    assert lines[0].split() == ["Seccomp:", "2"]
+    assert "Operation not permitted" in lines[1]
+    assert "ermission denied" in lines[2] or "not permitted" in lines[2]
+
+
+async def test_no_new_privileges(output: Output) -> None:
+    def change(request: KeeperRequest) -> None:
+        request.spec["process"]["noNewPrivileges"] = True
+
+    _, text = await output("grep", "-E", "NoNewPrivs|Seccomp:", "/proc/self/status", change=change)
+    assert text.split() == ["NoNewPrivs:", "1", "Seccomp:", "2"]
