@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from sampan.build import BuildDeps
-from sampan.build.solver.cache import BuildCache
 from sampan.daemon.config import Settings
 from sampan.engine import Engine, uses
 from sampan.engine.archive import Archive
@@ -105,9 +104,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         state_dir=settings.state,
         run_dir=settings.run,
     )
-    build_cache = BuildCache(stores.metadata, snapshotter, settings.state / "build" / "mounts")
-    images.add_roots(build_cache.roots)
-    builds = Builds(build_deps, build_cache, distribution, events)
+    builds = Builds(build_deps, events)
     engine = Engine(
         events=events,
         containers=containers,
@@ -145,6 +142,7 @@ def _stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
     snapshotter, why = probe.choose(
         settings.state, settings.run, metadata, settings.storage_driver or None
     )
+    stack.callback(snapshotter.close)
     return _Stores(metadata, ImageStore(content, metadata, snapshotter), why)
 
 

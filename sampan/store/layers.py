@@ -60,6 +60,10 @@ class LayerStore:
             f"the layer {layer.diff_id} has no content here any more: pull or load its image again"
         )
 
+    def uncompressed(self, layer: LayerRef) -> Path | None:
+        """The layer's tar as a file, when a blob of it is the tar itself."""
+        return self._content.path(layer.diff_id) if self._content.has(layer.diff_id) else None
+
     def blobs(self, diff_id: Digest) -> list[Descriptor]:
         """The blobs that are known to hold a layer (whether they are here or not)."""
         rows = self._metadata.query(

@@ -81,7 +81,9 @@ class OverlaySnapshotter:
             raise Unsupported(f"the snapshot {key} is a view, which changes nothing")
         return self._fs(record.id)
 
-    def apply(self, name: str, parent: str | None, layer: BinaryIO) -> None:
+    def apply(
+        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+    ) -> None:
         if self._records.get(name) is not None:
             return
         lower = self._lower(self._records.committed(parent).id) if parent is not None else []
@@ -96,6 +98,12 @@ class OverlaySnapshotter:
             self._records.abandon(directory)
             raise
         self._records.adopt(directory, name, parent, usage, "directory")
+
+    def warm(self, name: str) -> None:
+        """Nothing: directories can be mounted as they are."""
+
+    def close(self) -> None:
+        """Nothing: no mount is held."""
 
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""
@@ -138,6 +146,10 @@ class OverlaySnapshotter:
             return [
                 overlay(lower, self._fs(record.id), self._records.directory(record.id) / "work")
             ]
+        return self._mounts_of(lower)
+
+    def _mounts_of(self, lower: list[Path]) -> list[Mount]:
+        """Read-only mounts of these directories."""
         if len(lower) < 2:
             return [Mount("bind", str(lower[0] if lower else self._empty), ["bind", "ro"])]
         return [overlay(lower)]

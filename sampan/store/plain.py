@@ -75,7 +75,9 @@ class PlainSnapshotter:
             difference(self._fs(record.id), lower, place)
         return place
 
-    def apply(self, name: str, parent: str | None, layer: BinaryIO) -> None:
+    def apply(
+        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+    ) -> None:
         if self._records.get(name) is not None:
             return
         base = self._fs(self._records.committed(parent).id) if parent is not None else None
@@ -90,6 +92,12 @@ class PlainSnapshotter:
             self._records.abandon(directory)
             raise
         self._records.adopt(directory, name, parent, usage, "directory")
+
+    def warm(self, name: str) -> None:
+        """Nothing: a tree can be copied as it is."""
+
+    def close(self) -> None:
+        """Nothing: no mount is held."""
 
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""

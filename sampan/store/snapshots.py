@@ -93,9 +93,22 @@ class Snapshotter(Protocol):
         form; raises errors.Unsupported when the driver keeps none for it."""
         ...
 
-    def apply(self, name: str, parent: str | None, layer: BinaryIO) -> None:
+    def apply(
+        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+    ) -> None:
         """Make the committed snapshot ``name`` of an uncompressed layer tar on ``parent``.  Does
-        nothing when it exists.  Raises errors.InvalidParameter for a malformed or hostile tar."""
+        nothing when it exists.  Raises errors.InvalidParameter for a malformed or hostile tar.
+        ``source`` is a file in the state directory with the same bytes, never to change, if there
+        is one: a driver may link it instead of reading ``layer``."""
+        ...
+
+    def warm(self, name: str) -> None:
+        """Prepare what the first use of a committed snapshot as a parent needs, if that takes
+        long."""
+        ...
+
+    def close(self) -> None:
+        """Release what this process holds (mounts); snapshots in use stay in use."""
         ...
 
     def unreached(self, roots: set[str]) -> list[str]:

@@ -1,0 +1,364 @@
+"""Snapshots that read images straight from their layers' tars, by EROFS; nothing is extracted.
+
+    snapshots/erofs/<id>/layer.tar     a layer's uncompressed tar (a link to its blob if it is one)
+    snapshots/erofs/<id>/sparse.data   its sparse files at full length, when it has any
+    snapshots/erofs/<id>/image.erofs   merged metadata of the layer and all below it, made when the
+                                       snapshot is first used as a parent
+    snapshots/erofs/<id>/{fs,work}     of a snapshot that was made by writing: as for overlay
+    RUN/mounts/<id>                    the image mounted; shared by all snapshots on it
+
+A container is one overlay over one such mount, however many layers the image has.  Snapshots that
+were committed from writing stand as directories between; the layers above and below them are
+merged each for themselves.
+
+A mount is made when it is needed and kept while a snapshot uses it, a few longer.  An overlay holds
+what it stands on by itself, so unmounting never disturbs a running container.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from sampan.errors import InvalidParameter, SampanError, Unsupported
+from sampan.image.tar import BufferCursor, InvalidTar
+from sampan.linux.mount import move_mount_to, new_filesystem, umount
+from sampan.runtime.types import Mount
+from sampan.store.content import disk_full_as_error, fsync_directory
+from sampan.store.erofs_image import Device, build, read_devices
+from sampan.store.metadata import Metadata
+from sampan.store.overlay import OverlaySnapshotter
+from sampan.store.records import Record
+from sampan.store.snapshots import Usage
+from sampan.store.tree import LayerTree, merge, read_layer
+
+_CHUNK = 1 << 20
+_IDLE_MOUNTS = 8
+_HELD_INODES = 200_000
+_PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
+_HEAD = 1 << 20
+_TAR, _TAR_SPARSE = "tar", "tar+sparse"
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Adjacent layers kept as tars, the uppermost first; ``bottom`` when nothing is below."""
+
+    layers: tuple[tuple[int, str], ...]
+    bottom: bool
+
+    @property
+    def id(self) -> int:
+        return self.layers[0][0]
+
+
+class ErofsSnapshotter(OverlaySnapshotter):
+    """The snapshotter interface over EROFS for layers and overlayfs for what is written."""
+
+    driver = "erofs"
+
+    def __init__(self, state_dir: Path, run_dir: Path, metadata: Metadata) -> None:
+        super().__init__(state_dir, metadata)
+        self._places = run_dir / "mounts"
+        self._places.mkdir(parents=True, exist_ok=True)
+        self._building = threading.Lock()
+        self._mounting = threading.Lock()
+        # Trees read by apply, for the merge that mostly follows.
+        self._trees: OrderedDict[int, LayerTree] = OrderedDict()
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._adopt_mounts()
+
+    def apply(
+        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+    ) -> None:
+        if self._records.get(name) is not None:
+            return
+        if parent is not None:
+            self._records.committed(parent)
+        directory = self._records.reserve()
+        try:
+            with disk_full_as_error(self.root):
+                place = directory / "layer.tar"
+                _place(layer, source, place)
+                id = int(directory.name)
+                tree = self._read(id, place)
+                if tree.sparse_size:
+                    _copy_sparse(place, directory / "sparse.data", tree)
+                fsync_directory(directory)
+        except BaseException:
+            self._records.abandon(directory)
+            raise
+        form = _TAR_SPARSE if tree.sparse_size else _TAR
+        usage = Usage(tree.size, tree.inodes)
+        if self._records.adopt(directory, name, parent, usage, form):
+            self._hold(id, tree)
+
+    def warm(self, name: str) -> None:
+        for stack in self._stacks(self._records.committed(name).id):
+            if isinstance(stack, _Stack):
+                self._image(stack)
+
+    def remove(self, key: str) -> None:
+        record = self._records.find(key)
+        under = [] if record.parent is None else self._stacks(record.parent)
+        super().remove(key)
+        self._trees.pop(record.id, None)
+        with self._mounting:
+            if record.kind == "committed" and self._records.get(key) is None:
+                self._unmount(record.id)
+            for stack in under:
+                if isinstance(stack, _Stack) and not self._records.uses(stack.id):
+                    self._idle[stack.id] = None
+                    self._idle.move_to_end(stack.id)
+            while len(self._idle) > _IDLE_MOUNTS:
+                self._unmount(next(iter(self._idle)))
+
+    def upper(self, key: str) -> Path:
+        record = self._records.find(key)
+        if record.form != "directory":
+            raise Unsupported(f"the snapshot {key} is a layer's tar, not a directory of changes")
+        return super().upper(key)
+
+    def close(self) -> None:
+        """Unmount everything; running containers keep what they stand on."""
+        with self._mounting:
+            for path in list(self._places.iterdir()):
+                if path.name.isdigit():
+                    self._unmount(int(path.name))
+
+    # Stacks of directories and images
+
+    def _stacks(self, id: int) -> list[_Stack | Path]:
+        """What a committed snapshot consists of, the uppermost first."""
+        found: list[_Stack | Path] = []
+        run: list[tuple[int, str]] = []
+        for layer in self._records.chain(id):
+            if layer[1] != "directory":
+                run.append(layer)
+                continue
+            if run:
+                found.append(_Stack(tuple(run), bottom=False))
+                run = []
+            found.append(self._fs(layer[0]))
+        if run:
+            found.append(_Stack(tuple(run), bottom=True))
+        return found
+
+    def _lower(self, id: int) -> list[Path]:
+        return [
+            self._mounted(part) if isinstance(part, _Stack) else part for part in self._stacks(id)
+        ]
+
+    def _mounts(self, record: Record) -> list[Mount]:
+        if record.kind == "committed":
+            return self._mounts_of(self._lower(record.id))
+        if record.kind == "view":
+            return self._mounts_of(self._lower(record.parent) if record.parent else [])
+        return super()._mounts(record)
+
+    # Images
+
+    def _image(self, stack: _Stack) -> Path:
+        """The metadata file of a stack, made if it is missing."""
+        path = self._records.directory(stack.id) / "image.erofs"
+        if path.exists():
+            return path
+        with self._building, disk_full_as_error(self.root):
+            if path.exists():
+                return path
+            trees = [self._tree(id) for id, _ in reversed(stack.layers)]
+            try:
+                root = merge(trees, bottom=stack.bottom)
+                devices, numbers = self._devices(stack)
+                data = build(root, [device for device, _ in devices], numbers)
+            except InvalidTar as error:
+                raise InvalidParameter(f"invalid layer: {error}") from error
+            _write_file(path, data)
+            for id, _ in stack.layers:
+                self._trees.pop(id, None)
+        return path
+
+    def _devices(self, stack: _Stack) -> tuple[list[tuple[Device, Path]], dict[int, int]]:
+        """The data files in the order of the device table, lowest layer first, and which number
+        the trees' files have in it."""
+        found: list[tuple[Device, Path]] = []
+        numbers: dict[int, int] = {}
+        for id, form in reversed(stack.layers):
+            for offset, name in enumerate(("layer.tar", "sparse.data")):
+                if name == "sparse.data" and form != _TAR_SPARSE:
+                    continue
+                path = self._records.directory(id) / name
+                size = path.stat().st_size
+                found.append((Device(f"{id}/{name}:{size}".encode(), size), path))
+                numbers[2 * id + offset] = len(found)
+        return found, numbers
+
+    def _tree(self, id: int) -> LayerTree:
+        held = self._trees.get(id)
+        if held is not None:
+            return held
+        return self._read(id, self._records.directory(id) / "layer.tar")
+
+    def _read(self, id: int, path: Path) -> LayerTree:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            try:
+                if not size:
+                    return read_layer(BufferCursor(b""), 2 * id)
+                with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
+                    return read_layer(BufferCursor(mapped), 2 * id)
+            except InvalidTar as error:
+                raise InvalidParameter(f"invalid layer: {error}") from error
+
+    def _hold(self, id: int, tree: LayerTree) -> None:
+        self._trees[id] = tree
+        while len(self._trees) > 1 and sum(t.inodes for t in self._trees.values()) > _HELD_INODES:
+            self._trees.popitem(last=False)
+
+    # Mounts
+
+    def _mounted(self, stack: _Stack) -> Path:
+        place = self._places / str(stack.id)
+        image = self._image(stack)
+        with self._mounting:
+            self._idle.pop(stack.id, None)
+            if not _is_mount(place):
+                place.mkdir(exist_ok=True)
+                self._mount(stack, image, place)
+        return place
+
+    def _mount(self, stack: _Stack, image: Path, place: Path) -> None:
+        devices, _ = self._devices(stack)
+        with image.open("rb") as file:
+            try:
+                listed = read_devices(file.read(_HEAD))
+            except ValueError as error:
+                raise SampanError(f"the file {image} is damaged: {error}") from error
+        if listed != [device.tag for device, _ in devices]:
+            # A wrong order would read one file's data as another's.
+            raise SampanError(f"the file {image} does not fit its layers: remove the image")
+        mount_erofs(image, [path for _, path in devices], place)
+
+    def _unmount(self, id: int) -> None:
+        place = self._places / str(id)
+        self._idle.pop(id, None)
+        if place.exists():
+            if _is_mount(place):
+                umount(str(place))
+            with suppress(OSError):
+                place.rmdir()
+
+    def _adopt_mounts(self) -> None:
+        """Keep what an earlier process mounted and is in use; unmount the rest."""
+        sources = _mount_sources()
+        for place in self._places.iterdir():
+            if not place.name.isdigit():
+                continue
+            id = int(place.name)
+            image = self._records.directory(id) / "image.erofs"
+            source = sources.get(os.fspath(place.resolve()))
+            if source != os.fspath(image) or not self._records.uses(id):
+                self._unmount(id)
+
+
+def mount_erofs(image: Path, devices: Sequence[Path], place: Path) -> None:
+    """Mount a metadata file over its data files, in the order of its device table."""
+    with _paths([image, *devices]) as (source, *files):
+        fd = new_filesystem("erofs", source, [f"device={file}" for file in files])
+    try:
+        move_mount_to(fd, os.fspath(place))
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _paths(files: Sequence[Path]) -> Iterator[list[str]]:
+    """Names of files for fsconfig(2), which takes short ones only: others go by descriptor."""
+    opened: list[int] = []
+    names: list[str] = []
+    try:
+        for file in files:
+            name = os.fspath(file)
+            if len(os.fsencode(name)) > _PATH_LIMIT:
+                opened.append(os.open(name, os.O_RDONLY | os.O_CLOEXEC))
+                name = f"/proc/self/fd/{opened[-1]}"
+            names.append(name)
+        yield names
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _is_mount(place: Path) -> bool:
+    try:
+        return place.stat().st_dev != place.parent.stat().st_dev
+    except FileNotFoundError:
+        return False
+
+
+def _mount_sources() -> dict[str, str]:
+    """Mount point → source of this namespace's mounts."""
+    sources: dict[str, str] = {}
+    with Path("/proc/self/mountinfo").open("rb") as file:
+        for line in file:
+            fields, _, rest = line.partition(b" - ")
+            place = fields.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+            source = rest.split(b" ")[1].decode("unicode_escape").encode("latin-1")
+            sources[os.fsdecode(place)] = os.fsdecode(source)
+    return sources
+
+
+def _place(layer: BinaryIO, source: Path | None, target: Path) -> None:
+    """Have the layer's bytes at ``target``, on disk: by a link if they are a file already."""
+    if source is not None:
+        try:
+            os.link(source, target)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
+                raise
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    try:
+        while data := layer.read(_CHUNK):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _copy_sparse(tar: Path, target: Path, tree: LayerTree) -> None:
+    """Lay the pieces of sparse files out at their places; what is between stays a hole."""
+    with tar.open("rb") as source:
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        try:
+            os.ftruncate(fd, tree.sparse_size)
+            for start, end, length in tree.sparse:
+                while length:
+                    data = os.pread(source.fileno(), min(length, _CHUNK), start)
+                    if not data:
+                        raise InvalidParameter("invalid layer: the tar is cut short")
+                    os.pwrite(fd, data, end)
+                    start, end, length = start + len(data), end + len(data), length - len(data)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _write_file(path: Path, data: bytes | bytearray) -> None:
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    fsync_directory(path.parent)
