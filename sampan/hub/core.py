@@ -1,0 +1,78 @@
+"""One hub: its nouns, composed once and given to the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sampan.hub.access import Access
+from sampan.hub.accounts import Accounts
+from sampan.hub.activity import Activity
+from sampan.hub.config import HubConfig
+from sampan.hub.database import Database, SqliteDatabase
+from sampan.hub.manifests import ManifestWriter
+from sampan.hub.metrics import Metrics
+from sampan.hub.records import Records
+from sampan.hub.schema import MIGRATIONS
+from sampan.hub.storage import BlobStorage
+from sampan.hub.storage.files import FileStorage
+from sampan.hub.tokens import Signer
+from sampan.hub.uploads import Uploads
+
+
+@dataclass(frozen=True)
+class Hub:
+    config: HubConfig
+    database: Database
+    storage: BlobStorage
+    records: Records
+    uploads: Uploads
+    manifests: ManifestWriter
+    accounts: Accounts
+    signer: Signer
+    access: Access
+    activity: Activity
+    metrics: Metrics
+
+    async def start(self) -> None:
+        """Load what is kept in the database and begin the background work."""
+        await self.signer.load(self.database)
+        self.activity.start()
+
+    async def close(self) -> None:
+        await self.activity.close()
+        await self.storage.close()
+        await self.database.close()
+
+
+def open_hub(config: HubConfig) -> Hub:
+    """Open or make the hub under ``config.root``; call its ``start`` in the event loop.
+
+    Raises OSError, sqlite3.Error.
+    """
+    config.root.mkdir(parents=True, exist_ok=True)
+    database = _open_database(config)
+    storage = _open_storage(config)
+    records = Records(database)
+    accounts = Accounts(database, config.htpasswd)
+    signer = Signer()
+    return Hub(
+        config=config,
+        database=database,
+        storage=storage,
+        records=records,
+        uploads=Uploads(records, storage),
+        manifests=ManifestWriter(records, config),
+        accounts=accounts,
+        signer=signer,
+        access=Access(config, records, accounts, signer),
+        activity=Activity(records, database),
+        metrics=Metrics(),
+    )
+
+
+def _open_database(config: HubConfig) -> Database:
+    return SqliteDatabase(config.root / "hub.db", MIGRATIONS)
+
+
+def _open_storage(config: HubConfig) -> BlobStorage:
+    return FileStorage(config.root)
