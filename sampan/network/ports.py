@@ -157,7 +157,14 @@ def _claim_tcp(held: socket.socket, host_ip: str, port: int) -> None:
     firewall was flushed, is refused instead of hanging) and keeps its port, unshared.
     """
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    held.bind((host_ip, port))
+    with socket.socket(held.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as chooser:
+        if not port:
+            # A port that the kernel chose is given back when its socket stops listening; one that
+            # is asked for by number stays.
+            chooser.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            chooser.bind((host_ip, 0))
+            port = chooser.getsockname()[1]
+        held.bind((host_ip, port))
     held.listen(_BACKLOG)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
     if held.family == socket.AF_INET:

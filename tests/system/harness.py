@@ -105,7 +105,13 @@ class Daemon:
         """Whatever of this daemon is still on the machine besides its files."""
         root = str(self.root)
         settings = NetworkSettings(run_dir=str(self.run))
-        found = [f"mount {line}" for line in _lines("/proc/self/mountinfo") if root in line]
+        # The storage driver keeps images mounted for the next container; clean() ends that.
+        images = f" {self.run}/mounts/"
+        found = [
+            f"mount {line}"
+            for line in _lines("/proc/self/mountinfo")
+            if root in line and images not in line
+        ]
         for process in Path("/proc").iterdir():
             if process.name.isdecimal() and int(process.name) != os.getpid():
                 found += [f"process {process.name}: {what}" for what in _uses(process, root)]
@@ -116,8 +122,12 @@ class Daemon:
             found += [f"link {member.name}" for member in members.iterdir()]
         return found
 
-    def remove_network(self) -> None:
-        """Delete the default bridge, the table and the cgroup parent, which outlive a daemon."""
+    def clean(self) -> None:
+        """Delete the bridge, the table, the cgroup parent and mounts, which outlive a daemon."""
+        for line in _lines("/proc/self/mountinfo"):
+            place = line.split()[4]
+            if place.startswith(f"{self.run}/mounts/"):
+                subprocess.run(["umount", "-l", place], check=False)
         settings = NetworkSettings(run_dir=str(self.run))
         subprocess.run(["ip", "link", "del", settings.bridge], stderr=subprocess.DEVNULL)
         subprocess.run(
@@ -202,7 +212,7 @@ def running(*flags: str) -> Iterator[Daemon]:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.process.kill()
             daemon.process.wait()
-        daemon.remove_network()
+        daemon.clean()
         shutil.rmtree(root, ignore_errors=True)
 
 

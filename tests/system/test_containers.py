@@ -257,8 +257,8 @@ def test_lists_and_filters(daemon: Daemon) -> None:
     assert names(filters={"status": "created"}) == ["two"]
     assert names(all=True, filters={"name": "^/one$"}) == ["one"]
     assert names(all=True, filters={"ancestor": "busybox"}) == ["two", "one"]
-    assert names(all=True, since=one.id) == ["two"]
-    assert names(all=True, before=two.id) == ["one"]
+    assert names(all=True, filters={"since": one.id}) == ["two"]
+    assert names(all=True, filters={"before": two.id}) == ["one"]
     assert names(limit=1) == ["two"]
     with pytest.raises(APIError, match="invalid filter"):
         names(filters={"nosuch": "1"})
