@@ -67,6 +67,7 @@ class _Build:
         self.images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self.remote = Remote(deps.state_dir / "tmp" / "build" / secrets.token_hex(8))
         self.solver: Solver | None = None
+        self.execs: ExecRunner | None = None
         given = {k: v for k, v in request.build_args.items() if v is not None}
         self.build_args = given
         self.epoch = request.source_date_epoch
@@ -84,6 +85,8 @@ class _Build:
             task.cancel()
         if self.solver is not None:
             await self.solver.close()
+        if self.execs is not None:
+            await self.execs.close()
         await asyncio.to_thread(self.remote.close)
 
     async def run(self, tags: tuple[Reference, ...]) -> BuildResult:
@@ -100,11 +103,11 @@ class _Build:
         target = plan.target
         await self._solve(target.draft.vertex)
         target.draft.labels.update(request.labels)
-        exporter = Exporter(self.deps.images, self.deps.snapshots, shared.cache, self.epoch)
+        exporter = Exporter(self.deps.images, shared.cache, self.epoch)
         base = await self._base(plan)
         assembled = await exporter.assemble(target, base, self.solver, request.annotations)
         image = exporter.register(assembled, tags)
-        shared.cache.touch(self.solver.used)
+        shared.cache.touch([record for record in self.solver.used if record.uses])
         return BuildResult(image.id, tuple(tag.familiar() for tag in tags), (), plan.unused_args)
 
     async def _solve(self, vertex: Node | None) -> None:
@@ -231,7 +234,7 @@ class _Build:
             cgroup_parent=request.cgroup_parent,
             hostname=self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
         )
-        execs = ExecRunner(deps.spawner, deps.networks, deps.snapshots, deps.run_dir, settings)
+        self.execs = ExecRunner(deps.spawner, deps.networks, deps.snapshots, deps.run_dir, settings)
         mounts = MountSetup(
             deps.snapshots,
             deps.shared.cache,
@@ -244,7 +247,7 @@ class _Build:
         return OperationRunner(
             deps.images,
             deps.snapshots,
-            execs,
+            self.execs,
             mounts,
             self.remote,
             self._image,

@@ -11,7 +11,6 @@ from sampan.build.graph.draft import Record
 from sampan.build.graph.plan import StagePlan
 from sampan.build.solver.cache import BuildCache, CacheRecord
 from sampan.build.solver.scheduler import Result, Solver
-from sampan.errors import Conflict, NotFound
 from sampan.image import config as image_config
 from sampan.image import manifest as media
 from sampan.image.config import History, ImageConfig, RootFS, chain_ids
@@ -20,7 +19,6 @@ from sampan.image.manifest import Descriptor, Manifest
 from sampan.image.reference import Reference
 from sampan.store.images import Image, ImageStore
 from sampan.store.layers import LayerRef
-from sampan.store.snapshots import Snapshotter
 
 COMMENT = "sampan.dockerfile.v0"
 
@@ -40,12 +38,10 @@ class Exporter:
     def __init__(
         self,
         images: ImageStore,
-        snapshots: Snapshotter,
         cache: BuildCache,
         epoch: int | None,
     ) -> None:
         self._images = images
-        self._snapshots = snapshots
         self._cache = cache
         self._epoch = epoch
 
@@ -111,15 +107,8 @@ class Exporter:
     ) -> None:
         """Let the steps' snapshots be known by their chain IDs: nothing is ever unpacked."""
         chains = chain_ids(layer.diff_id for layer in layers)
-        for result, chain in zip(results, chains[below:], strict=True):
-            assert result.snapshot is not None
-            try:
-                self._snapshots.stat(chain)
-            except NotFound:
-                try:
-                    self._snapshots.link(chain, result.snapshot)
-                except Conflict:
-                    pass  # Another build has just done it.
+        pairs = zip(chains[below:], results, strict=True)
+        self._cache.link({chain: result.snapshot or "" for chain, result in pairs})
 
     def _history(
         self,

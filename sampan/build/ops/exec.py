@@ -10,7 +10,6 @@ import signal
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -67,8 +66,17 @@ class Job:
     on_output: Callable[[Stream, bytes], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Network addresses, name files and a keeper's directory, for one command at a time."""
+
+    id: str
+    sandbox: Sandbox
+    directory: Path
+
+
 class ExecRunner:
-    """Runs commands and commits what they changed."""
+    """Runs the commands of one build; what one needs around it is kept for the next."""
 
     def __init__(
         self,
@@ -83,40 +91,58 @@ class ExecRunner:
         self._snapshots = snapshots
         self._run_dir = run_dir
         self._settings = settings
+        self._places: dict[str, list[_Place]] = {}
 
-    async def run(self, job: Job, name: str) -> None:
-        """Run the command and commit the result as ``name``.
+    async def close(self) -> None:
+        """Release the places that commands have run in."""
+        for places in self._places.values():
+            for place in places:
+                await self._networks.release(place.id)
+                shutil.rmtree(place.directory, ignore_errors=True)
+        self._places.clear()
 
-        Raises StepError when it ends with anything but 0; nothing is committed then.
+    async def run(self, job: Job) -> str:
+        """Run the command; returns the active snapshot with what it changed.
+
+        Raises StepError when it ends with anything but 0; the snapshot is gone then.
         """
         key = f"run-{job.container_id}"
         rootfs = self._snapshots.prepare(key, job.parent)
         try:
-            async with AsyncExitStack() as stack:
-                directory = self._run_dir / "build" / job.container_id
-                # The keeper lays the root file system over its own directory.
-                (directory / "keeper").mkdir(parents=True, mode=0o700)
-                stack.callback(shutil.rmtree, directory, ignore_errors=True)
-                sandbox = await self._sandbox(job)
-                stack.push_async_callback(self._networks.release, job.container_id)
-                spec = self._spec(job, sandbox, directory)
-                request = KeeperRequest(
-                    id=job.container_id,
-                    run_dir=str(directory / "keeper"),
-                    spec=spec,
-                    rootfs=rootfs,
-                    log=LogConfig("none"),
-                    interfaces=list(sandbox.interfaces),
-                    attaches=[AttachRequest()],
-                    hold_count=len(sandbox.hold_fds),
-                    services=[ServiceRequest(s.name, s.config) for s in sandbox.services],
-                )
-                await self._execute(job, request, sandbox.hold_fds)
-            await asyncio.to_thread(self._clean_mount_points, key, job.parent, mount_points(spec))
-            self._snapshots.commit(name, key)
+            place = await self._take(job.op.network)
+            spec = self._spec(job, place)
+            sandbox = place.sandbox
+            request = KeeperRequest(
+                id=job.container_id,
+                run_dir=str(place.directory / "keeper"),
+                spec=spec,
+                rootfs=rootfs,
+                log=LogConfig("none"),
+                interfaces=list(sandbox.interfaces),
+                attaches=[AttachRequest()],
+                services=[ServiceRequest(s.name, s.config) for s in sandbox.services],
+            )
+            await self._execute(job, request)
+            self._places[job.op.network].append(place)
+            self._clean_mount_points(key, job.parent, mount_points(spec))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
             raise
+        return key
+
+    async def _take(self, network: str) -> _Place:
+        """A place that no command uses now: an old one, or a new one."""
+        free = self._places.setdefault(network, [])
+        if free:
+            return free.pop()
+        place_id = secrets.token_hex(32)
+        sandbox = await self._sandbox(place_id, network)
+        directory = self._run_dir / "build" / place_id
+        # The keeper lays the root file system over its own directory.
+        (directory / "keeper").mkdir(parents=True, mode=0o700)
+        for file, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf)):
+            (directory / file).write_bytes(content)
+        return _Place(place_id, sandbox, directory)
 
     def _discard(self, key: str) -> None:
         try:
@@ -124,16 +150,15 @@ class ExecRunner:
         except NotFound:
             pass
 
-    async def _sandbox(self, job: Job) -> Sandbox:
-        mode = job.op.network
+    async def _sandbox(self, place_id: str, mode: str) -> Sandbox:
         endpoints = []
         if mode not in ("host", "none"):
             network = "bridge" if mode in ("default", "") else mode
             endpoints = [EndpointConfig(network=network)]
         return await self._networks.prepare(
             SandboxRequest(
-                container_id=job.container_id,
-                container_name=f"build-{job.container_id[:12]}",
+                container_id=place_id,
+                container_name=f"build-{place_id[:12]}",
                 hostname=self._settings.hostname,
                 mode="host" if mode == "host" else "endpoints",
                 endpoints=endpoints,
@@ -141,7 +166,7 @@ class ExecRunner:
             )
         )
 
-    def _spec(self, job: Job, sandbox: Sandbox, directory: Path) -> dict[str, Any]:
+    def _spec(self, job: Job, place: _Place) -> dict[str, Any]:
         op, settings = job.op, self._settings
         spec = default_spec(
             args=op.args,
@@ -159,18 +184,17 @@ class ExecRunner:
             spec["process"]["rlimits"] = [dict(limit) for limit in settings.rlimits]
         if settings.resources:
             spec["linux"].setdefault("resources", {}).update(settings.resources)
-        for file, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf)):
-            (directory / file).write_bytes(content)
-            spec["mounts"].append(bind(directory / file, f"/etc/{file}"))
+        for file in ("hosts", "resolv.conf"):
+            spec["mounts"].append(bind(place.directory / file, f"/etc/{file}"))
         for number, (path, text) in enumerate(op.files):
-            script = directory / f"script-{number}"
+            script = place.directory / f"script-{number}"
             script.write_text(text)
             script.chmod(0o755)
             spec["mounts"].append(bind(script, path, "ro"))
         spec["mounts"].extend(job.mounts)
         return spec
 
-    async def _execute(self, job: Job, request: KeeperRequest, hold_fds: Sequence[int]) -> None:
+    async def _execute(self, job: Job, request: KeeperRequest) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         exited: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
 
@@ -188,7 +212,7 @@ class ExecRunner:
         try:
             try:
                 keeper = await self._spawner.spawn(
-                    request, attach_fds=[theirs.fileno()], hold_fds=hold_fds, on_event=on_event
+                    request, attach_fds=[theirs.fileno()], on_event=on_event
                 )
             except StartError as error:
                 raise StepError(
@@ -196,8 +220,6 @@ class ExecRunner:
                 ) from None
             finally:
                 theirs.close()
-                for fd in hold_fds:
-                    os.close(fd)
             job.on_start(job.container_id)
             try:
                 await read_frames(ours, on_output)

@@ -121,18 +121,16 @@ class OperationRunner:
 
     # work
 
-    async def run(self, vertex: Vertex, inputs: Sequence[Result | None], name: str) -> Done:
+    async def run(self, vertex: Vertex, inputs: Sequence[Result | None], key: str) -> Done:
         op = vertex.op
         if isinstance(op, Exec):
-            return await self._exec(vertex, op, inputs, name)
+            return await self._exec(vertex, op, inputs)
         if isinstance(op, File):
-            return await asyncio.to_thread(self._file, op, inputs, name)
+            return await asyncio.to_thread(self._file, op, inputs, key)
         assert isinstance(op, Merge)
-        return await asyncio.to_thread(self._merge, inputs, name)
+        return await asyncio.to_thread(self._merge, inputs, key)
 
-    async def _exec(
-        self, vertex: Vertex, op: Exec, inputs: Sequence[Result | None], name: str
-    ) -> Done:
+    async def _exec(self, vertex: Vertex, op: Exec, inputs: Sequence[Result | None]) -> Done:
         container_id = new_container_id()
         async with AsyncExitStack() as stack:
             mounts, env = await self._mounts.prepare(op, inputs, container_id, stack)
@@ -147,18 +145,18 @@ class OperationRunner:
                 lambda container: self._on_start(vertex, container),
                 lambda stream, data: self._on_output(vertex, stream, data),
             )
-            await self._execs.run(job, name)
-        return Done(name, container_id=container_id)
+            active = await self._execs.run(job)
+        return Done(active, container_id)
 
-    def _file(self, op: File, inputs: Sequence[Result | None], name: str) -> Done:
+    def _file(self, op: File, inputs: Sequence[Result | None], key: str) -> Done:
         parent = inputs[0].snapshot if inputs[0] else None
         if len(op.actions) == 1 and isinstance(op.actions[0], MkdirAction) and parent:
             # WORKDIR of a directory that is there makes no layer.
             with mounted(self._snapshots.mounts(parent)) as tree:
                 if exists(tree, op.actions[0].path):
-                    return Done(parent, empty=True)
-        key = f"file-{name}"
-        mounts = self._snapshots.prepare(key, parent)
+                    return Done(None)
+        active = f"file-{key}"
+        mounts = self._snapshots.prepare(active, parent)
         try:
             with ExitStack() as stack:
                 trees = {
@@ -168,17 +166,16 @@ class OperationRunner:
                 }
                 target = stack.enter_context(mounted(mounts))
                 FileRunner(target, trees).run(op)
-            self._snapshots.commit(name, key)
         except BaseException:
-            self._discard(key)
+            self._discard(active)
             raise
-        return Done(name)
+        return Done(active)
 
-    def _merge(self, inputs: Sequence[Result | None], name: str) -> Done:
+    def _merge(self, inputs: Sequence[Result | None], key: str) -> Done:
         """Lay what later inputs hold over the first one (they lie on the empty tree)."""
         parent = inputs[0].snapshot if inputs[0] else None
-        key = f"file-{name}"
-        mounts = self._snapshots.prepare(key, parent)
+        active = f"file-{key}"
+        mounts = self._snapshots.prepare(active, parent)
         try:
             with mounted(mounts) as target:
                 for result in inputs[1:]:
@@ -186,11 +183,10 @@ class OperationRunner:
                         copier = Copier(source, target)
                         for chosen in select(source, "/"):
                             copier.copy(chosen, "/", into=True)
-            self._snapshots.commit(name, key)
         except BaseException:
-            self._discard(key)
+            self._discard(active)
             raise
-        return Done(name)
+        return Done(active)
 
     def _discard(self, key: str) -> None:
         try:

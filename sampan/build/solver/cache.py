@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -82,6 +82,13 @@ class BuildCache:
             for key in record.keys:
                 self._keys.put(CacheKey(key, record.id))
 
+    def commit(self, record: CacheRecord, keys: Iterable[str], active: str | None) -> None:
+        """Commit the active snapshot as the record's and add the record, in one transaction."""
+        with self._metadata.transaction():
+            if active is not None and record.snapshot is not None:
+                self._snapshotter.commit(record.snapshot, active)
+            self.add(record, keys)
+
     def touch(self, records: Iterable[CacheRecord]) -> None:
         """Note a use of each record, in one transaction."""
         now = time.time()
@@ -90,6 +97,13 @@ class BuildCache:
                 record.last_used = now
                 record.uses += 1
                 self._records.put(record)
+
+    def link(self, names: Mapping[str, str]) -> None:
+        """Give snapshots further names (new name: old name), where these are not taken."""
+        with self._metadata.transaction():
+            for name, target in names.items():
+                if not self._has(name):
+                    self._snapshotter.link(name, target)
 
     def save(self, records: Iterable[CacheRecord]) -> None:
         with self._metadata.transaction():

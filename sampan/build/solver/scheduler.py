@@ -34,10 +34,10 @@ class Result:
 
 @dataclass(slots=True)
 class Done:
-    """What an operation's runner reports: the committed snapshot, or nothing changed."""
+    """What an operation's runner reports: the active snapshot to commit, or (``active`` None)
+    that nothing changed and the result is the first input's snapshot."""
 
-    snapshot: str | None
-    empty: bool = False
+    active: str | None
     container_id: str = ""
 
 
@@ -57,8 +57,8 @@ class Runner(Protocol):
         use for them."""
         ...
 
-    async def run(self, vertex: Vertex, inputs: Sequence[Result | None], name: str) -> Done:
-        """Do the work; the result is to be committed as the snapshot ``name``."""
+    async def run(self, vertex: Vertex, inputs: Sequence[Result | None], key: str) -> Done:
+        """Do the work; ``key`` is unique, for the names of what is made on the way."""
         ...
 
 
@@ -190,19 +190,21 @@ class Solver:
                     if item is not None:
                         await self._runner.ready(item)
                 key = secrets.token_hex(32)
-                done = await self._runner.run(vertex, inputs, PREFIX + key)
+                done = await self._runner.run(vertex, inputs, key)
             parent = inputs[0].snapshot if inputs and inputs[0] else None
             now = time.time()
+            empty = done.active is None
+            name = parent if empty else PREFIX + key
             record = CacheRecord(
-                key, done.snapshot, parent, now, now, description(vertex), empty=done.empty
+                key, name, parent, now, now, description(vertex), uses=0, empty=empty
             )
             self._use(record)
-            self._cache.add(record, keys)
+            self._cache.commit(record, keys, done.active)
         finally:
             landed.set()
             if flights.get(flight) is landed:
                 del flights[flight]
-        result = Result(key, done.snapshot, record, cached=False)
+        result = Result(key, record.snapshot, record, cached=False)
         self._watcher.done(vertex, result, done.container_id)
         return result
 
