@@ -14,19 +14,13 @@ from typing import Any
 
 from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, build
 from sampan.build import context as contexts
-from sampan.build.solver.cache import BuildCache, CacheRecord
+from sampan.build.solver.cache import CacheRecord
 from sampan.engine import remotes
-from sampan.engine.distribution import Distribution
+from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
 from sampan.engine.threads import reader
-from sampan.image.manifest import Platform
-from sampan.image.reference import Reference
 from sampan.progress import Report
-from sampan.registry.auth import Auth
-from sampan.store.images import Image
-
-Auths = Mapping[str, Auth]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +38,9 @@ class Context:
 class Builds:
     """Runs builds and keeps their cache in bounds."""
 
-    def __init__(
-        self, deps: BuildDeps, cache: BuildCache, distribution: Distribution, events: Events
-    ) -> None:
+    def __init__(self, deps: BuildDeps, events: Events) -> None:
         self._deps = deps
-        self._cache = cache
-        self._distribution = distribution
+        self._cache = deps.shared.cache
         self._events = events
         self._contexts = deps.state_dir / "tmp" / "contexts"
         shutil.rmtree(self._contexts, ignore_errors=True)
@@ -61,13 +52,8 @@ class Builds:
 
         Raises what :func:`sampan.build.build` raises.  Cancelling ends the running steps.
         """
-
-        async def pull(reference: Reference, platform: Platform | None, told: Report) -> Image:
-            auth = auths.get(reference.domain)
-            return await self._distribution.pull(reference, told, platform=platform, auth=auth)
-
-        deps = replace(self._deps, pull=pull)
-        result = await build(request, deps, report)
+        with credentials_for(auths):
+            result = await build(request, self._deps, report)
         if result.image_id:
             for tag in result.tags:
                 self._events.publish("image", "tag", result.image_id, {"name": tag})

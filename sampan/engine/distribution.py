@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
 
 import msgspec
 
@@ -20,6 +23,24 @@ from sampan.progress import Progress, Report
 from sampan.registry.auth import Auth
 from sampan.registry.client import LayerReady, Pulled, RegistryClient, SearchHit
 from sampan.store.images import Image, ImageStore, LayerRef
+
+Auths = Mapping[str, Auth]
+"""Credentials by registry (a reference's domain)."""
+
+_credentials: ContextVar[Auths] = ContextVar("credentials", default=MappingProxyType({}))
+
+
+@contextmanager
+def credentials_for(auths: Auths) -> Iterator[None]:
+    """Pulls that a build in the block begins use these credentials.
+
+    They travel beside the builder, which knows nothing of registries' users.
+    """
+    token = _credentials.set(auths)
+    try:
+        yield
+    finally:
+        _credentials.reset(token)
 
 
 class Distribution:
@@ -80,8 +101,9 @@ class Distribution:
     async def pull_for_build(
         self, reference: Reference, platform: Platform | None, report: Report
     ) -> Image:
-        """Bring a base image, without credentials."""
-        return await self.pull(reference, report, platform=platform)
+        """Bring a base image, with the credentials of the build that wants it."""
+        auth = _credentials.get().get(reference.domain)
+        return await self.pull(reference, report, platform=platform, auth=auth)
 
     async def pull_all_tags(
         self,

@@ -24,17 +24,6 @@ from sampan.engine.types import HostConfig, Ulimit
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.registry.auth import Auth
 
-_KNOWN = frozenset(
-    (
-        *("dockerfile", "t", "extrahosts", "remote", "q", "nocache", "cachefrom", "pull", "rm"),
-        *("forcerm", "memory", "memswap", "cpushares", "cpusetcpus", "cpusetmems", "cpuperiod"),
-        *("cpuquota", "buildargs", "shmsize", "squash", "labels", "networkmode", "platform"),
-        *("target", "outputs", "version", "ulimits", "cgroupparent", "securityopt", "isolation"),
-        *("session", "buildid", "sampan", "nocachefilter", "annotations", "check"),
-        "sourcedateepoch",
-    )
-)
-
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     async def build(request: web.Request) -> web.StreamResponse:
@@ -91,9 +80,6 @@ def build_request(request: web.Request) -> BuildRequest:
     Raises InvalidParameter, or Unsupported for what only BuildKit has.
     """
     query = request.query
-    for name in query:
-        if name not in _KNOWN:
-            raise InvalidParameter(f"unknown build parameter {name!r}")
     if query.get("version", "1") not in ("", "1"):
         raise Unsupported(
             "BuildKit builds (version=2) need its gRPC session, which is not supported: use "
