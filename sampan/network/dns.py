@@ -13,16 +13,16 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from sampan.linux import nftables
+from sampan.linux import nftables, rtnetlink
 from sampan.network import dnswire, live, nft_resolver
 from sampan.network.files import EMBEDDED_RESOLVER
 from sampan.network.forward import Forwarder, Upstreams
 from sampan.network.lookup import Lookup
 from sampan.network.poller import READ, Poller
 from sampan.network.stream import Stream
+from sampan.runtime.interfaces import LOOPBACK_INDEX
 from sampan.runtime.services import Register
 
-_IP_FREEBIND = 15
 _BACKLOG = 64
 _DATAGRAMS_A_TURN = 64
 _MAXIMUM_STREAMS = 64
@@ -50,6 +50,9 @@ class Resolver:
         self._forwarder = Forwarder(self._poller, upstreams) if upstreams is not None else None
         self._streams: set[Stream] = set()
         with live.inside(netns_fd), nftables.open_socket() as netfilter:
+            # The address exists only while the loopback is up, which the init has yet to do.
+            with rtnetlink.open_socket() as route:
+                route.request([rtnetlink.set_up(LOOPBACK_INDEX, "lo")])
             self._udp = _bound(socket.SOCK_DGRAM)
             self._tcp = _bound(socket.SOCK_STREAM)
             self._tcp.listen(_BACKLOG)
@@ -136,8 +139,6 @@ class _DatagramPeer:
 def _bound(kind: int) -> socket.socket:
     made = socket.socket(socket.AF_INET, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        # The container's loopback is not up yet.
-        made.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
         made.bind((EMBEDDED_RESOLVER, 0))
     except OSError:
         made.close()

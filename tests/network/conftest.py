@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,15 @@ class World:
             NetworkSettings(run_dir=str(self.tmp_path / "run"), **settings),
         )
 
-    def plug(self, sandbox: Sandbox) -> Namespace:
-        """What keeper and init do with a sandbox."""
+    def plug(
+        self, sandbox: Sandbox, services: Callable[[Namespace], None] | None = None
+    ) -> Namespace:
+        """What keeper and init do with a sandbox, in this order."""
         inside = self.namespace()
         for interface in sandbox.interfaces:
             create_host_side(interface, inside.fd)
+        if services is not None:
+            services(inside)
         with inside.entered():
             configure_inside(sandbox.interfaces)
         return inside

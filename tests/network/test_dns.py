@@ -102,16 +102,23 @@ def ask_tcp(inside: Namespace, data: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def resolver(sandbox: Sandbox, inside: Namespace) -> Iterator[dns.Resolver]:
-    """What the keeper does with the service."""
+def resolver(world: World, sandbox: Sandbox) -> Iterator[tuple[Namespace, dns.Resolver]]:
+    """A container with its resolver, as the keeper starts it."""
     (service,) = sandbox.services
     loop = asyncio.get_running_loop()
-    made = dns.start(dict(service.config), inside.fd, lambda fd, call: loop.add_reader(fd, call))
+    made: list[dns.Resolver] = []
+
+    def services(inside: Namespace) -> None:
+        made.append(
+            dns.start(dict(service.config), inside.fd, lambda fd, call: loop.add_reader(fd, call))
+        )
+
+    inside = world.plug(sandbox, services)
     try:
-        yield made
+        yield inside, made[0]
     finally:
-        loop.remove_reader(made.fileno())
-        made.close()
+        loop.remove_reader(made[0].fileno())
+        made[0].close()
 
 
 def on_back(name: str, **fields: object) -> SandboxRequest:
@@ -141,13 +148,12 @@ async def test_names_of_containers(world: World, resolv_conf: Path) -> None:
     assert a.resolv_conf == (
         b"nameserver 127.0.0.11\nsearch example.test\noptions timeout:1 ndots:0\n"
     )
-    inside = world.plug(a)
     address_b = socket.inet_aton(b.endpoints[0].ip)
 
     async def udp(name: str, kind: int = dnswire.TYPE_A) -> tuple[int, list[bytes]]:
         return parse_answer(await asyncio.to_thread(ask_udp, inside, question(name, kind)))
 
-    with resolver(a, inside):
+    with resolver(world, a) as (inside, _):
         short = on_back("b").container_id[:12]
         for name in ("b", "B", "db", "b-host", short, "b.back", "linked"):
             assert await udp(name) == (0, [address_b]), name
@@ -197,8 +203,7 @@ async def test_dead_upstreams(world: World, tmp_path: Path) -> None:
     await manager.start(set())
     await manager.create(NetworkConfig(name="back"))
     a = await manager.prepare(on_back("a"))
-    inside = world.plug(a)
-    with resolver(a, inside):
+    with resolver(world, a) as (inside, _):
         answer = await asyncio.to_thread(ask_udp, inside, question("x.test"))
         assert parse_answer(answer)[0] == 0, "the first server refuses, the second answers"
         upstream.close()
@@ -221,8 +226,7 @@ async def test_internal_networks_do_not_forward(world: World, resolv_conf: Path)
     await manager.start(set())
     await manager.create(NetworkConfig(name="back", internal=True))
     a = await manager.prepare(on_back("a"))
-    inside = world.plug(a)
-    with resolver(a, inside):
+    with resolver(world, a) as (inside, _):
         answer = await asyncio.to_thread(ask_udp, inside, question("www.test"))
         assert parse_answer(answer)[0] == dnswire.SERVER_FAILURE
     assert upstream.queries == []
@@ -236,8 +240,7 @@ async def test_five_thousand_queries_a_second(world: World, resolv_conf: Path) -
     await manager.start(set())
     await manager.create(NetworkConfig(name="back"))
     a = await manager.prepare(on_back("a"))
-    inside = world.plug(a)
-    with resolver(a, inside) as made:
+    with resolver(world, a) as (inside, made):
         with inside.entered():
             client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             client.connect(("127.0.0.11", 53))
