@@ -136,7 +136,7 @@ class Builds:
             "Parents": [parent] if parent else None,
             "Type": record.kind,
             "Description": record.description,
-            "InUse": record.id in self._cache.in_use,
+            "InUse": self._cache.in_use[record.id] > 0,
             "Shared": record.layer is not None,
             "Size": record.size,
             "CreatedAt": _time(record.created),

@@ -89,7 +89,7 @@ class Volumes:
     ) -> None:
         self._records = metadata.collection("volumes", Volume)
         self._root = root
-        self._mounts_dir = run_dir / "mounts"
+        self._mounts_dir = run_dir / "volume-mounts"
         self._events = events
         self._uses = uses
         self._lock = asyncio.Lock()
