@@ -187,12 +187,11 @@ class RegistryApi:
             return web.Response(status=304, headers=headers)
         if self._hub.config.redirects and (url := await self._hub.storage.redirect(digest)):
             return web.Response(status=307, headers={**headers, "Location": url})
-        start, end = _range(request, size)
-        status = 200
-        if (start, end) != (0, size) or "Range" in request.headers:
-            status = 206
+        wanted = _range(request, size)
+        start, end = wanted or (0, size)
+        if wanted:
             headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response = web.StreamResponse(status=status, headers=headers)
+        response = web.StreamResponse(status=206 if wanted else 200, headers=headers)
         await self._send_blob(request, response, digest, start, end)
         self._hub.metrics.sent.inc(end - start)
         return response
@@ -372,13 +371,13 @@ async def _read_manifest(request: web.Request) -> bytes:
     return bytes(data)
 
 
-def _range(request: web.Request, size: int) -> tuple[int, int]:
-    """The bytes asked for, as [start, end).  Several ranges, and other units, mean all of it
-    (RFC 9110, 14.2).  Raises RegistryError (416)."""
+def _range(request: web.Request, size: int) -> tuple[int, int] | None:
+    """The bytes asked for, as [start, end); None means all of it, also for several ranges and
+    other units (RFC 9110, 14.2).  Raises RegistryError (416)."""
     header = request.headers.get("Range", "")
     match = _RANGE_RE.fullmatch(header.strip())
     if match is None or match.groups() == ("", ""):
-        return 0, size
+        return None
     first, last = match.groups()
     if not first:
         start, end = max(size - int(last), 0), size

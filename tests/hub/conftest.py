@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from sampan.hub.config import HubConfig
+from sampan.hub.core import Hub
+from sampan.hub.server import HUB, READ_BUFFER_BYTES, make_app
+from sampan.registry.auth import Auth
+from sampan.registry.client import RegistryClient
+from sampan.registry.config import RegistryConfig
+from sampan.store.content import ContentStore
+
+
+@dataclass
+class Running:
+    """A hub that serves, and a plain HTTP session to it."""
+
+    hub: Hub
+    port: int
+    password: str
+    http: aiohttp.ClientSession
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def admin(self) -> Auth:
+        return Auth("admin", self.password)
+
+    @property
+    def basic(self) -> aiohttp.BasicAuth:
+        return aiohttp.BasicAuth("admin", self.password)
+
+
+class Hubs:
+    """Starts hubs and stops them."""
+
+    def __init__(self) -> None:
+        self._runners: list[web.AppRunner] = []
+        self._sessions: list[aiohttp.ClientSession] = []
+
+    async def start(self, config: HubConfig) -> Running:
+        said: list[str] = []
+        app = make_app(config, tell=said.append)
+        runner = web.AppRunner(app, read_bufsize=READ_BUFFER_BYTES, shutdown_timeout=0.1)
+        self._runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        password = said[0].split("password ")[1].split(" ")[0] if said else ""
+        session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+        self._sessions.append(session)
+        return Running(app[HUB], port, password, session)
+
+    async def stop(self) -> None:
+        for session in self._sessions:
+            await session.close()
+        for runner in self._runners:
+            await runner.cleanup()
+
+
+@pytest.fixture
+async def hubs() -> AsyncIterator[Hubs]:
+    value = Hubs()
+    yield value
+    await value.stop()
+
+
+@pytest.fixture
+async def hub(hubs: Hubs, tmp_path: Path) -> Running:
+    """A hub where anybody may push."""
+    return await hubs.start(HubConfig(root=tmp_path / "hub", anonymous="push"))
+
+
+@pytest.fixture
+async def closed_hub(hubs: Hubs, tmp_path: Path) -> Running:
+    """A hub as it is by default: anybody pulls, accounts push."""
+    return await hubs.start(HubConfig(root=tmp_path / "closed-hub"))
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[RegistryClient]:
+    config = RegistryConfig(certs_dir=tmp_path / "certs.d", backoff=0.01)
+    async with RegistryClient(config) as value:
+        yield value
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> ContentStore:
+    return ContentStore(tmp_path / "source")
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> ContentStore:
+    return ContentStore(tmp_path / "target")
