@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -88,9 +88,7 @@ class Builds:
 
     async def cache(self) -> Sequence[dict[str, Any]]:
         """The records of the build cache, as ``system df`` shows them."""
-        records = self._cache.records()
-        by_snapshot = {record.snapshot: record.id for record in records}
-        return [self._document(record, by_snapshot) for record in records]
+        return await asyncio.to_thread(self._documents)
 
     async def prune(
         self,
@@ -127,8 +125,18 @@ class Builds:
         self._events.publish("builder", "prune", "", {"reclaimed": str(freed)})
         return removed, freed
 
+    def _documents(self) -> Sequence[dict[str, Any]]:
+        records = self._cache.records()
+        by_snapshot = {record.snapshot: record.id for record in records}
+        shared = {
+            layer.diff_id
+            for image in self._deps.images.list()
+            for layer in self._deps.images.layers_of(image.id)
+        }
+        return [self._document(record, by_snapshot, shared) for record in records]
+
     def _document(
-        self, record: CacheRecord, by_snapshot: Mapping[str | None, str]
+        self, record: CacheRecord, by_snapshot: Mapping[str | None, str], shared: Set[str]
     ) -> dict[str, Any]:
         parent = by_snapshot.get(record.parent) if record.parent else None
         return {
@@ -137,8 +145,8 @@ class Builds:
             "Type": record.kind,
             "Description": record.description,
             "InUse": self._cache.in_use[record.id] > 0,
-            "Shared": record.layer is not None,
-            "Size": record.size,
+            "Shared": record.layer is not None and record.layer.diff_id in shared,
+            "Size": self._cache.size_of(record),
             "CreatedAt": _time(record.created),
             "LastUsedAt": _time(record.last_used),
             "UsageCount": record.uses,

@@ -144,7 +144,7 @@ class BuildCache:
         Returns the removed records' ids and the bytes freed.  Blocking.
         """
         records = sorted(self._records.all(), key=lambda record: record.last_used)
-        total = sum(self._size(record) for record in records)
+        total = sum(self.size_of(record) for record in records)
         removed: list[str] = []
         freed = 0
         # A snapshot goes only after those that lie on it, so go round until nothing moves.
@@ -155,7 +155,7 @@ class BuildCache:
             for record in list(pending):
                 if keep_storage and total - freed <= keep_storage:
                     return removed, freed
-                size = self._size(record)
+                size = self.size_of(record)
                 if not self._remove(record):
                     continue
                 pending.remove(record)
@@ -164,7 +164,8 @@ class BuildCache:
                 moved = True
         return removed, freed
 
-    def _size(self, record: CacheRecord) -> int:
+    def size_of(self, record: CacheRecord) -> int:
+        """Bytes that the record takes on disk.  Blocking."""
         if record.kind == "exec.cachemount":
             directory = self.mounts_dir / str(record.snapshot)
             return sum(
