@@ -1,0 +1,107 @@
+"""A daemon that is killed at any moment: containers go on, and the next daemon knows all of it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+
+import docker
+from docker.errors import NotFound
+from harness import Daemon, until
+
+
+def test_kill_leaves_containers_running(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    container = daemon.client.containers.run(
+        "busybox",
+        "sh -c 'echo before; read line; echo $line; exit 42'",
+        detach=True,
+        stdin_open=True,
+        name="survivor",
+    )
+    container.reload()
+    pid = container.attrs["State"]["Pid"]
+    address = container.attrs["NetworkSettings"]["IPAddress"]
+    daemon.stop(signal.SIGKILL)
+    assert subprocess.run(["kill", "-0", str(pid)]).returncode == 0
+    daemon.start()
+    container.reload()
+    assert container.status == "running"
+    assert container.attrs["State"]["Pid"] == pid
+    assert container.attrs["NetworkSettings"]["IPAddress"] == address
+    assert container.exec_run("echo again")[1] == b"again\n"
+    stream = container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+    stream._sock.sendall(b"after\n")
+    frames = docker.utils.socket.frames_iter(stream, tty=False)
+    assert next(frames) == (1, b"after\n")
+    stream.close()
+    assert container.wait()["StatusCode"] == 42
+    assert container.logs() == b"before\nafter\n"
+
+
+def test_exit_while_there_is_no_daemon(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    container = daemon.client.containers.run(
+        "busybox", "sh -c 'read line; echo gone; exit 9'", detach=True, stdin_open=True
+    )
+    brief = daemon.client.containers.run(
+        "busybox", "sh -c 'read line'", detach=True, stdin_open=True, auto_remove=True
+    )
+    pids = []
+    for one in (container, brief):
+        one.reload()
+        pids.append(one.attrs["State"]["Pid"])
+    daemon.stop(signal.SIGKILL)
+    for pid in pids:
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+    run_dir = daemon.run / "containers" / container.id
+    assert until(lambda: b'"exited"' in (run_dir / "state.json").read_bytes())
+    daemon.start()
+    container.reload()
+    assert container.status == "exited"
+    assert container.attrs["State"]["ExitCode"] == 137
+
+    def removed() -> bool:
+        try:
+            daemon.client.containers.get(brief.id)
+        except NotFound:
+            return True
+        return False
+
+    assert until(removed)
+    container.start()
+    container.kill()
+
+
+def test_attached_client_outlives_the_daemon(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    container = daemon.client.containers.create("busybox", "cat", stdin_open=True)
+    stream = container.attach_socket(params={"stdin": 1, "stdout": 1, "stream": 1})
+    container.start()
+    stream._sock.sendall(b"one\n")
+    frames = docker.utils.socket.frames_iter(stream, tty=False)
+    assert next(frames) == (1, b"one\n")
+    daemon.stop(signal.SIGKILL)
+    stream._sock.sendall(b"two\n")
+    assert next(frames) == (1, b"two\n")
+    daemon.start()
+    stream._sock.sendall(b"three\n")
+    assert next(frames) == (1, b"three\n")
+    stream.close()
+
+
+def test_clean_stop_leaves_containers_running(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    container = daemon.client.containers.run("busybox", "sleep 1000", detach=True)
+    assert daemon.stop() == 0
+    daemon.start()
+    container.reload()
+    assert container.status == "running"
+
+
+def test_second_daemon_is_refused(own_daemon: Daemon) -> None:
+    second = subprocess.run(own_daemon.command(), capture_output=True, timeout=30)
+    assert second.returncode == 1
+    text = second.stderr.decode()
+    assert "is in use by another sampan daemon (process" in text
+    assert text.count("\n") == 1
