@@ -1,20 +1,34 @@
-"""Read back what a keeper logged, with following."""
+"""Read back what a keeper logged, with following.
+
+The reader knows a file by its inode, so that rotation (by rename) under its hands neither repeats
+nor loses a line as long as the file it reads is kept.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import mmap
+import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple
 
+from sampan.errors import Conflict
+from sampan.linux import inotify
+from sampan.runtime.logs.decode import (
+    Decoder,
+    Entry,
+    JsonDecoder,
+    LocalDecoder,
+    complete_frames,
+    tail_offset_json,
+    tail_offset_local,
+)
 from sampan.runtime.types import LogConfig
 
-
-class Entry(NamedTuple):
-    """One line (its newline included) or part of a line; ``stream`` 1 is stdout, 2 stderr."""
-
-    time: int
-    stream: int
-    data: bytes
-    partial: bool = False
+_BLOCK = 1 << 20
+_WATCHED = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE | inotify.IN_MOVE_SELF | inotify.IN_ATTRIB
+_IDLE = 1.0
+_ENDING = 0.05
 
 
 async def read(
@@ -33,5 +47,211 @@ async def read(
     ``since`` and ``until`` are nanoseconds since the epoch (0: no bound), ``tail`` the number of
     last entries to begin with (None: all).  Raises Conflict for a driver that cannot be read.
     """
-    raise NotImplementedError
-    yield Entry(0, 1, b"")
+    if config.driver == "none":
+        raise Conflict("configured logging driver does not support reading")
+    streams = {number for number, wanted in ((1, stdout), (2, stderr)) if wanted}
+
+    def chosen(entry: Entry) -> bool:
+        return (
+            entry.stream in streams and entry.time >= since and (not until or entry.time <= until)
+        )
+
+    cursor = _Cursor(config)
+    try:
+        if tail is not None:
+            last: deque[Entry] = deque(maxlen=tail)
+            cursor.seek_tail(tail + 2 if len(streams) == 2 and not (since or until) else None)
+            while batch := cursor.next_batch():
+                last.extend(entry for entry in batch if chosen(entry))
+                await asyncio.sleep(0)
+            if not follow:
+                last.extend(entry for entry in cursor.finish() if chosen(entry))
+            for entry in last:
+                yield entry
+        while batch := cursor.next_batch():
+            for entry in batch:
+                if until and entry.time > until:
+                    return
+                if chosen(entry):
+                    yield entry
+            await asyncio.sleep(0)
+        if follow:
+            async for entry in _follow(cursor, running, until):
+                if chosen(entry):
+                    yield entry
+        for entry in cursor.finish():
+            if chosen(entry):
+                yield entry
+    finally:
+        cursor.close()
+
+
+async def _follow(cursor: _Cursor, running: Callable[[], bool], until: int) -> AsyncIterator[Entry]:
+    """New entries as they come.  The keeper's closing of the file is an event, its end is not
+    one of the file: then it is asked for at short intervals."""
+    watch = _Watch()
+    try:
+        while True:
+            cursor.watch(watch)
+            alive = running()
+            while batch := cursor.next_batch():
+                for entry in batch:
+                    if until and entry.time > until:
+                        return
+                    yield entry
+            if not alive:
+                return
+            await watch.wait()
+    finally:
+        watch.close()
+
+
+class _Watch:
+    """Inotify on the current file, on the event loop."""
+
+    def __init__(self) -> None:
+        self._fd = inotify.create()
+        self._changed = asyncio.Event()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd, self._readable)
+
+    def add(self, path: str) -> None:
+        inotify.add_watch(self._fd, path, _WATCHED)
+
+    def _readable(self) -> None:
+        for event in inotify.read_events(self._fd):
+            self._closing = bool(event.mask & inotify.IN_CLOSE_WRITE)
+        self._changed.set()
+
+    async def wait(self) -> None:
+        try:
+            async with asyncio.timeout(_ENDING if self._closing else _IDLE):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+        self._changed.clear()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._fd)
+        os.close(self._fd)
+
+
+class _Cursor:
+    """A position in the sequence of log files."""
+
+    def __init__(self, config: LogConfig) -> None:
+        self._config = config
+        self._local = config.driver == "local"
+        self._decoder: Decoder = LocalDecoder() if self._local else JsonDecoder()
+        self._fd = -1
+        self._offset = 0
+        paths = self._paths()
+        if paths:
+            self._open(paths[0])
+
+    def _paths(self) -> list[str]:
+        """The files that exist, oldest first."""
+        path = self._config.path
+        names = [f"{path}.{number}" for number in range(self._config.max_file - 1, 0, -1)]
+        return [name for name in (*names, path) if os.path.exists(name)]
+
+    def _open(self, path: str) -> bool:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._offset = fd, 0
+        return True
+
+    def seek_tail(self, wanted: int | None) -> None:
+        """Go to where about ``wanted`` lines are left (None: stay at the beginning)."""
+        if wanted is None:
+            return
+        for path in reversed(self._paths()):
+            if not self._open(path):
+                continue
+            size = os.fstat(self._fd).st_size
+            if not size:
+                continue
+            with mmap.mmap(self._fd, size, prot=mmap.PROT_READ) as content:
+                view = memoryview(content)
+                try:
+                    if self._local:
+                        end = complete_frames(view, size)
+                        self._offset, found = tail_offset_local(view, end, wanted)
+                    else:
+                        self._offset, found = tail_offset_json(view, size, wanted)
+                finally:
+                    view.release()
+            wanted -= found
+            if wanted <= 0:
+                return
+
+    def next_batch(self) -> list[Entry]:
+        """Some more entries; empty when everything written so far has been read."""
+        entries: list[Entry] = []
+        while not entries:
+            if self._fd < 0:
+                paths = self._paths()
+                if not paths or not self._open(paths[0]):
+                    return []
+            if self._decode_block(entries):
+                continue
+            if not self._next_file():
+                return entries
+        return entries
+
+    def _decode_block(self, entries: list[Entry]) -> bool:
+        """Decode the next block; False at the end of what is complete."""
+        size = _BLOCK
+        while True:
+            data = os.pread(self._fd, size, self._offset)
+            if not data:
+                return False
+            used = self._decoder.decode(data, entries)
+            self._offset += used
+            if used or len(data) < size:
+                return used > 0
+            size *= 2  # one record is larger than the block
+
+    def _next_file(self) -> bool:
+        """Go on to the file that followed ours, if ours has been rotated away."""
+        own = os.fstat(self._fd)
+        newer: list[str] = []
+        for path in reversed(self._paths()):
+            try:
+                found = os.stat(path)
+            except FileNotFoundError:
+                continue
+            if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+                if os.fstat(self._fd).st_size > self._offset and self._grew():
+                    return True
+                return bool(newer) and self._open(newer[-1])
+            newer.append(path)
+        # Ours is gone: the oldest that is left is the next.
+        return bool(newer) and self._open(newer[-1])
+
+    def _grew(self) -> bool:
+        """Whether a complete record has come since the last look."""
+        probe: list[Entry] = []
+        decoder: Decoder = LocalDecoder() if self._local else JsonDecoder()
+        return decoder.decode(os.pread(self._fd, _BLOCK, self._offset), probe) > 0
+
+    def watch(self, watch: _Watch) -> None:
+        if self._fd >= 0:
+            watch.add(f"/proc/self/fd/{self._fd}")
+        else:
+            watch.add(os.path.dirname(self._config.path))
+
+    def finish(self) -> list[Entry]:
+        entries: list[Entry] = []
+        self._decoder.finish(entries)
+        return entries
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,160 @@
+"""Writing and reading logs: lines, rotation, tails, bounds and following."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sampan.errors import Conflict
+from sampan.runtime.logs import Entry, read
+from sampan.runtime.logs.decode import parse_rfc3339
+from sampan.runtime.logs.writer import open_writer, rfc3339
+from sampan.runtime.types import LogConfig
+
+Driver = Literal["local", "json-file"]
+DRIVERS: tuple[Driver, ...] = ("local", "json-file")
+
+
+async def collect(config: LogConfig, **options: Any) -> list[Entry]:
+    return [entry async for entry in read(config, **options)]
+
+
+def config_for(path: Path, driver: Driver, **options: Any) -> LogConfig:
+    return LogConfig(driver=driver, path=str(path / "log"), **options)
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_lines_of_both_streams(tmp_path: Path, driver: Driver) -> None:
+    config = config_for(tmp_path, driver)
+    writer = open_writer(config)
+    writer.write(1, b"one\ntw", 10)
+    writer.write(2, b"error\n", 20)
+    writer.write(1, b"o\r\nrest", 30)
+    writer.close()
+    assert await collect(config) == [
+        Entry(10, 1, b"one\n"),
+        Entry(20, 2, b"error\n"),
+        Entry(30, 1, b"two\r\n"),
+        Entry(30, 1, b"rest", True),
+    ]
+    assert [entry.data for entry in await collect(config, stdout=False)] == [b"error\n"]
+    assert [entry.time for entry in await collect(config, since=20, until=20)] == [20]
+    assert [entry.data for entry in await collect(config, tail=2)] == [b"two\r\n", b"rest"]
+    assert await collect(config, tail=0) == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_rotation(tmp_path: Path, driver: Driver) -> None:
+    config = config_for(tmp_path, driver, max_size=1000, max_file=3)
+    writer = open_writer(config)
+    for number in range(100):
+        writer.write(1, b"line %03d\n" % number, number)
+    writer.close()
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["log", "log.1", "log.2"]
+    assert all(path.stat().st_size <= 1000 for path in tmp_path.iterdir())
+    lines = [entry.data for entry in await collect(config)]
+    assert lines[-1] == b"line 099\n"
+    assert lines == [b"line %03d\n" % number for number in range(100 - len(lines), 100)]
+    assert [entry.data for entry in await collect(config, tail=30)] == lines[-30:]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_following_across_rotation(tmp_path: Path, driver: Driver) -> None:
+    config = config_for(tmp_path, driver, max_size=2000, max_file=5)
+    writer = open_writer(config)
+    writer.write(1, b"line 0\n", 0)
+    alive = True
+    received: list[bytes] = []
+
+    async def follower() -> None:
+        async for entry in read(config, follow=True, running=lambda: alive):
+            received.append(entry.data)
+
+    task = asyncio.create_task(follower())
+    for number in range(1, 300):
+        writer.write(1, b"line %d\n" % number, number)
+        if number % 10 == 0:
+            while len(received) < number - 20:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+    writer.close()
+    alive = False
+    async with asyncio.timeout(10):
+        await task
+    assert received == [b"line %d\n" % number for number in range(300)]
+
+
+async def test_a_torn_frame_is_dropped(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "local")
+    writer = open_writer(config)
+    writer.write(1, b"good\n", 1)
+    writer.close()
+    with (tmp_path / "log").open("ab") as file:
+        file.write(b"\x50\0\0\0\x01torn")
+    assert [entry.data for entry in await collect(config)] == [b"good\n"]
+    writer = open_writer(config)
+    writer.write(1, b"after\n", 2)
+    writer.close()
+    assert [entry.data for entry in await collect(config)] == [b"good\n", b"after\n"]
+    assert [entry.data for entry in await collect(config, tail=1)] == [b"after\n"]
+
+
+async def test_none_cannot_be_read() -> None:
+    with pytest.raises(Conflict, match="does not support reading"):
+        await collect(LogConfig(driver="none"))
+
+
+async def test_docker_s_json_lines(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "json-file", labels={"a": "b"})
+    writer = open_writer(config)
+    writer.write(2, b'quote " \xff\n', 1_700_000_000_123_456_789)
+    writer.close()
+    assert (tmp_path / "log").read_text() == (
+        '{"log":"quote \\" \ufffd\\n","stream":"stderr","attrs":{"a":"b"},'
+        '"time":"2023-11-14T22:13:20.123456789Z"}\n'
+    )
+
+
+@given(st.integers(0, 4_000_000_000 * 10**9))
+def test_times_survive(time: int) -> None:
+    assert parse_rfc3339(rfc3339(time)) == time
+
+
+def test_times_with_offsets() -> None:
+    assert parse_rfc3339("1970-01-01T01:00:00+01:00") == 0
+    assert parse_rfc3339("1969-12-31T23:59:59.5-00:01") == 59_500_000_000
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@given(
+    data=st.data(),
+    chunks=st.lists(
+        st.tuples(st.sampled_from([1, 2]), st.text("ab\n\r", min_size=1, max_size=30)), max_size=30
+    ),
+)
+def test_any_output_comes_back(
+    tmp_path_factory: pytest.TempPathFactory,
+    driver: Driver,
+    data: st.DataObject,
+    chunks: list[tuple[int, str]],
+) -> None:
+    config = config_for(tmp_path_factory.mktemp("log"), driver)
+    writer = open_writer(config)
+    chunks = [*chunks, (1, "\n"), (2, "\n")]
+    for time, (stream, text) in enumerate(chunks, 1):
+        writer.write(stream, text.encode(), time)
+    writer.close()
+    entries = asyncio.run(collect(config))
+    for stream in (1, 2):
+        written = "".join(text for number, text in chunks if number == stream).encode()
+        assert b"".join(entry.data for entry in entries if entry.stream == stream) == written
+        lines = [entry.data for entry in entries if entry.stream == stream]
+        assert all(line.count(b"\n") <= 1 for line in lines)
+    count = data.draw(st.integers(0, len(entries) + 2))
+    last = asyncio.run(collect(config, tail=count))
+    assert last == (entries[-count:] if count else [])
