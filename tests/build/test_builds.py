@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import io
+import os
+import socket
+import stat
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
 from conftest import Workshop
+
+from sampan.build import BuildRequest, build
+from sampan.build.context import extract
+from sampan.build.errors import StepError
+from sampan.build.narrator import InOrder
+from sampan.errors import InvalidParameter, SampanError
 
 
 async def test_simple_image(workshop: Workshop) -> None:
@@ -45,3 +62,421 @@ async def test_cached(workshop: Workshop) -> None:
     second = await workshop.build(text)
     assert "StepRunning" not in workshop.kinds()
     assert first.image_id == second.image_id
+
+
+async def test_stages_copy_only_what_is_needed(workshop: Workshop) -> None:
+    result = await workshop.build(
+        """
+FROM busybox AS unused
+RUN false
+FROM busybox AS made
+RUN mkdir -p /out/deep && echo one > /out/deep/file && chown 33:44 /out/deep/file
+RUN ln -s deep/file /out/link && ln /out/deep/file /out/hard
+FROM scratch
+COPY --from=made /out /data
+COPY --from=1 --chown=5:6 /out/deep/file /renamed
+COPY --from=busybox /etc/passwd /passwd
+"""
+    )
+    assert await workshop.read(result, "/data/deep/file") == "one\n"
+    info = await workshop.stat(result, "/data/deep/file")
+    assert (info.st_uid, info.st_gid) == (33, 44)
+    assert info.st_nlink == 2
+    info = await workshop.stat(result, "/renamed")
+    assert (info.st_uid, info.st_gid) == (5, 6)
+    assert stat.S_ISLNK((await workshop.stat(result, "/data/link")).st_mode)
+    assert "root:x" in await workshop.read(result, "/passwd")
+
+
+async def test_failed_step_tells_code_and_output(workshop: Workshop) -> None:
+    with pytest.raises(StepError) as caught:
+        await workshop.build("FROM busybox\nRUN echo before; exit 7\n")
+    assert caught.value.exit_code == 7
+    assert "returned a non-zero code: 7" in str(caught.value)
+    assert "before" in caught.value.output
+    assert workshop.kinds()[-1] == "StepFailed"
+
+
+async def test_command_that_does_not_exist(workshop: Workshop) -> None:
+    with pytest.raises(StepError, match="no such file") as caught:
+        await workshop.build('FROM busybox\nRUN ["/nosuch"]\n')
+    assert caught.value.exit_code == 127
+
+
+async def test_copy_rules(workshop: Workshop) -> None:
+    context = workshop.context(
+        **{"a.txt": "a", "b.txt": "b", "c.md": "c", "d__x.txt": "x", "d__e__y.txt": "y"}
+    )
+    (context / "link").symlink_to("d/x.txt")
+    result = await workshop.build(
+        """
+FROM busybox
+COPY *.txt /glob/
+COPY d /dir
+COPY a.txt /single
+COPY a.txt /existing/
+COPY b.txt /existing
+COPY link /followed
+COPY . /all
+COPY --exclude=*.txt . /some
+COPY --parents d/./e/y.txt d/x.txt /parents/
+COPY --chmod=640 --chown=web:staff a.txt /owned
+COPY --chmod=u=rwX,go=rX d /symbolic
+COPY --link c.md /linked/c.md
+COPY ["a.txt", "/with space/"]
+""",
+        context,
+    )
+    read = workshop.read
+    assert await read(result, "/glob/b.txt") == "b"
+    assert await read(result, "/dir/e/y.txt") == "y"
+    assert await read(result, "/single") == "a"
+    assert await read(result, "/existing/b.txt") == "b"
+    assert await read(result, "/followed") == "x"
+    assert stat.S_ISREG((await workshop.stat(result, "/followed")).st_mode)
+    assert stat.S_ISLNK((await workshop.stat(result, "/all/link")).st_mode)
+    assert await read(result, "/some/c.md") == "c"
+    with pytest.raises(FileNotFoundError):
+        await read(result, "/some/a.txt")
+    assert await read(result, "/parents/e/y.txt") == "y"
+    assert await read(result, "/parents/d/x.txt") == "x"
+    info = await workshop.stat(result, "/owned")
+    assert (info.st_uid, info.st_gid, stat.S_IMODE(info.st_mode)) == (33, 50, 0o640)
+    assert stat.S_IMODE((await workshop.stat(result, "/symbolic")).st_mode) == 0o755
+    assert stat.S_IMODE((await workshop.stat(result, "/symbolic/x.txt")).st_mode) == 0o644
+    assert await read(result, "/linked/c.md") == "c"
+    assert await read(result, "/with space/a.txt") == "a"
+
+
+async def test_copy_cannot_leave_the_context(workshop: Workshop) -> None:
+    context = workshop.context(ok="1")
+    (context / "out").symlink_to("/etc/hostname")
+    (context / "up").symlink_to("../../../../etc")
+    with pytest.raises(InvalidParameter, match="file not found in build context"):
+        await workshop.build("FROM busybox\nCOPY out /x\n", context)
+    with pytest.raises(InvalidParameter, match="file not found in build context"):
+        await workshop.build("FROM busybox\nCOPY up/hostname /x\n", context)
+    with pytest.raises(InvalidParameter, match="file not found in build context"):
+        await workshop.build("FROM busybox\nCOPY ../../etc/hostname /x\n", context)
+
+
+async def test_dockerignore(workshop: Workshop) -> None:
+    context = workshop.context(
+        **{".dockerignore": "*.log\nsecret\n!keep.log\n", "a.log": "1", "keep.log": "2"},
+        secret__key="k",
+        b="3",
+    )
+    result = await workshop.build("FROM busybox\nCOPY . /all/\nRUN ls /all > /list\n", context)
+    assert await workshop.read(result, "/list") == "b\nkeep.log\n"
+    with pytest.raises(InvalidParameter, match="excluded by .dockerignore"):
+        await workshop.build("FROM busybox\nCOPY secret /x\n", context)
+
+
+async def test_add_unpacks_archives(workshop: Workshop) -> None:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        info = tarfile.TarInfo("in/side")
+        info.size, info.uid, info.gid, info.mode = 3, 7, 8, 0o600
+        archive.addfile(info, io.BytesIO(b"abc"))
+    context = workshop.context(**{"a.tgz": out.getvalue()})
+    result = await workshop.build("FROM busybox\nADD a.tgz /un/\nCOPY a.tgz /kept/\n", context)
+    assert await workshop.read(result, "/un/in/side") == "abc"
+    assert (await workshop.stat(result, "/un/in/side")).st_uid == 7
+    assert (await workshop.stat(result, "/kept/a.tgz")).st_size == len(out.getvalue())
+
+
+async def test_context_archive_with_escapes_is_refused(tmp_path: Path) -> None:
+    for name, kind in (("../evil", tarfile.REGTYPE), ("a/../../evil", tarfile.REGTYPE)):
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w") as archive:
+            info = tarfile.TarInfo(name)
+            info.type = kind
+            archive.addfile(info)
+        out.seek(0)
+        dest = tmp_path / "dest"
+        dest.mkdir(exist_ok=True)
+        with pytest.raises(InvalidParameter, match="leads out"):
+            extract(out, dest)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        link = tarfile.TarInfo("l")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        archive.addfile(link)
+        info = tarfile.TarInfo("l/evil")
+        archive.addfile(info)
+    out.seek(0)
+    (tmp_path / "second").mkdir()
+    with contextlib.suppress(InvalidParameter):
+        extract(out, tmp_path / "second")
+    assert not (tmp_path / "evil").exists()
+
+
+async def test_touching_changes_nothing(workshop: Workshop) -> None:
+    text = "FROM busybox\nCOPY . /x/\nRUN echo ran\n"
+    first = await workshop.build(text, workshop.context(a="1", b__c="2"))
+    again = workshop.context(a="1", b__c="2")
+    os.utime(again / "a", (1, 1))
+    second = await workshop.build(text, again)
+    assert first.image_id == second.image_id
+    assert "StepRunning" not in workshop.kinds()
+    await workshop.build(text, workshop.context(a="1", b__c="changed"))
+    assert "StepRunning" in workshop.kinds()
+
+
+async def test_arguments_and_scopes(workshop: Workshop) -> None:
+    result = await workshop.build(
+        """
+ARG BASE=busybox
+ARG GLOBAL=global
+FROM ${BASE} AS one
+ARG GLOBAL
+ARG LOCAL=default
+ARG TARGETARCH
+ENV FROM_ENV=${LOCAL:+set}
+ARG FROM_ENV=overridden
+RUN echo "$GLOBAL $LOCAL $FROM_ENV ${UNDECLARED:-none}" > /values; test -n "$TARGETARCH"
+FROM one
+RUN echo "$LOCAL" > /inherited
+""",
+        build_args={"LOCAL": "given", "UNDECLARED": "x", "HTTP_PROXY": "http://proxy"},
+    )
+    assert await workshop.read(result, "/values") == "global given set none\n"
+    assert await workshop.read(result, "/inherited") == "given\n"
+    assert result.unused_build_args == ("UNDECLARED",)
+    history = workshop.image(result).config.history
+    assert not any("proxy" in line.created_by for line in history)
+
+
+async def test_heredocs(workshop: Workshop) -> None:
+    result = await workshop.build(
+        """
+FROM busybox
+ENV WHO=world
+RUN <<EOT
+echo one > /one
+echo two >> /one
+EOT
+RUN <<EOT
+#!/bin/sh
+echo "from script" > /script
+EOT
+RUN cat <<A > /a && cat <<B > /b
+in a
+A
+in b
+B
+COPY <<EOT /hello
+hello $WHO "quoted" \\$WHO
+EOT
+COPY --chmod=700 <<-"RAW" <<OTHER /dir/
+	raw $WHO
+RAW
+other
+OTHER
+"""
+    )
+    read = workshop.read
+    assert await read(result, "/one") == "one\ntwo\n"
+    assert await read(result, "/script") == "from script\n"
+    assert await read(result, "/a") + await read(result, "/b") == "in a\nin b\n"
+    assert await read(result, "/hello") == 'hello world "quoted" $WHO\n'
+    assert await read(result, "/dir/RAW") == "raw $WHO\n"
+    assert await read(result, "/dir/OTHER") == "other\n"
+
+
+async def test_mounts(workshop: Workshop, tmp_path: Path) -> None:
+    agent = socket.socket(socket.AF_UNIX)
+    agent.bind(str(tmp_path / "agent"))
+    agent.listen()
+    context = workshop.context(src__file="from context")
+    result = await workshop.build(
+        """
+FROM busybox AS other
+RUN echo from-stage > /stage-file
+FROM busybox
+RUN --mount=type=secret,id=token cat /run/secrets/token > /seen; ls -l /run/secrets/token
+RUN --mount=type=secret,id=token,env=TOKEN test "$TOKEN" = "s3"cret
+RUN --mount=type=cache,target=/cache echo x >> /cache/count
+RUN --mount=type=cache,target=/cache,sharing=locked cat /cache/count > /count
+RUN --mount=type=tmpfs,target=/scratch,size=1m echo x > /scratch/f && df /scratch
+RUN --mount=target=/src cat /src/src/file > /context-file
+RUN --mount=type=bind,from=other,source=/stage-file,target=/mnt/f cat /mnt/f > /stage
+RUN --mount=type=bind,from=other,target=/rw,rw echo x > /rw/new && ls /rw > /rw-list
+RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK"
+""",
+        context,
+        secrets={"token": b"s3cret"},
+        ssh={"default": str(tmp_path / "agent")},
+    )
+    agent.close()
+    read = workshop.read
+    assert await read(result, "/seen") == "s3cret"
+    assert await read(result, "/count") == "x\n"
+    assert await read(result, "/context-file") == "from context"
+    assert await read(result, "/stage") == "from-stage\n"
+    assert "new" in await read(result, "/rw-list")
+    for path in ("/scratch", "/src", "/mnt", "/rw", "/cache", "/run", "/etc/resolv.conf"):
+        with pytest.raises(FileNotFoundError):
+            await read(result, path)
+    records = workshop.deps.shared.cache.records()
+    assert not any(b"s3cret" in repr(record).encode() for record in records)
+    assert b"s3cret" not in workshop.image(result).raw_config
+    with pytest.raises(InvalidParameter, match="secret nope: not found"):
+        await workshop.build("FROM busybox\nRUN --mount=type=secret,id=nope,required=true true\n")
+    assert not list((workshop.deps.run_dir / "build-mounts").glob("*"))
+
+
+async def test_onbuild(workshop: Workshop) -> None:
+    await workshop.build(
+        "FROM busybox\nONBUILD COPY f /f\nONBUILD RUN cat /f > /g\n", tags=("parent:1",)
+    )
+    result = await workshop.build("FROM parent:1\nRUN cat /g > /h\n", workshop.context(f="data"))
+    assert await workshop.read(result, "/h") == "data"
+    assert workshop.image(result).config.config.on_build is None
+
+
+async def test_configuration(workshop: Workshop) -> None:
+    result = await workshop.build(
+        """
+FROM busybox
+LABEL a=1 b="two words"
+SHELL ["/bin/sh", "-ec"]
+ENTRYPOINT ["/bin/echo"]
+CMD hello $X
+USER web:staff
+VOLUME /data ["x"]
+EXPOSE 80 443/udp
+STOPSIGNAL SIGINT
+HEALTHCHECK --interval=5s --retries=2 CMD true
+MAINTAINER somebody
+WORKDIR rel
+WORKDIR path
+RUN id -u > /tmp/id; pwd > /tmp/pwd
+""".replace('/data ["x"]', "/data"),
+        labels={"c": "3"},
+    )
+    config = workshop.image(result).config
+    run = config.config
+    assert run.labels == {"a": "1", "b": "two words", "c": "3"}
+    assert run.entrypoint == ["/bin/echo"]
+    assert run.cmd == ["/bin/sh", "-ec", "hello $X"]
+    assert run.user == "web:staff"
+    assert run.volumes == {"/data": {}}
+    assert run.exposed_ports == {"80/tcp": {}, "443/udp": {}}
+    assert run.stop_signal == "SIGINT"
+    assert run.healthcheck is not None and run.healthcheck.test == ["CMD-SHELL", "true"]
+    assert run.healthcheck.interval == 5_000_000_000
+    assert config.author == "somebody"
+    assert run.working_dir == "/rel/path"
+    assert await workshop.read(result, "/tmp/id") == "33\n"
+    assert await workshop.read(result, "/tmp/pwd") == "/rel/path\n"
+
+
+async def test_target_and_parallel_stages(workshop: Workshop) -> None:
+    text = (
+        "FROM busybox AS a\nRUN sleep 0.7\nFROM busybox AS b\nRUN sleep 0.7 && true\n"
+        "FROM busybox AS c\nCOPY --from=a /bin/busybox /a\nCOPY --from=b /bin/busybox /b\n"
+    )
+    begin = time.monotonic()
+    await workshop.build(text)
+    assert time.monotonic() - begin < 1.35
+    result = await workshop.build("FROM busybox AS x\nENV a=1\nFROM x\nENV b=2\n", target="X")
+    assert workshop.image(result).config.config.env == ["PATH=/bin", "a=1"]
+    with pytest.raises(InvalidParameter, match="target stage 'nope' could not be found"):
+        await workshop.build("FROM busybox AS x\n", target="nope")
+
+
+async def test_equal_work_of_concurrent_builds_is_done_once(workshop: Workshop) -> None:
+    text = "FROM busybox\nRUN sleep 0.3; cat /proc/sys/kernel/random/uuid > /id\n"
+    one, two = await asyncio.gather(workshop.build(text), workshop.build(text))
+    assert one.image_id == two.image_id
+    assert workshop.kinds().count("StepRunning") == 1
+
+
+async def test_cancelling_leaves_nothing(workshop: Workshop) -> None:
+    task = asyncio.create_task(workshop.build("FROM busybox\nRUN echo first\nRUN sleep 60\n"))
+    deadline = time.monotonic() + 20
+    while workshop.kinds().count("StepRunning") < 2 and time.monotonic() < deadline:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not list((workshop.deps.run_dir / "build").glob("*"))
+    rows = workshop.deps.metadata.query("SELECT kind FROM snapshots WHERE kind = 'active'")
+    assert rows == []
+    await workshop.build("FROM busybox\nRUN echo first\n")
+    assert "StepRunning" not in workshop.kinds()
+
+
+async def test_no_cache(workshop: Workshop) -> None:
+    text = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nRUN cp /id /copy\n"
+    first = await workshop.build(text)
+    second = await workshop.build(text, no_cache=True)
+    assert await workshop.read(first, "/id") != await workshop.read(second, "/id")
+    third = await workshop.build(text)
+    assert await workshop.read(third, "/copy") == await workshop.read(second, "/copy")
+
+
+async def test_networks(workshop: Workshop) -> None:
+    await workshop.build(
+        "FROM busybox\nRUN --network=none test ! -e /sys/class/net/eth0\n"
+        "RUN test -e /sys/class/net/eth0\nRUN --network=host true\n"
+    )
+    await workshop.build(
+        "FROM busybox\nRUN test ! -e /sys/class/net/eth0; echo none\n", network_mode="none"
+    )
+
+
+async def test_reproducible_with_source_date_epoch(workshop: Workshop) -> None:
+    text = "FROM scratch\nCOPY . /\nWORKDIR /made\nLABEL a=b\n"
+    first = await workshop.build(text, workshop.context(f="1"), source_date_epoch=1_600_000_000)
+    second = await workshop.build(
+        text, workshop.context(f="1"), source_date_epoch=1_600_000_000, no_cache=True
+    )
+    assert first.image_id == second.image_id
+    assert workshop.image(first).created.startswith("2020-09-13T12:26:40")
+
+
+async def test_bad_dockerfiles(workshop: Workshop) -> None:
+    cases = {
+        "FROM busybox\nRUNN x\n": "unknown instruction: RUNN",
+        "FROM busybox\nCOPY --from=x.y/z:nope a b\n": "not found",
+        "FROM nosuch\n": "manifest for nosuch:latest not found",
+        "FROM busybox AS a\nCOPY --from=a x y\n": "circular dependency",
+        "FROM busybox AS a\nCOPY --from=b x y\nFROM a AS b\n": "circular dependency",
+        "FROM busybox\nCOPY missing /x\n": "file not found in build context",
+        "FROM busybox\nCOPY --chown=ghost f /x\n": "unable to find user ghost",
+        "FROM busybox\nRUN --security=insecure true\n": "security.insecure is not allowed",
+        "": "file with no instructions",
+    }
+    context = workshop.context(f="1")
+    for text, message in cases.items():
+        with pytest.raises(SampanError) as caught:
+            await workshop.build(text, context)
+        assert message in str(caught.value), text
+
+
+async def test_prune(workshop: Workshop) -> None:
+    cache = workshop.deps.shared.cache
+    result = await workshop.build("FROM busybox\nRUN echo a > /a\nRUN echo b > /b\n")
+    assert len(cache.records()) == 2
+    workshop.deps.images.delete(result.image_id or "")
+    removed, _ = cache.prune()
+    await workshop.deps.images.gc()
+    assert len(removed) == 2
+    assert cache.records() == []
+
+
+async def test_order_for_streams(workshop: Workshop) -> None:
+    seen: list[int] = []
+    order = InOrder(lambda event: seen.append(event.vertex.number))  # type: ignore[union-attr]
+    request = BuildRequest(
+        context=workshop.context(),
+        dockerfile_text=(
+            b"FROM busybox AS a\nRUN sleep 0.3\nENV x=y\nFROM busybox AS b\nRUN echo quick\n"
+            b"FROM scratch\nCOPY --from=a /bin/busybox /\nCOPY --from=b /bin/busybox /b\n"
+        ),
+    )
+    await build(request, workshop.deps, order)
+    assert seen == sorted(seen)
+    assert set(seen) == set(range(1, 9))

@@ -91,15 +91,16 @@ class ExecRunner:
         self._snapshots = snapshots
         self._run_dir = run_dir
         self._settings = settings
-        self._places: dict[str, list[_Place]] = {}
+        self._free_places: dict[str, list[_Place]] = {}
+        self._all_places: list[_Place] = []
 
     async def close(self) -> None:
         """Release the places that commands have run in."""
-        for places in self._places.values():
-            for place in places:
-                await self._networks.release(place.id)
-                shutil.rmtree(place.directory, ignore_errors=True)
-        self._places.clear()
+        for place in self._all_places:
+            await self._networks.release(place.id)
+            shutil.rmtree(place.directory, ignore_errors=True)
+        self._all_places.clear()
+        self._free_places.clear()
 
     async def run(self, job: Job) -> str:
         """Run the command; returns the active snapshot with what it changed.
@@ -123,7 +124,7 @@ class ExecRunner:
                 services=[ServiceRequest(s.name, s.config) for s in sandbox.services],
             )
             await self._execute(job, request)
-            self._places[job.op.network].append(place)
+            self._free_places[job.op.network].append(place)
             self._clean_mount_points(key, job.parent, mount_points(spec))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
@@ -132,17 +133,19 @@ class ExecRunner:
 
     async def _take(self, network: str) -> _Place:
         """A place that no command uses now: an old one, or a new one."""
-        free = self._places.setdefault(network, [])
+        free = self._free_places.setdefault(network, [])
         if free:
             return free.pop()
         place_id = secrets.token_hex(32)
         sandbox = await self._sandbox(place_id, network)
         directory = self._run_dir / "build" / place_id
+        place = _Place(place_id, sandbox, directory)
+        self._all_places.append(place)
         # The keeper lays the root file system over its own directory.
         (directory / "keeper").mkdir(parents=True, mode=0o700)
         for file, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf)):
             (directory / file).write_bytes(content)
-        return _Place(place_id, sandbox, directory)
+        return place
 
     def _discard(self, key: str) -> None:
         try:
