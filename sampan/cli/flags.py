@@ -167,10 +167,10 @@ def _long(
     name, equals, value = word[2:].partition("=")
     if not name or name[0] == "-":
         raise UsageFailure(f"bad flag syntax: {word}")
+    if name == "help":
+        raise Help
     flag = by_name.get(name)
     if flag is None:
-        if name == "help":
-            raise Help
         raise UsageFailure(f"unknown flag: --{name}")
     if equals:
         options.put(flag, value)

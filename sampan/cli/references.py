@@ -1,0 +1,28 @@
+"""Names of images, as messages show them."""
+
+from __future__ import annotations
+
+
+def familiar(name: str) -> str:
+    """``docker.io/library/busybox`` as ``busybox:latest``."""
+    text = name
+    for prefix in ("docker.io/library/", "index.docker.io/library/", "docker.io/"):
+        if text.startswith(prefix):
+            text = text[len(prefix) :]
+            break
+    if "@" not in text and ":" not in text.rpartition("/")[2]:
+        text += ":latest"
+    return text
+
+
+def registry_of(name: str) -> str:
+    """The registry's host in a name, or Docker's key for the default one."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        if first not in ("docker.io", "index.docker.io"):
+            return first
+    return DEFAULT_REGISTRY
+
+
+DEFAULT_REGISTRY = "https://index.docker.io/v1/"
+"""The key of the default registry in the client's configuration; it is never connected to."""
