@@ -18,9 +18,9 @@ def familiar(name: str) -> str:
 def registry_of(name: str) -> str:
     """The registry's host in a name, or Docker's key for the default one."""
     first, slash, _ = name.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        if first not in ("docker.io", "index.docker.io"):
-            return first
+    is_host = "." in first or ":" in first or first == "localhost"
+    if slash and is_host and first not in ("docker.io", "index.docker.io"):
+        return first
     return DEFAULT_REGISTRY
 
 

@@ -54,8 +54,8 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
                 tty=body["Tty"],
                 stdin=attach["stdin"],
                 keys=key_bytes,
-                resize=_resizer(session, container),
-                signal=_signaller(session, container) if options["sig-proxy"] else None,
+                resize=resizer(session, container),
+                signal=signaller(session, container) if options["sig-proxy"] else None,
             ).run(before=lambda: started.append(_start(session, options, container, waiting)))
         except KeyboardInterrupt:
             if not started:
@@ -223,14 +223,14 @@ def start_code(message: str) -> int:
     return 125
 
 
-def _resizer(session: Session, container: str) -> Any:
+def resizer(session: Session, container: str) -> Any:
     def resize(rows: int, columns: int) -> None:
         session.api.post(f"/containers/{container}/resize", {"h": rows, "w": columns})
 
     return resize
 
 
-def _signaller(session: Session, container: str) -> Any:
+def signaller(session: Session, container: str) -> Any:
     def signal(name: str) -> None:
         session.api.post(f"/containers/{container}/kill", {"signal": name})
 

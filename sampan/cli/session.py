@@ -97,18 +97,27 @@ class Session:
         sys.stderr.flush()
 
 
-def each(session: Session, names: list[str], act: Any) -> int:
-    """Call ``act(name)`` for each and say the name; report failures at the end, exit code 1."""
+def each(
+    session: Session,
+    names: list[str],
+    method: str,
+    path: str,
+    query: dict[str, object] | None = None,
+) -> int:
+    """Send one request a name, several at once, and say each name that succeeded.
+
+    ``path`` has ``{}`` for the name.  Failures go to standard error; the exit code is then 1.
+    """
     from sampan.cli.main import describe
-    from sampan.errors import SampanError
+    from sampan.client.http import quote
 
     failed = 0
-    for name in names:
-        try:
-            answer = act(name)
-        except SampanError as error:
+    plain = [name.removeprefix("/") for name in names]
+    requests = [(method, path.format(quote(name)), query) for name in plain]
+    for name, error in zip(names, session.api.together(requests), strict=True):
+        if error is None:
+            session.say(name)
+        else:
             session.complain(describe(error))
             failed = 1
-        else:
-            session.say(name if answer is None else answer)
     return failed

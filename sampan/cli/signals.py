@@ -23,9 +23,9 @@ PROXIED = tuple(
 def name_of(number: int) -> str:
     """``TERM`` for 15; the number itself for one without a name."""
     for key in dir(_signal):
-        if key.startswith("SIG") and not key.startswith("SIG_"):
-            if getattr(_signal, key) == number:
-                return key[3:]
+        named = key.startswith("SIG") and not key.startswith("SIG_")
+        if named and getattr(_signal, key) == number:
+            return key[3:]
     return str(number)
 
 

@@ -10,10 +10,11 @@ from sampan.client import wirejson
 from sampan.client.dial import dial
 from sampan.client.failures import ConnectionFailed, OperationFailed, by_status
 from sampan.client.http import Connection, quote
+from sampan.errors import NotModified, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from sampan.client.dial import Socket
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from sampan.client.http import Response
 
     Query = Mapping[str, object]
+
+
+AT_ONCE = 16
+"""How many requests :meth:`Api.together` has under way."""
 
 
 def target(path: str, query: Query | None) -> str:
@@ -167,6 +172,36 @@ class Api:
         else:
             connection.close()
 
+    def together(
+        self, requests: Iterable[tuple[str, str, Query | None]]
+    ) -> Iterator[SampanError | None]:
+        """Send several requests at once, each on a connection of its own.
+
+        Yields, in order, None for a success (304 is one) and the error for a failure.
+        """
+        waiting = list(requests)
+        if len(waiting) == 1:
+            yield self._outcome(lambda: self.call(*waiting[0]))
+            return
+        while waiting:
+            now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+            sent = []
+            for method, path, query in now:
+                connection = Connection(self._dial())
+                connection.send(method, self._prefix + target(path, query), self._headers)
+                sent.append(connection)
+            for connection in sent:
+                yield self._outcome(lambda given=connection: _finish(given))  # type: ignore[misc]
+
+    def _outcome(self, act: Callable[[], object]) -> SampanError | None:
+        try:
+            act()
+        except NotModified:
+            return None
+        except SampanError as error:
+            return error
+        return None
+
     # Streams.
 
     def messages(
@@ -203,6 +238,16 @@ class Api:
     def ping(self) -> dict[str, str]:
         """The headers of ``/_ping``: ``api-version``, ``builder-version``, ``ostype``."""
         return self.head("/_ping")
+
+
+def _finish(connection: Connection) -> None:
+    try:
+        response = connection.answer()
+        data = response.read()
+        if response.status >= 400 or response.status == 304:
+            raise by_status(response.status, _message(response, data))
+    finally:
+        connection.close()
 
 
 def _message(response: Response, data: bytes) -> str:

@@ -62,7 +62,7 @@ def all_contexts(config_dir: str) -> list[Context]:
 def read_json(path: str) -> Any:
     """The JSON value in ``path``, or None if the file does not exist."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with open(path, "rb") as file:
             return wirejson.loads(file.read())
     except FileNotFoundError:
         return None
