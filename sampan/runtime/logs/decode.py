@@ -51,20 +51,23 @@ class LocalDecoder:
         for frame in frames.forward(data, 0, len(data)):
             at = frame.next
             stream, time = frame.stream, frame.time
-            lines = bytes(data[frame.start : frame.end]).splitlines(keepends=True)
-            # bytes.splitlines also splits at carriage returns: put those back together.
-            pending = self._pending[stream]
-            for line in lines:
-                pending = pending + line if pending else line
-                if line.endswith(b"\n"):
-                    entries.append(Entry(time, stream, pending))
-                    pending = b""
-                elif len(pending) > LONGEST_LINE:
-                    entries.append(Entry(time, stream, pending, True))
-                    pending = b""
-            self._pending[stream] = pending
+            first, *lines = bytes(data[frame.start : frame.end]).split(b"\n")
             self._times[stream] = time
+            if not lines:
+                self._keep(self._pending[stream] + first, stream, time, entries)
+                continue
+            rest = lines.pop()
+            entries.append(Entry(time, stream, self._pending[stream] + first + b"\n"))
+            entries += [Entry(time, stream, line + b"\n") for line in lines]
+            self._keep(rest, stream, time, entries)
         return at
+
+    def _keep(self, rest: bytes, stream: int, time: int, entries: list[Entry]) -> None:
+        """The beginning of a line; a long one is passed on in parts."""
+        if len(rest) > LONGEST_LINE:
+            entries.append(Entry(time, stream, rest, True))
+            rest = b""
+        self._pending[stream] = rest
 
     def finish(self, entries: list[Entry]) -> None:
         rest = [
@@ -126,31 +129,50 @@ def parse_rfc3339(text: str) -> int:
     return seconds * _SECOND + int((fraction or "0").ljust(9, "0")[:9])
 
 
-def tail_offset_local(data: memoryview, end: int, wanted: int) -> tuple[int, int]:
-    """Where to begin so that ``wanted`` newlines follow: (offset, newlines found)."""
-    found, at = 0, end
-    for frame in frames.backward(data, end):
-        at = frame.start - frames.HEADER.size
-        found += bytes(data[frame.start : frame.end]).count(b"\n")
-        if found >= wanted:
-            break
-    return at, found
+class LocalTail:
+    """Finds where to begin so that the last ``wanted`` lines are whole, across files.
+
+    A line of one stream may have begun long before, with lines of the other between; so the search
+    goes back until, for each stream met, a line has ended before the last ``wanted`` ones.
+    """
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._newlines = 0
+        self._earliest: dict[int, int] = {}
+
+    def search(self, data: memoryview, size: int) -> int | None:
+        """The offset in this file (its last complete frame first); None: begin in an older one."""
+        for frame in frames.backward(data, complete_frames(data, size)):
+            count = bytes(data[frame.start : frame.end]).count(b"\n")
+            self._newlines += count
+            self._earliest.setdefault(frame.stream, 0)
+            if count:
+                self._earliest[frame.stream] = self._newlines
+            if min(self._earliest.values()) > self._wanted:
+                return frame.start - frames.HEADER.size
+        return None
 
 
-def tail_offset_json(data: memoryview, end: int, wanted: int) -> tuple[int, int]:
-    """As :func:`tail_offset_local` for lines."""
-    found, at, step = 0, end, 1 << 16
-    while at > 0:
-        start = max(0, at - step)
-        block = bytes(data[start:at])
-        position = len(block)
-        while (position := block.rfind(b"\n", 0, position)) >= 0:
-            if start + position + 1 < end:
-                found += 1
-                if found >= wanted:
-                    return start + position + 1, found
-        at = start
-    return 0, found + (1 if end else 0)
+class JsonTail:
+    """The same for records of one line, which are always whole."""
+
+    def __init__(self, wanted: int) -> None:
+        self._wanted = wanted
+        self._newlines = 0
+
+    def search(self, data: memoryview, size: int) -> int | None:
+        at, step = size, 1 << 16
+        while at > 0:
+            start = max(0, at - step)
+            block = bytes(data[start:at])
+            position = len(block)
+            while (position := block.rfind(b"\n", 0, position)) >= 0:
+                self._newlines += 1
+                if self._newlines > self._wanted:
+                    return start + position + 1
+            at = start
+        return None
 
 
 def complete_frames(data: memoryview, end: int) -> int:

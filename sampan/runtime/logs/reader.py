@@ -18,10 +18,9 @@ from sampan.runtime.logs.decode import (
     Decoder,
     Entry,
     JsonDecoder,
+    JsonTail,
     LocalDecoder,
-    complete_frames,
-    tail_offset_json,
-    tail_offset_local,
+    LocalTail,
 )
 from sampan.runtime.types import LogConfig
 
@@ -60,7 +59,7 @@ async def read(
     try:
         if tail is not None:
             last: deque[Entry] = deque(maxlen=tail)
-            cursor.seek_tail(tail + 2 if len(streams) == 2 and not (since or until) else None)
+            cursor.seek_tail(tail if len(streams) == 2 and not (since or until) else None)
             while batch := cursor.next_batch():
                 last.extend(entry for entry in batch if chosen(entry))
                 await asyncio.sleep(0)
@@ -167,9 +166,10 @@ class _Cursor:
         return True
 
     def seek_tail(self, wanted: int | None) -> None:
-        """Go to where about ``wanted`` lines are left (None: stay at the beginning)."""
+        """Go to where the last ``wanted`` lines begin (None: stay at the beginning)."""
         if wanted is None:
             return
+        tail: LocalTail | JsonTail = LocalTail(wanted) if self._local else JsonTail(wanted)
         for path in reversed(self._paths()):
             if not self._open(path):
                 continue
@@ -179,15 +179,11 @@ class _Cursor:
             with mmap.mmap(self._fd, size, prot=mmap.PROT_READ) as content:
                 view = memoryview(content)
                 try:
-                    if self._local:
-                        end = complete_frames(view, size)
-                        self._offset, found = tail_offset_local(view, end, wanted)
-                    else:
-                        self._offset, found = tail_offset_json(view, size, wanted)
+                    found = tail.search(view, size)
                 finally:
                     view.release()
-            wanted -= found
-            if wanted <= 0:
+            if found is not None:
+                self._offset = found
                 return
 
     def next_batch(self) -> list[Entry]:
