@@ -39,6 +39,7 @@ from sampan.engine.system_df import DiskUsage
 from sampan.engine.transfers import Transfers
 from sampan.engine.volumes import Volumes
 from sampan.network.manager import NetworkManager, NetworkSettings
+from sampan.network.runfiles import RunCollection
 from sampan.network.types import Endpoint, Network, NetworkEvent
 from sampan.registry.client import RegistryClient
 from sampan.registry.config import RegistryConfig
@@ -155,7 +156,7 @@ def _network_manager(settings: Settings, stores: _Stores, events: Events) -> Net
 
     return NetworkManager(
         stores.metadata.collection("networks", Network),
-        stores.metadata.collection("endpoints", Endpoint),
+        RunCollection(settings.run / "networks" / "endpoints", Endpoint),
         NetworkSettings(
             run_dir=settings.run_dir,
             bridge_name=settings.bridge,

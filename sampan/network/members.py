@@ -30,7 +30,7 @@ class Members:
     def load(self, networks: Iterable[Network], running: AbstractSet[str]) -> None:
         """Read the records; delete those of containers that do not run, or of no network."""
         for network in networks:
-            self.add_network(network)
+            self._add_network(network)
         held: dict[str, list[Endpoint]] = {}
         for endpoint in self._collection.all():
             if endpoint.container_id in running and endpoint.network_id in self._networks:
@@ -41,12 +41,16 @@ class Members:
         for container_id, members in held.items():
             self._index(container_id, endpoints.with_routes(members))
         for network in self._networks.values():
-            self._write_names(network.id)
+            self._names.add_network(network, self.on(network.id))
         for container_id in self._names.containers():
             if container_id not in self._by_container:
                 self._names.remove_container(container_id)
 
     def add_network(self, network: Network) -> None:
+        self._add_network(network)
+        self._names.add_network(network)
+
+    def _add_network(self, network: Network) -> None:
         self._networks[network.id] = network
         self._addresses[network.id] = Addresses(network)
         self._by_network.setdefault(network.id, {})
@@ -78,7 +82,7 @@ class Members:
         for endpoint in made:
             self._collection.put(endpoint)
         self._index(container_id, made)
-        self._publish_names(container_id, made)
+        self._change_names(container_id, [], made)
 
     def exchange(self, container_id: str, after: Sequence[Endpoint]) -> None:
         """Put other endpoints in the place of those that a container has; gives back the addresses
@@ -94,7 +98,7 @@ class Members:
         for endpoint in gone:
             self._collection.delete(endpoint.id)
         self.give_back(gone)
-        self._publish_names(container_id, [*after, *gone])
+        self._change_names(container_id, before, after)
 
     def drop(self, container_id: str) -> list[Endpoint]:
         """Forget a container; returns the endpoints that it had."""
@@ -105,7 +109,7 @@ class Members:
             for endpoint in before:
                 self._collection.delete(endpoint.id)
             self.give_back(before)
-            self._publish_names(container_id, before)
+            self._change_names(container_id, before, [])
         return before
 
     def give_back(self, unused: Iterable[Endpoint]) -> None:
@@ -134,18 +138,23 @@ class Members:
         for endpoint in members:
             self._by_network.get(endpoint.network_id, {}).pop(endpoint.id, None)
 
-    def _publish_names(self, container_id: str, touched: Iterable[Endpoint]) -> None:
+    def _change_names(
+        self, container_id: str, before: Sequence[Endpoint], after: Sequence[Endpoint]
+    ) -> None:
         """Write the files of the container and of the networks whose names changed."""
-        named = [e for e in self.of(container_id) if e.dns_names]
+        touched: dict[str, None] = {}
+        for endpoint in before:
+            if endpoint.dns_names and endpoint not in after:
+                self._names.remove(endpoint)
+                touched[endpoint.network_id] = None
+        for endpoint in after:
+            if endpoint.dns_names and endpoint not in before:
+                self._names.add(endpoint)
+                touched[endpoint.network_id] = None
+        named = [endpoint for endpoint in after if endpoint.dns_names]
         if named:
             self._names.write_container(container_id, named)
-        else:
+        elif any(endpoint.dns_names for endpoint in before):
             self._names.remove_container(container_id)
-        for endpoint in touched:
-            if endpoint.dns_names:
-                self._write_names(endpoint.network_id)
-
-    def _write_names(self, network_id: str) -> None:
-        network = self._networks[network_id]
-        if network.driver not in ("host", "null"):
-            self._names.write_network(network, self.on(network_id))
+        for network_id in touched:
+            self._names.write_network(network_id)

@@ -7,12 +7,12 @@ them again when they change, so that they need neither the daemon nor a message.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from sampan.network.runfiles import replace
 from sampan.network.types import Endpoint, Network
 
 
@@ -37,42 +37,54 @@ class ContainerNames(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NamesDirectory:
-    """Writes the files.  Raises :class:`OSError`."""
+    """Writes the files.  Raises :class:`OSError`.
+
+    What it wrote last is kept in memory, so that one container more costs the same on a large
+    network as on a small one, but for the writing.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self._networks: dict[str, NetworkNames] = {}
         (directory / "containers").mkdir(parents=True, exist_ok=True)
 
     def container_file(self, container_id: str) -> Path:
         return self.directory / "containers" / f"{container_id}.json"
 
-    def write_network(self, network: Network, endpoints: Iterable[Endpoint]) -> None:
-        names: dict[str, list[str]] = {}
-        reverse: dict[str, str] = {}
-        for endpoint in endpoints:
-            addresses = [address for address in (endpoint.ip, endpoint.ip6) if address]
-            for name in endpoint.dns_names:
-                names.setdefault(name.lower(), []).extend(addresses)
-            for address in addresses:
-                reverse[address] = endpoint.container_name
+    def add_network(self, network: Network, endpoints: Iterable[Endpoint] = ()) -> None:
+        """Begin or begin again with these endpoints."""
         content = NetworkNames(
             name=network.name,
             subnets=[pool.subnet for pool in network.pools],
-            names=names,
-            reverse=reverse,
+            names={},
+            reverse={},
         )
-        _replace(self.directory / f"{network.id}.json", msgspec.json.encode(content))
+        self._networks[network.id] = content
+        for endpoint in endpoints:
+            _add(content, endpoint)
+        self.write_network(network.id)
+
+    def remove_network(self, network_id: str) -> None:
+        self._networks.pop(network_id, None)
+        self._file(network_id).unlink(missing_ok=True)
+
+    def add(self, endpoint: Endpoint) -> None:
+        """Let an endpoint's names be known when the network is next written."""
+        _add(self._networks[endpoint.network_id], endpoint)
+
+    def remove(self, endpoint: Endpoint) -> None:
+        _remove(self._networks[endpoint.network_id], endpoint)
+
+    def write_network(self, network_id: str) -> None:
+        replace(self._file(network_id), msgspec.json.encode(self._networks[network_id]))
 
     def write_container(self, container_id: str, endpoints: Iterable[Endpoint]) -> None:
         held = list(endpoints)
         content = ContainerNames(
             networks=[endpoint.network_id for endpoint in held],
-            links={endpoint.network_id: parse_links(endpoint.links) for endpoint in held},
+            links={e.network_id: parse_links(e.links) for e in held if e.links},
         )
-        _replace(self.container_file(container_id), msgspec.json.encode(content))
-
-    def remove_network(self, network_id: str) -> None:
-        (self.directory / f"{network_id}.json").unlink(missing_ok=True)
+        replace(self.container_file(container_id), msgspec.json.encode(content))
 
     def remove_container(self, container_id: str) -> None:
         self.container_file(container_id).unlink(missing_ok=True)
@@ -80,6 +92,29 @@ class NamesDirectory:
     def containers(self) -> list[str]:
         """The ids of all containers that have a file."""
         return [path.stem for path in (self.directory / "containers").glob("*.json")]
+
+    def _file(self, network_id: str) -> Path:
+        return self.directory / f"{network_id}.json"
+
+
+def _add(content: NetworkNames, endpoint: Endpoint) -> None:
+    addresses = [address for address in (endpoint.ip, endpoint.ip6) if address]
+    for name in {name.lower() for name in endpoint.dns_names}:
+        content.names.setdefault(name, []).extend(addresses)
+    for address in addresses:
+        content.reverse[address] = endpoint.container_name
+
+
+def _remove(content: NetworkNames, endpoint: Endpoint) -> None:
+    addresses = {address for address in (endpoint.ip, endpoint.ip6) if address}
+    for name in {name.lower() for name in endpoint.dns_names}:
+        left = [address for address in content.names.get(name, ()) if address not in addresses]
+        if left:
+            content.names[name] = left
+        else:
+            content.names.pop(name, None)
+    for address in addresses:
+        content.reverse.pop(address, None)
 
 
 def parse_links(links: Iterable[str]) -> dict[str, str]:
@@ -89,13 +124,3 @@ def parse_links(links: Iterable[str]) -> dict[str, str]:
         target, _, alias = link.partition(":")
         found[(alias or target).lower()] = target.lower()
     return found
-
-
-def _replace(path: Path, content: bytes) -> None:
-    aside = path.with_suffix(".new")
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-    try:
-        os.write(fd, content)
-    finally:
-        os.close(fd)
-    aside.rename(path)

@@ -102,13 +102,14 @@ class _TcpPort:
 class _Side:
     """One end of a relayed connection: what waits to be written to it, and what it may do."""
 
-    __slots__ = ("ended", "events", "shut", "sock", "waiting")
+    __slots__ = ("ended", "events", "gone", "shut", "sock", "waiting")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.waiting = bytearray()
         self.ended = False
         self.shut = False
+        self.gone = False
         self.events = 0
 
 
@@ -152,7 +153,7 @@ class _Connection:
             if events & (READ | BROKEN) and not side.ended:
                 self._read(side, other)
             elif events & BROKEN:
-                raise OSError(errno.ECONNRESET, "reset")
+                self._hung_up(side)
             self._finish(side, other)
             self._finish(other, side)
         except OSError:
@@ -184,6 +185,17 @@ class _Connection:
                 return
             del side.waiting[:sent]
 
+    def _hung_up(self, side: _Side) -> None:
+        """A side that had ended takes nothing more either; what it sent is still passed on."""
+        code = side.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, "reset")
+        side.waiting.clear()
+        side.shut = True
+        side.gone = True
+        # Epoll reports this state for ever.
+        self._poller.remove(side.sock.fileno())
+
     def _finish(self, side: _Side, other: _Side) -> None:
         """Pass the end of one side on when all its bytes are."""
         if side.ended and not other.waiting and not other.shut and self._connected:
@@ -196,7 +208,7 @@ class _Connection:
             events |= READ
         if side.waiting or (side is self._server and not self._connected):
             events |= WRITE
-        if events != side.events:
+        if events != side.events and not side.gone:
             side.events = events
             self._poller.modify(side.sock.fileno(), events)
 
