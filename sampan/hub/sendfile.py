@@ -1,14 +1,15 @@
 """Answering with a part of a file by sendfile(2), on any event loop.
 
 uvloop has no sendfile.  The socket's fd is duplicated, and the kernel copies in a thread (the file
-may have to be read from a disk) as much as the socket takes; the wait for room in the socket is
-the event loop's, so that a slow client costs no thread.
+may have to be read from a disk) as long as the client keeps up; the wait for a slow client is the
+event loop's, so that it costs no thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,8 @@ from aiohttp import web
 
 STALLED_SECONDS = 60
 TURN_BYTES = 64 << 20
+PATIENCE_MILLISECONDS = 10
+"""How long a thread waits for room in a socket before the event loop waits instead."""
 READ_BYTES = 1 << 20
 
 _threads = ThreadPoolExecutor(16, "hub-sendfile")
@@ -77,17 +80,21 @@ async def _sendfile(transport: asyncio.Transport, file: int, start: int, end: in
 
 
 def _fill(socket: int, file: int, start: int, end: int) -> int:
-    """Send until the socket is full; returns the number of bytes."""
+    """Send until the client is slower than PATIENCE; returns the number of bytes."""
     position = start
     limit = min(end, start + TURN_BYTES)
-    try:
-        while position < limit:
+    room = select.poll()
+    room.register(socket, select.POLLOUT)
+    while position < limit:
+        try:
             sent = os.sendfile(socket, file, position, limit - position)
-            if not sent:
-                raise OSError("the file is shorter than it should be")
-            position += sent
-    except BlockingIOError:
-        pass
+        except BlockingIOError:
+            if room.poll(PATIENCE_MILLISECONDS):
+                continue
+            break
+        if not sent:
+            raise OSError("the file is shorter than it should be")
+        position += sent
     return position - start
 
 
