@@ -36,6 +36,7 @@ class Connector:
             before = settings if name == network.name else record.networks.get(name)
             record.networks[name] = settled(before or EndpointSettings(), endpoint)
         self._launcher.write_files(record, sandbox)
+        await container.live_keeper().set_network(sandbox.interfaces, sandbox.services)
 
     async def disconnect(
         self, container: Container, network: Network, settings: EndpointSettings

@@ -5,7 +5,7 @@ resolvers (or those of ``--dns``) from the host's network namespace, so that a r
 host's own loopback serves as well.  The service needs no daemon.
 
 Configuration: ``directory`` and ``container`` (the names files), ``servers`` (empty: those of the
-file ``resolv_conf``, read again when it changes), ``forward`` (false on internal networks).
+file ``resolv_conf``, read again when it changes).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def start(config: dict[str, Any], netns_fd: int | None, register: Register) -> R
         raise ValueError("a resolver needs a container with a network namespace of its own")
     made = Resolver(
         Lookup(config["directory"], config["container"]),
-        Upstreams(config["servers"], config["resolv_conf"]) if config["forward"] else None,
+        Upstreams(config["servers"], config["resolv_conf"]),
         netns_fd,
     )
     register(made.fileno(), made.turn)
@@ -44,10 +44,10 @@ def start(config: dict[str, Any], netns_fd: int | None, register: Register) -> R
 class Resolver:
     """Serves UDP and TCP; ``turn`` is called when ``fileno`` is readable."""
 
-    def __init__(self, lookup: Lookup, upstreams: Upstreams | None, netns_fd: int) -> None:
+    def __init__(self, lookup: Lookup, upstreams: Upstreams, netns_fd: int) -> None:
         self._lookup = lookup
         self._poller = Poller()
-        self._forwarder = Forwarder(self._poller, upstreams) if upstreams is not None else None
+        self._forwarder = Forwarder(self._poller, upstreams)
         self._streams: set[Stream] = set()
         with live.inside(netns_fd), nftables.open_socket() as netfilter:
             # The address exists only while the loopback is up, which the init has yet to do.
@@ -69,8 +69,7 @@ class Resolver:
     def close(self) -> None:
         for stream in list(self._streams):
             stream.close()
-        if self._forwarder is not None:
-            self._forwarder.close()
+        self._forwarder.close()
         self._udp.close()
         self._tcp.close()
         self._poller.close()
@@ -112,7 +111,7 @@ class Resolver:
             peer.reply(found)
             return
         failed = dnswire.answer(query, dnswire.SERVER_FAILURE, [], limit)
-        if self._forwarder is None:
+        if not self._lookup.may_forward():
             peer.reply(failed)
         elif isinstance(peer, _DatagramPeer):
             self._forwarder.datagram(query, data, peer.reply, failed)

@@ -74,6 +74,11 @@ class Lookup:
             records = records[start:] + records[:start]
         return dnswire.answer(query, dnswire.NO_ERROR, records, limit)
 
+    def may_forward(self) -> bool:
+        """Whether the world may be asked for other names."""
+        container = self._container.read()
+        return container is None or container.forward
+
     def _addresses(self, name: str) -> list[bytes] | None:
         """The addresses of a name on the first network that knows it, or None."""
         container = self._container.read()

@@ -151,9 +151,8 @@ class Members:
             if endpoint.dns_names and endpoint not in before:
                 self._names.add(endpoint)
                 touched[endpoint.network_id] = None
-        named = [endpoint for endpoint in after if endpoint.dns_names]
-        if named:
-            self._names.write_container(container_id, named)
+        if any(endpoint.dns_names for endpoint in after):
+            self._names.write_container(container_id, after)
         elif any(endpoint.dns_names for endpoint in before):
             self._names.remove_container(container_id)
         for network_id in touched:

@@ -30,10 +30,11 @@ class NetworkNames(msgspec.Struct, frozen=True, kw_only=True):
 
 class ContainerNames(msgspec.Struct, frozen=True, kw_only=True):
     """The networks of a container in the order to look in, and its links: alias to container name,
-    by network."""
+    by network.  ``forward``: other names may be asked of the world (not from internal networks)."""
 
     networks: list[str]
     links: dict[str, dict[str, str]] = {}
+    forward: bool = True
 
 
 class NamesDirectory:
@@ -81,8 +82,9 @@ class NamesDirectory:
     def write_container(self, container_id: str, endpoints: Iterable[Endpoint]) -> None:
         held = list(endpoints)
         content = ContainerNames(
-            networks=[endpoint.network_id for endpoint in held],
+            networks=[endpoint.network_id for endpoint in held if endpoint.dns_names],
             links={e.network_id: parse_links(e.links) for e in held if e.links},
+            forward=any(endpoint.gateway or endpoint.gateway6 for endpoint in held),
         )
         replace(self.container_file(container_id), msgspec.json.encode(content))
 

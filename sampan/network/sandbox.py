@@ -79,7 +79,6 @@ class Resolution:
                 "container": str(self._names.container_file(request.container_id)),
                 "servers": explicit,
                 "resolv_conf": str(self._path),
-                "forward": any(endpoint.gateway or endpoint.gateway6 for endpoint in networked),
             },
         )
         return self._render([files.EMBEDDED_RESOLVER], search, options), [service]

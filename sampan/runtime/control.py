@@ -15,6 +15,7 @@ from sampan.errors import InvalidParameter, SampanError
 from sampan.linux import process
 from sampan.runtime import parcel, protocol
 from sampan.runtime.errors import KeeperGone, StartError
+from sampan.runtime.interfaces import Interface
 from sampan.runtime.types import (
     AttachRequest,
     ContainerState,
@@ -24,6 +25,7 @@ from sampan.runtime.types import (
     KeeperRequest,
     Paused,
     Restarting,
+    ServiceRequest,
     Started,
     StartFailed,
     Unpaused,
@@ -159,6 +161,13 @@ class Keeper:
     async def set_restart(self, name: str, maximum_retry_count: int = 0) -> None:
         """Change the restart policy (``stop`` sets ``no`` first)."""
         await self._command(protocol.SetRestart(name, maximum_retry_count))
+
+    async def set_network(
+        self, interfaces: Sequence[Interface], services: Sequence[ServiceRequest]
+    ) -> None:
+        """Tell what the container's network is now: the interfaces for a restart, and services of
+        which those that do not run yet are started."""
+        await self._command(protocol.SetNetwork(list(interfaces), list(services)))
 
     async def wait_closed(self) -> None:
         """Return when the keeper has ended (its last event has been delivered by then)."""

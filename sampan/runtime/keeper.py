@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
-from sampan.linux import process, pty
+from sampan.linux import namespaces, process, pty
 from sampan.runtime import cgroups, launch, parcel, protocol
 from sampan.runtime.errors import StartError
+from sampan.runtime.interfaces import Interface
 from sampan.runtime.logs.writer import Writer, open_writer
 from sampan.runtime.loop import HANGUP, IN, OUT, PRI, Loop
 from sampan.runtime.services import find_service
@@ -36,6 +37,7 @@ from sampan.runtime.types import (
     OutOfMemory,
     Paused,
     RestartPolicy,
+    ServiceRequest,
     Started,
     StartFailed,
     Unpaused,
@@ -272,9 +274,25 @@ class Keeper:
 
     def _start_services(self, network: int) -> None:
         for service in self._request.services:
-            start = find_service(service.name)
-            config = {**service.config, "hold_fds": self._held}
-            self._services.append(start(config, network, self._register))
+            self._start_service(service, network)
+
+    def _start_service(self, service: ServiceRequest, network: int) -> None:
+        start = find_service(service.name)
+        config = {**service.config, "hold_fds": self._held}
+        self._services.append(start(config, network, self._register))
+
+    def _set_network(self, links: list[Interface], services: list[ServiceRequest]) -> None:
+        self._request.interfaces = links
+        known = {service.name for service in self._request.services}
+        fresh = [service for service in services if service.name not in known]
+        if fresh:
+            network = namespaces.open_namespace(self._state.pid, "network")
+            try:
+                for service in fresh:
+                    self._start_service(service, network)
+                    self._request.services.append(service)
+            finally:
+                os.close(network)
 
     def _register(self, fd: int, callback: Callable[[], None]) -> None:
         self._loop.add(fd, IN, lambda _: callback())
@@ -465,6 +483,8 @@ class Keeper:
                 self._restart = msgspec.convert(
                     {"name": name, "maximum_retry_count": count}, RestartPolicy
                 )
+            case protocol.SetNetwork(interfaces=links, services=services):
+                self._set_network(links, services)
         return None
 
     def _running_group(self) -> cgroups.Group:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from sampan.runtime.interfaces import Interface
 from sampan.runtime.types import (
     AttachRequest,
     Detached,
@@ -20,6 +21,7 @@ from sampan.runtime.types import (
     OutOfMemory,
     Paused,
     Restarting,
+    ServiceRequest,
     Started,
     StartFailed,
     Unpaused,
@@ -67,11 +69,20 @@ class SetRestart(Struct, tag="set-restart"):
     maximum_retry_count: int = 0
 
 
+class SetNetwork(Struct, tag="set-network"):
+    """The interfaces for the next start; services that do not run yet are started."""
+
+    interfaces: list[Interface]
+    services: list[ServiceRequest]
+
+
 class GetState(Struct, tag="get-state"):
     pass
 
 
-Body = Signal | Attach | Exec | Resize | Pause | Resume | Update | SetRestart | GetState
+Body = (
+    Signal | Attach | Exec | Resize | Pause | Resume | Update | SetRestart | SetNetwork | GetState
+)
 
 
 class Command(Struct):
