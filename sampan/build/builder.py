@@ -11,6 +11,7 @@ from pathlib import Path
 from sampan.build.context import ignore_patterns
 from sampan.build.dockerfile import parse
 from sampan.build.dockerfile.ast import Dockerfile
+from sampan.build.dockerfile.check import check, options_of
 from sampan.build.exporter import Exporter
 from sampan.build.graph.ops import Vertex as Node
 from sampan.build.graph.plan import Plan, Planner
@@ -26,6 +27,7 @@ from sampan.build.types import (
     BuildEvent,
     BuildRequest,
     BuildResult,
+    BuildWarning,
     StepDone,
     StepProgress,
     StepStarted,
@@ -94,6 +96,9 @@ class _Build:
         tree = parse(self._dockerfile(), request.dockerfile)
         self._open_folders()
         plan = await self._plan(tree)
+        warnings = self._check(tree, plan)
+        if request.check_only:
+            return BuildResult(None, (), warnings, plan.unused_args)
         self._check_permissions(plan)
         narrator = Narrator(plan, self.report)
         runner = self._runner(narrator)
@@ -108,7 +113,9 @@ class _Build:
         assembled = await exporter.assemble(target, base, self.solver, request.annotations)
         image = exporter.register(assembled, tags)
         shared.cache.touch([record for record in self.solver.used if record.uses])
-        return BuildResult(image.id, tuple(tag.familiar() for tag in tags), (), plan.unused_args)
+        return BuildResult(
+            image.id, tuple(tag.familiar() for tag in tags), warnings, plan.unused_args
+        )
 
     async def _solve(self, vertex: Node | None) -> None:
         assert self.solver is not None
@@ -167,6 +174,38 @@ class _Build:
             network=request.network_mode or "default",
         )
         return await planner.plan()
+
+    def _check(self, tree: Dockerfile, plan: Plan) -> tuple[BuildWarning, ...]:
+        """Run the linter and tell its findings; raises InvalidParameter if they are errors."""
+        text = self.build_args.get("BUILDKIT_DOCKERFILE_CHECK") or tree.directives.get("check", "")
+        options = options_of(text)
+        context = self.folders.get("context")
+        findings = check(
+            tree,
+            plan.undefined,
+            (lambda path: False) if context is None else context.ignore.excludes,
+            options,
+        )
+        warnings = tuple(
+            BuildWarning(
+                finding.rule,
+                finding.message,
+                finding.description,
+                finding.url,
+                finding.span.line,
+                tree.source.excerpt(finding.span),
+            )
+            for finding in findings
+        )
+        for warning in warnings:
+            self.report(warning)
+        if warnings and options.error:
+            first = warnings[0]
+            raise InvalidParameter(
+                f"lint violation found for rules: {', '.join(sorted({w.rule for w in warnings}))}:"
+                f" {first.message} (line {first.line})"
+            )
+        return warnings
 
     def _check_permissions(self, plan: Plan) -> None:
         for stage in plan.stages:
