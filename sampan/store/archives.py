@@ -111,7 +111,7 @@ class Archives:
             except (archive.InvalidArchive, media.InvalidManifest, DigestMismatch) as error:
                 raise InvalidParameter(f"cannot load the archive: {error}") from error
 
-        with self._images.lease():
+        async with self._images.attempt():
             loaded = await in_thread(stream, read)
             images: list[Image] = []
             for item in loaded:
@@ -142,7 +142,7 @@ class Archives:
             except CorruptStream as error:
                 raise InvalidParameter(f"cannot import the archive: {error}") from error
 
-        with self._images.lease():
+        async with self._images.attempt():
             layer = await in_thread(stream, read)
             created = config.created or datetime.now(UTC).isoformat().replace("+00:00", "Z")
             whole = msgspec.structs.replace(

@@ -99,9 +99,13 @@ class Ingest:
             )
         self._hash.update(view)
         self._offset += len(view)
-        with disk_full_as_error(self._store.root):
-            while view:
-                view = view[os.write(self._fd, view) :]
+        try:
+            with disk_full_as_error(self._store.root):
+                while view:
+                    view = view[os.write(self._fd, view) :]
+        except DiskFull:
+            self.restart()  # a part kept for resuming would keep the disk full
+            raise
 
     def restart(self) -> None:
         """Forget what is here, for a source that cannot resume."""

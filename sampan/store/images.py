@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeAlias
@@ -393,6 +393,17 @@ class ImageStore:
     def lease(self) -> AbstractContextManager[None]:
         """What is added or found while it is open is safe from :meth:`gc`."""
         return self.content.leases.open()
+
+    @asynccontextmanager
+    async def attempt(self) -> AsyncIterator[None]:
+        """A lease for work that may fail: then what it added is collected before the error goes
+        on."""
+        try:
+            with self.lease():
+                yield
+        except BaseException:
+            await asyncio.shield(self.gc())
+            raise
 
     def add_roots(self, roots: Callable[[], Iterable[str]]) -> None:
         """Let ``roots`` name blobs and snapshots that :meth:`gc` must keep; it is called, in any

@@ -22,6 +22,7 @@ from sampan.image.layer import write_diff
 from sampan.image.manifest import Descriptor
 from sampan.store.content import ContentStore, DigestMismatch, Ingest
 from sampan.store.metadata import Metadata
+from sampan.store.readahead import ReadAhead
 
 _CHUNK = 1 << 20
 
@@ -45,9 +46,13 @@ class LayerStore:
         """The uncompressed tar as a stream.  Its last read raises DigestMismatch when it is not
         the layer that the diff ID promises.  ``progress`` gets the bytes of the blob read so far.
         Raises errors.NotFound when no blob of it is here."""
-        raw = self._content.open(self.present(layer).digest)
+        blob = self.present(layer)
+        raw = self._content.open(blob.digest)
         stream = cast(BinaryIO, _Counted(raw, progress)) if progress is not None else raw
-        return cast(BinaryIO, _Verified(decompressed(stream), layer.diff_id))
+        plain = decompressed(stream)
+        if blob.digest != layer.diff_id:
+            plain = cast(BinaryIO, ReadAhead(plain))
+        return cast(BinaryIO, _Verified(plain, layer.diff_id))
 
     def present(self, layer: LayerRef) -> Descriptor:
         """A blob of the layer that is here: the layer's own, else any; raises errors.NotFound."""
