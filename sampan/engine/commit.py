@@ -60,7 +60,7 @@ class Commits:
         own = record.config if config is None else merge(config, run_config(record.config))
         run = config_changes.apply(run_config(own), changes)
         parent = self._store.get(record.image_id)
-        with self._store.lease():
+        async with self._store.attempt():
             if pause and record.state.status == "running":
                 async with _frozen(container):
                     layer = await self._store.commit_layer(record.id)

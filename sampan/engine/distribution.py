@@ -73,7 +73,7 @@ class Distribution:
                 done.append(LayerRef(inside[ready.index], ready.blob))
                 await store.apply(done, report)
 
-        with store.lease():
+        async with store.attempt():
             done: list[LayerRef] = []
             pulled = await self._client.pull(
                 reference,
