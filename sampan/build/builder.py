@@ -112,6 +112,7 @@ class _Build:
         base = await self._base(plan)
         assembled = await exporter.assemble(target, base, self.solver, request.annotations)
         image = exporter.register(assembled, tags)
+        narrator.finish(image.id)
         shared.cache.touch([record for record in self.solver.used if record.uses])
         return BuildResult(
             image.id, tuple(tag.familiar() for tag in tags), warnings, plan.unused_args

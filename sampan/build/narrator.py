@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sampan.build.dockerfile import ast
 from sampan.build.graph import ops
@@ -42,6 +42,9 @@ class Narrator:
         self._report = report
         self._told: dict[str, list[_Told]] = {}
         self._immediate: list[_Told] = []
+        self._last = plan.target.steps[-1]
+        self._last_number = 0
+        self._held: list[StepCached | StepDone] = []
         total = sum(len(stage.steps) for stage in plan.stages)
         number = 0
         for stage in plan.stages:
@@ -63,6 +66,8 @@ class Narrator:
             identity = hashlib.sha256(f"{number}\0{step.text}".encode()).hexdigest()
             inputs = (current.vertex.id,) if current else ()
             vertex = Vertex(f"sha256:{identity}", title, number, total, step.text, name, inputs)
+            if step is self._last:
+                self._last_number = number
             if not _makes_layer(step) and current is not None:
                 current.followers.append(vertex)
                 continue
@@ -124,19 +129,32 @@ class Narrator:
         self._start(told)
         told.finished = True
         result = key.rpartition(":")[2] or "0" * 64
-        first = _is_from(told.vertex)
-        if cached and not first:
-            self._report(StepCached(told.vertex, result, time.time()))
+        if cached and not _is_from(told.vertex):
+            self._end(StepCached(told.vertex, result, time.time()))
         else:
-            self._report(StepDone(told.vertex, result, container_id, time.time()))
+            self._end(StepDone(told.vertex, result, container_id, time.time()))
         for follower in told.followers:
             now = time.time()
             result = hashlib.sha256(f"{result}\0{follower.text}".encode()).hexdigest()
             self._report(StepStarted(follower, now))
             if cached:
-                self._report(StepCached(follower, result, now))
+                self._end(StepCached(follower, result, now))
             else:
-                self._report(StepDone(follower, result, "", now))
+                self._end(StepDone(follower, result, "", now))
+
+    def _end(self, event: StepCached | StepDone) -> None:
+        """Tell the end of a step; that of the last one waits for the image."""
+        if event.vertex.number == self._last_number:
+            self._held.append(event)
+        else:
+            self._report(event)
+
+    def finish(self, image_id: str | None) -> None:
+        """Tell the end of the last step: the image is its result."""
+        for event in self._held:
+            result = event.result if image_id is None else image_id.rpartition(":")[2]
+            self._report(replace(event, result=result))
+        self._held.clear()
 
 
 def _is_from(vertex: Vertex) -> bool:
