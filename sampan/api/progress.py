@@ -28,6 +28,8 @@ WATCH = 0.25
 """Seconds between two looks whether the client is still there."""
 MAX_PENDING = 10_000
 _BAR = 50
+_ANNOUNCEMENT = "Pulling from "
+"""A message about a tag: its id names no transfer."""
 
 
 class ClientGone(ConnectionError):
@@ -45,7 +47,7 @@ def message(progress: Progress) -> Message:
             detail["total"] = progress.total
         body["progressDetail"] = detail
         body["progress"] = bar(progress.current, progress.total)
-    elif progress.id:
+    elif progress.id and not progress.status.startswith(_ANNOUNCEMENT):
         body["progressDetail"] = {}
     if progress.id:
         body["id"] = progress.id
