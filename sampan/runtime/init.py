@@ -16,7 +16,7 @@ from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_dire
 from sampan.runtime import confine, interfaces, reaper
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.rootfs import RootFs
-from sampan.runtime.sync import ChildSide
+from sampan.runtime.sync import ChildSide, describe
 from sampan.runtime.types import KeeperRequest
 from sampan.runtime.users import UnknownUser
 
@@ -40,8 +40,7 @@ def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> 
     try:
         _run(plan, sync, stdio)
     except (confine.Setup, UnknownUser, OSError, ValueError, KeyError) as failure:
-        text = failure.strerror if isinstance(failure, OSError) and failure.strerror else ""
-        sync.fail(text or str(failure), _SETUP_FAILED)
+        sync.fail(describe(failure), _SETUP_FAILED)
     except Forbidden as failure:
         sync.fail(str(failure), _SETUP_FAILED)
     except BaseException as failure:

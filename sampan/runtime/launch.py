@@ -17,7 +17,7 @@ from sampan.linux import capabilities, namespaces
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
 from sampan.runtime import cgroups, confine, enter, init, interfaces
 from sampan.runtime.errors import StartError
-from sampan.runtime.sync import KeeperSide
+from sampan.runtime.sync import KeeperSide, describe
 from sampan.runtime.types import ExecRequest, KeeperRequest
 
 _PREFIX = "failed to create task for container: unable to start container process: "
@@ -174,8 +174,9 @@ def start_container(
         sync.go()
         sync.wait_for_exec()
     except (StartError, OSError, ValueError) as failure:
+        reported = sync.report(failure)
         _give_up(pid, pidfd, streams, sync)
-        raise _start_error(_PREFIX, failure) from None
+        raise _start_error(_PREFIX, reported) from None
     finally:
         ours.close()
     return Process(pid, pidfd, streams, sync.terminal, warnings + sync.warnings)
@@ -218,8 +219,9 @@ def start_exec(
         sync.go()
         sync.wait_for_exec()
     except (StartError, OSError, ValueError) as failure:
+        reported = sync.report(failure)
         _give_up(pid, pidfd, streams, sync)
-        raise _start_error(_EXEC_PREFIX, failure) from None
+        raise _start_error(_EXEC_PREFIX, reported) from None
     finally:
         ours.close()
     return Process(pid, pidfd, streams, sync.terminal, sync.warnings)
@@ -250,5 +252,4 @@ def _give_up(pid: int, pidfd: int, streams: Streams | None, sync: KeeperSide) ->
 def _start_error(prefix: str, failure: Exception) -> StartError:
     if isinstance(failure, StartError):
         return StartError(prefix + str(failure), failure.exit_code)
-    text = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-    return StartError(prefix + text, 125)
+    return StartError(prefix + describe(failure), 125)

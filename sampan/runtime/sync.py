@@ -71,6 +71,23 @@ class KeeperSide:
         if not executing:
             raise StartError("the process died while it was being set up", 125)
 
+    def report(self, failure: Exception) -> Exception:
+        """Why it failed: the child's own report if there is one, else ``failure``.
+
+        A child that has given up makes the keeper's next step fail for another reason.
+        """
+        if isinstance(failure, StartError):
+            return failure
+        self._socket.setblocking(False)
+        try:
+            while self._next():
+                pass
+        except StartError as reported:
+            return reported
+        except OSError:
+            pass
+        return failure
+
     def _next(self) -> bytes:
         try:
             data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
@@ -84,6 +101,19 @@ class KeeperSide:
         elif kind == b"E":
             raise StartError(data[2:].decode(errors="replace"), data[1])
         return kind
+
+
+def describe(failure: BaseException) -> str:
+    """One sentence for a failure; system errors with the file that they are about."""
+    if isinstance(failure, OSError) and failure.strerror:
+        name = failure.filename
+        if name is None:
+            return failure.strerror
+        shown = os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+        return f"{shown}: {failure.strerror.lower()}"
+    if isinstance(failure, KeyError):
+        return f"the specification has no {failure.args[0]!r}"
+    return str(failure)
 
 
 def command_error(name: str, failure: OSError) -> tuple[str, int]:

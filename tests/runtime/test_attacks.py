@@ -1,0 +1,193 @@
+"""Known attacks on container engines, tried on this one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sampan.linux import memfd
+from sampan.runtime.errors import StartError
+from sampan.runtime.spawner import Spawner
+from sampan.runtime.types import AttachRequest, ExecRequest, KeeperRequest
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
+MakeRequest = Callable[..., KeeperRequest]
+
+
+def upper(request: KeeperRequest) -> Path:
+    """The writable directory of the request's overlay: what a hostile image or volume holds."""
+    for option in request.rootfs[0].options:
+        if option.startswith("upperdir="):
+            return Path(option.partition("=")[2])
+    raise AssertionError("no upper directory")
+
+
+async def output_of(spawner: Spawner, request: KeeperRequest) -> str:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    request.attaches = [AttachRequest(raw=True)]
+    try:
+        await spawner.spawn(request, attach_fds=[far.fileno()])
+    finally:
+        far.close()
+    data = b""
+    async with asyncio.timeout(20):
+        while part := await asyncio.get_running_loop().sock_recv(near, 65536):
+            data += part
+    near.close()
+    return data.decode()
+
+
+def bind(source: Path, destination: str) -> dict[str, Any]:
+    return {
+        "destination": destination,
+        "type": "bind",
+        "source": str(source),
+        "options": ["rbind"],
+    }
+
+
+async def test_the_interpreter_cannot_be_overwritten(spawner: Spawner) -> None:
+    """CVE-2019-5736: what enters containers is a sealed copy, and closed to everyone."""
+    image = os.open(f"/proc/{spawner.pid}/exe", os.O_RDONLY)
+    try:
+        assert os.readlink(f"/proc/{spawner.pid}/exe").startswith("/memfd:sampan-spawner")
+        import fcntl
+
+        assert fcntl.fcntl(image, 1034) & memfd.SEALS == memfd.SEALS  # F_GET_SEALS
+    finally:
+        os.close(image)
+    with pytest.raises(OSError):
+        os.open(f"/proc/{spawner.pid}/exe", os.O_WRONLY)
+
+
+async def test_a_container_that_runs_its_runtime(
+    spawner: Spawner, request_for: MakeRequest
+) -> None:
+    """CVE-2019-5736: ``/proc/self/exe`` as the command does not lead to a writable file."""
+    request = request_for("/proc/self/exe", "-c", "open('/proc/self/exe', 'r+b')")
+    try:
+        text = await output_of(spawner, request)
+    except StartError:
+        return
+    assert "Error" in text or "error" in text
+
+
+@pytest.mark.parametrize("number", range(3, 14))
+async def test_no_directory_of_the_host_as_working_directory(
+    spawner: Spawner, request_for: MakeRequest, number: int
+) -> None:
+    """CVE-2024-21626: a leaked descriptor as the working directory."""
+    request = request_for("cat", "/etc/passwd", cwd=f"/proc/self/fd/{number}")
+    with pytest.raises(StartError):
+        await output_of(spawner, request)
+
+
+async def test_exec_has_no_directory_of_the_host(
+    spawner: Spawner, request_for: MakeRequest
+) -> None:
+    """CVE-2024-21626 by exec."""
+    keeper = await spawner.spawn(request_for("sleep", "1000"))
+    try:
+        for number in range(3, 14):
+            process = {"args": ["pwd"], "cwd": f"/proc/self/fd/{number}", "env": []}
+            with pytest.raises(StartError):
+                await keeper.exec(ExecRequest(f"e{number}", process))
+    finally:
+        await keeper.signal(9)
+        await keeper.wait_closed()
+
+
+async def test_no_descriptor_is_inherited(spawner: Spawner, request_for: MakeRequest) -> None:
+    text = await output_of(spawner, request_for("sh", "-c", "cd /proc/self/fd; echo *"))
+    assert text.split() == ["0", "1", "2", "3"], "3 is the shell's own of the directory"
+
+
+async def test_mount_targets_stay_inside(
+    spawner: Spawner, request_for: MakeRequest, tmp_path: Path
+) -> None:
+    """CVE-2021-30465 and 2018-15664: a link at the place of a mount."""
+    outside, volume = tmp_path / "outside", tmp_path / "volume"
+    outside.mkdir()
+    volume.mkdir()
+    (volume / "file").write_text("volume\n")
+    request = request_for("cat", "/data/file", f"{outside}/file", "/deep/x/file")
+    (upper(request) / "data").symlink_to(outside)
+    (upper(request) / "deep").symlink_to("../../../../../../.." + str(outside))
+    request.spec["mounts"] += [bind(volume, "/data"), bind(volume, "/deep/x")]
+    assert await output_of(spawner, request) == "volume\n" * 3
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["proc", "sys"])
+async def test_system_file_systems_need_true_directories(
+    spawner: Spawner, request_for: MakeRequest, name: str
+) -> None:
+    """CVE-2019-16884 and 2023-27561: /proc as a link, so that masks miss it."""
+    request = request_for("true")
+    (upper(request) / "elsewhere").mkdir()
+    (upper(request) / name).symlink_to("/elsewhere")
+    with pytest.raises(StartError, match="is not a directory"):
+        await output_of(spawner, request)
+
+
+async def test_nothing_is_mounted_over_proc(
+    spawner: Spawner, request_for: MakeRequest, tmp_path: Path
+) -> None:
+    for destination in ("/proc/self", "/proc/sys/kernel", "/proc//self/../self/attr"):
+        request = request_for("true")
+        request.spec["mounts"].append(bind(tmp_path, destination))
+        with pytest.raises(StartError, match="inside /proc"):
+            await output_of(spawner, request)
+
+
+async def test_masks_do_not_trust_the_image(spawner: Spawner, request_for: MakeRequest) -> None:
+    """CVE-2025-31133: the image's /dev/null is a link to something worth masking."""
+    request = request_for("sh", "-c", "cat /proc/keys; echo x > /proc/keys; cat /proc/keys; id -u")
+    request.spec["mounts"] = [
+        entry for entry in request.spec["mounts"] if not entry["destination"].startswith("/dev")
+    ]
+    (upper(request) / "dev").mkdir()
+    (upper(request) / "dev/null").symlink_to("/proc/sys/kernel/core_pattern")
+    pattern = Path("/proc/sys/kernel/core_pattern").read_text()
+    assert await output_of(spawner, request) == "0\n"
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == pattern
+
+
+async def test_system_settings_are_closed(spawner: Spawner, request_for: MakeRequest) -> None:
+    """CVE-2022-0492 and the classics: release_agent, core_pattern, sysrq, mount, mknod of disks."""
+    script = """
+        for file in /sys/fs/cgroup/*/release_agent /proc/sys/kernel/core_pattern \
+                /proc/sysrq-trigger /sys/kernel/uevent_helper; do
+            (echo x > $file) 2>/dev/null && echo "wrote $file"
+        done
+        mkdir -p /tmp/c
+        mount -t cgroup -o memory cgroup /tmp/c 2>/dev/null && echo mounted
+        unshare -UrmC true 2>/dev/null && echo unshared
+        mknod /tmp/disk b 8 0 2>/dev/null && cat /tmp/disk >/dev/null 2>&1 && echo read
+        mknod /tmp/mem c 1 1 && cat /tmp/mem >/dev/null 2>&1 && echo memory
+        echo done
+    """
+    assert await output_of(spawner, request_for("sh", "-c", script)) == "done\n"
+
+
+async def test_hostile_user_files(spawner: Spawner, request_for: MakeRequest) -> None:
+    """The files that users are looked up in may be anything; they are read inside the root."""
+    request = request_for("grep", "Uid", "/proc/self/status", user="123")
+    (upper(request) / "etc").mkdir()
+    os.mkfifo(upper(request) / "etc/passwd")
+    (upper(request) / "etc/group").symlink_to("/proc/self/environ")
+    assert (await output_of(spawner, request)).split() == ["Uid:", *["123"] * 4]
+
+
+async def test_the_processes_see_no_host(spawner: Spawner, request_for: MakeRequest) -> None:
+    script = "ls /proc | grep -c '^[0-9]'; cat /proc/1/cmdline | tr '\\0' ' '"
+    lines = (await output_of(spawner, request_for("sh", "-c", script))).splitlines()
+    assert int(lines[0]) < 6
+    assert lines[1].startswith("sh -c")
