@@ -9,6 +9,7 @@ from sampan.hub.accounts import Accounts
 from sampan.hub.activity import Activity
 from sampan.hub.config import HubConfig
 from sampan.hub.database import Database, SqliteDatabase
+from sampan.hub.layerindex import LayerIndexes
 from sampan.hub.manifests import ManifestWriter
 from sampan.hub.metrics import Metrics
 from sampan.hub.records import Records
@@ -32,6 +33,7 @@ class Hub:
     access: Access
     activity: Activity
     metrics: Metrics
+    indexes: LayerIndexes
 
     async def start(self) -> None:
         """Load what is kept in the database and begin the background work."""
@@ -67,6 +69,7 @@ def open_hub(config: HubConfig) -> Hub:
         access=Access(config, records, accounts, signer),
         activity=Activity(records, database),
         metrics=Metrics(),
+        indexes=LayerIndexes(storage, config.root / "index"),
     )
 
 

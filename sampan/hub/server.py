@@ -14,7 +14,7 @@ from aiohttp import web
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.hub.config import HubConfig
 from sampan.hub.core import Hub, open_hub
-from sampan.hub.routes import operations, registry, search, tokens
+from sampan.hub.routes import account, operations, pages, registry, search, tokens
 
 READ_BUFFER_BYTES = 512 << 10
 SHUTDOWN_SECONDS = 10.0
@@ -44,7 +44,7 @@ def make_app(config: HubConfig, *, tell: Callable[[str], None] = say) -> web.App
         await hub.close()
 
     app.cleanup_ctx.append(life)
-    for module in (registry, tokens, search, operations):
+    for module in (registry, tokens, search, operations, account, pages):
         app.add_routes(module.routes(hub))
     return app
 
