@@ -87,7 +87,9 @@ class ImageStore:
 
     def list(self) -> _Images:
         """All images, the newest first."""
-        return [_image(row) for row in self._metadata.query(f"{_SELECT} ORDER BY i.created DESC")]
+        # Sorted here: SQLite would carry the configurations through its sorter.
+        images = [_image(row) for row in self._metadata.query(_SELECT)]
+        return sorted(images, key=lambda image: image.created, reverse=True)
 
     def children(self, image_id: Digest) -> _Digests:
         """The images that were built or committed on this one."""

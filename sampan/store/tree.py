@@ -182,6 +182,7 @@ class _LayerReader:
                 raise InvalidTar(
                     f"the symbolic link {os.fsdecode(entry.name)!r} has no usable target"
                 )
+            node.mode = stat.S_IFLNK | 0o777
             node.link = entry.linkname
             node.size = len(entry.linkname)
         elif entry.type != tar.FIFO:
