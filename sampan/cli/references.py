@@ -26,3 +26,27 @@ def registry_of(name: str) -> str:
 
 DEFAULT_REGISTRY = "https://index.docker.io/v1/"
 """The key of the default registry in the client's configuration; it is never connected to."""
+
+
+def tagged(name: str) -> tuple[str, str]:
+    """A name's repository, and its tag or digest (empty if it has neither)."""
+    repository, at, digest = name.partition("@")
+    if at:
+        # A digest says more than a tag beside it.
+        head, colon, tag = repository.rpartition(":")
+        return (head if colon and "/" not in tag else repository), digest
+    head, colon, tag = name.rpartition(":")
+    return (head, tag) if colon and "/" not in tag else (name, "")
+
+
+def canonical(name: str, bare: bool = False) -> str:
+    """``busybox`` as ``docker.io/library/busybox:latest``; without the tag if ``bare``."""
+    text = name
+    first, slash, _ = name.partition("/")
+    if not slash:
+        text = f"docker.io/library/{name}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        text = f"docker.io/{name}"
+    if not bare and "@" not in text and ":" not in text.rpartition("/")[2]:
+        text += ":latest"
+    return text

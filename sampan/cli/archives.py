@@ -1,0 +1,142 @@
+"""``save``, ``load`` and ``import``: images as tar archives."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli import files, progress
+from sampan.cli.command import Command
+from sampan.cli.failure import Failure
+from sampan.cli.flags import Flag
+from sampan.cli.images import platform_json, split_tag
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import BinaryIO
+
+    from sampan.cli.flags import Options
+    from sampan.cli.session import Session
+
+
+def _platforms(options: Options) -> list[str] | None:
+    return [platform_json(text) for text in options["platform"]] or None
+
+
+def save(session: Session, options: Options, arguments: list[str]) -> int:
+    """Write images to an archive."""
+    if not options["output"] and sys.stdout.isatty():
+        raise Failure("cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    query: dict[str, object] = {"names": arguments, "platform": _platforms(options)}
+    response = session.api.open("GET", "/images/get", query)
+    if options["output"] and sys.stderr.isatty():
+        with progress.Screen(sys.stderr) as screen:
+            chunks = progress.counted(response.chunks(), screen, "Saving", 0)
+            files.save_stream(chunks, options["output"])
+        return 0
+    files.save_stream(response.chunks(), options["output"])
+    return 0
+
+
+def load(session: Session, options: Options, arguments: list[str]) -> int:
+    """Read images from an archive."""
+    if not options["input"] and sys.stdin.isatty():
+        raise Failure("requested load from stdin, but stdin is empty")
+    query: dict[str, object] = {"quiet": options["quiet"], "platform": _platforms(options)}
+    source = _source(options["input"])
+    screen = progress.Screen()
+    with screen:
+        body = _followed(source, screen, options["quiet"])
+        messages = session.api.messages(
+            "POST",
+            "/images/load",
+            query,
+            body=body,
+            headers={"Content-Type": "application/x-tar"},
+        )
+        for message in progress.checked(messages):
+            if not options["quiet"] or "stream" in message:
+                progress.put(screen, message)
+    return 0
+
+
+def _source(path: str) -> BinaryIO:
+    return sys.stdin.buffer if path in ("", "-") else files.open_input(path)
+
+
+def _followed(source: BinaryIO, screen: progress.Screen, quiet: bool) -> Iterable[bytes]:
+    chunks = files.read_chunks(source)
+    if quiet or not screen.live:
+        return chunks
+    try:
+        total = os.fstat(source.fileno()).st_size
+    except OSError:
+        total = 0
+    return progress.counted(chunks, screen, "Sending archive", total)
+
+
+def import_(session: Session, options: Options, arguments: list[str]) -> int:
+    """Make an image of one layer from an archive of a file system."""
+    source = arguments[0]
+    repository, tag = split_tag(arguments[1]) if len(arguments) > 1 else ("", "")
+    query: dict[str, object] = {
+        "fromSrc": "-",
+        "repo": repository or None,
+        "tag": tag or None,
+        "message": options["message"] or None,
+        "changes": options["change"] or None,
+        "platform": options["platform"] or None,
+    }
+    screen = progress.Screen()
+    body: Iterable[bytes] | None = None
+    if source.startswith(("http://", "https://")):
+        query["fromSrc"] = source
+    else:
+        body = _followed(_source(source), screen, quiet=False)
+    with screen:
+        messages = session.api.messages(
+            "POST",
+            "/images/create",
+            query,
+            body=body,
+            headers={"Content-Type": "application/x-tar"},
+        )
+        for message in progress.checked(messages):
+            progress.put(screen, message)
+    return 0
+
+
+SAVE = Command(
+    "[OPTIONS] IMAGE [IMAGE...]",
+    "Save one or more images to a tar archive (streamed to STDOUT by default)",
+    save,
+    (
+        Flag("output", "string", "Write to a file, instead of STDOUT", "o"),
+        Flag("platform", "strings", 'Save only the given platform(s) ("os/arch")'),
+    ),
+    least=1,
+)
+LOAD = Command(
+    "[OPTIONS]",
+    "Load an image from a tar archive or STDIN",
+    load,
+    (
+        Flag("input", "string", "Read from tar archive file, instead of STDIN", "i"),
+        Flag("platform", "strings", 'Load only the given platform(s) ("os/arch")'),
+        Flag("quiet", "", "Suppress the load output", "q"),
+    ),
+    most=0,
+)
+IMPORT = Command(
+    "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
+    "Import the contents from a tarball to create a filesystem image",
+    import_,
+    (
+        Flag("change", "list", "Apply Dockerfile instruction to the created image", "c"),
+        Flag("message", "string", "Set commit message for imported image", "m"),
+        Flag("platform", "string", "Set platform if server is multi-platform capable"),
+    ),
+    least=1,
+    most=2,
+)
