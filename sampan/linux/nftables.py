@@ -423,28 +423,11 @@ def table_exists(netfilter: Socket, family: int, table: str) -> bool:
     return any(_name(received.payload, _TABLE_NAME) == table for received in found)
 
 
-def dropping_forward_chains(netfilter: Socket) -> list[tuple[int, str, str]]:
-    """The base chains on the forward hook whose policy is to drop: (family, table, chain)."""
-    found = []
-    for received in netfilter.dump(_GETCHAIN, _header(0), "listing the nftables chains"):
-        held = dict(attributes(received.payload[4:]))
-        hook = dict(attributes(held.get(_CHAIN_HOOK, b"")))
-        policy = held.get(_CHAIN_POLICY)
-        if policy is None or hook.get(_HOOK_NUMBER) != HOOK_FORWARD.to_bytes(4, "big"):
-            continue
-        if int.from_bytes(policy, "big") == DROP:
-            found.append(
-                (received.payload[0], _string(held[_CHAIN_TABLE]), _string(held[_CHAIN_NAME]))
-            )
-    return found
-
-
-def chain_exists(netfilter: Socket, family: int, table: str, chain: str) -> bool:
-    for received in netfilter.dump(_GETCHAIN, _header(family), "listing the nftables chains"):
-        held = dict(attributes(received.payload[4:]))
-        if _string(held[_CHAIN_TABLE]) == table and _string(held[_CHAIN_NAME]) == chain:
-            return True
-    return False
+def new_chain(received: Received) -> str:
+    """The name in a notification that a chain was made or changed, or empty."""
+    if received.kind != _NEWCHAIN:
+        return ""
+    return _name(received.payload, _CHAIN_NAME)
 
 
 def _name(payload: bytes, key: int) -> str:

@@ -16,7 +16,6 @@ that the container does not run and takes everything back.
 
 from __future__ import annotations
 
-import asyncio
 import builtins
 import logging
 from collections.abc import Callable, Sequence
@@ -28,11 +27,11 @@ import msgspec
 from sampan.errors import Conflict, Forbidden, SampanError
 from sampan.linux import rtnetlink
 from sampan.network import bridge, definition, endpoints, live, ports, sandbox
-from sampan.network.backend import choose_firewall
-from sampan.network.firewall import Firewall, Rules
+from sampan.network.firewall import Rules
 from sampan.network.members import Members
 from sampan.network.names import NamesDirectory
 from sampan.network.registry import Networks
+from sampan.network.rulekeeper import RuleKeeper
 from sampan.network.settings import NetworkSettings
 from sampan.network.types import (
     Collection,
@@ -45,7 +44,6 @@ from sampan.network.types import (
     Sandbox,
     SandboxRequest,
 )
-from sampan.network.watch import Watch
 
 __all__ = ["NetworkManager", "NetworkSettings"]
 
@@ -79,8 +77,9 @@ class NetworkManager:
             search=settings.dns_search,
             options=settings.dns_options,
         )
-        self._firewall: Firewall | None = None
-        self._watch: Watch | None = None
+        self._rules = RuleKeeper(
+            settings.table, settings.firewall, self._wanted_rules, self._repair_bridge
+        )
 
     # The daemon's life
 
@@ -101,24 +100,14 @@ class NetworkManager:
             except (OSError, SampanError) as error:
                 log.error("the network %s cannot be made: %s", network.name, error)
         self._networks.remove_stale_ports(self._members.host_names())
-        self._firewall = choose_firewall(self._settings.table)
-        self._firewall.rebuild(self._rules())
-        self._watch = Watch(self._repair_rules, self._repair_bridge)
-        self._watch.start(asyncio.get_running_loop())
+        self._rules.start()
 
     async def close(self, remove_all: bool = False) -> None:
         """Stop watching.  With ``remove_all`` also delete our bridges and rules from the kernel."""
-        if self._watch is not None:
-            self._watch.stop()
-            self._watch = None
+        self._rules.stop(remove_all=remove_all)
         if remove_all:
             for network in self._networks.all():
                 self._networks.remove_links(network)
-            if self._firewall is not None:
-                self._firewall.remove_all()
-        if self._firewall is not None:
-            self._firewall.close()
-            self._firewall = None
         self._networks.close()
 
     # Networks
@@ -132,7 +121,7 @@ class NetworkManager:
         self._enable_ipv6(network)
         self._members.add_network(network)
         if network.driver == "bridge":
-            self._rules_now().add_bridge(self._networks.rules(network))
+            self._rules.add_bridge(self._networks.rules(network))
         self._emit("create", network)
         return network
 
@@ -157,7 +146,7 @@ class NetworkManager:
         self._networks.forget(network)
         self._members.remove_network(network)
         if network.driver == "bridge":
-            self._rules_now().remove_bridge(self._networks.rules(network))
+            self._rules.remove_bridge(self._networks.rules(network))
         self._networks.remove_links(network)
         self._emit("destroy", network)
         return network
@@ -204,7 +193,7 @@ class NetworkManager:
             self._members.give_back(made)
             raise
         try:
-            self._rules_now().publish(sandbox.translations(made[0]))
+            self._rules.publish(sandbox.translations(made[0]))
         except OSError as error:
             ports.release(reserved)
             self._members.drop(request.container_id)
@@ -217,7 +206,7 @@ class NetworkManager:
         """Free what a container held: addresses, ports, names.  Idempotent."""
         held = self._members.drop(container_id)
         for endpoint in held:
-            self._rules_now().unpublish(sandbox.translations(endpoint))
+            self._rules.unpublish(sandbox.translations(endpoint))
         for endpoint in held:
             network = self._networks.find(endpoint.network_id)
             if network is not None:
@@ -392,15 +381,10 @@ class NetworkManager:
         old = [t for endpoint in before for t in sandbox.translations(endpoint)]
         new = [t for endpoint in after for t in sandbox.translations(endpoint)]
         if old != new:
-            self._rules_now().unpublish(old)
-            self._rules_now().publish(new)
+            self._rules.unpublish(old)
+            self._rules.publish(new)
 
-    def _rules_now(self) -> Firewall:
-        if self._firewall is None:
-            raise SampanError("the network manager is not started")
-        return self._firewall
-
-    def _rules(self) -> Rules:
+    def _wanted_rules(self) -> Rules:
         return Rules(
             bridges=[self._networks.rules(n) for n in self._networks.all() if n.bridge],
             translations=[
@@ -409,12 +393,6 @@ class NetworkManager:
                 for translation in sandbox.translations(endpoint)
             ],
         )
-
-    def _repair_rules(self) -> None:
-        firewall = self._firewall
-        if firewall is not None and not firewall.intact():
-            log.warning("the firewall rules were removed by another program: making them again")
-            firewall.rebuild(self._rules())
 
     def _repair_bridge(self, name: str) -> None:
         network = self._networks.by_bridge(name)

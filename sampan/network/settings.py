@@ -14,7 +14,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     directory and to names derived from the run directory otherwise, so that several daemons share
     a machine.  ``bip`` is the default bridge's address in CIDR notation; chosen from the pools when
     empty.  ``address_pools`` are ``(base, prefix length of a network)``.  ``mtu`` 0 takes that of
-    the link with the default route, at most 1500.
+    the link with the default route, at most 1500.  ``firewall`` is ``nftables``, ``iptables`` or
+    empty for what the kernel has.
     """
 
     run_dir: str
@@ -29,6 +30,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     dns_options: list[str] = []
     ip_forward: bool = True
     icc: bool = True
+    firewall: str = ""
     resolv_conf: str = "/etc/resolv.conf"
     hosts_file: str = "/etc/hosts"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from sampan.linux import nftables, rtnetlink
 from sampan.linux.netlink import NETLINK_ROUTE, Received, Socket
@@ -20,10 +20,19 @@ _AF_UNSPEC = 0
 
 
 class Watch:
-    """Calls ``rules_gone()`` when a table was deleted, ``link_gone(name)`` when a link was."""
+    """Calls ``rules_gone()`` when a table was deleted, ``policy_changed()`` when one of the
+    ``chains`` was made or changed, ``link_gone(name)`` when a link was deleted."""
 
-    def __init__(self, rules_gone: Callable[[], None], link_gone: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        rules_gone: Callable[[], None],
+        policy_changed: Callable[[], None],
+        link_gone: Callable[[str], None],
+        chains: Collection[str],
+    ) -> None:
         self._rules_gone = rules_gone
+        self._policy_changed = policy_changed
+        self._chains = chains
         self._link_gone = link_gone
         self._sockets: list[Socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -55,12 +64,15 @@ class Watch:
             if error.errno != errno.ENOBUFS:
                 raise
             self._guard(self._rules_gone)
+            self._guard(self._policy_changed)
             return
         handler(received)
 
     def _on_rules(self, received: list[Received]) -> None:
         if any(nftables.deleted_table(message) for message in received):
             self._guard(self._rules_gone)
+        if any(nftables.new_chain(message) in self._chains for message in received):
+            self._guard(self._policy_changed)
 
     def _on_links(self, received: list[Received]) -> None:
         for message in received:

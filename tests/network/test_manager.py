@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
@@ -20,6 +21,7 @@ from sampan.network.types import (
 from .conftest import World, ask, needs_root, run, unreachable
 
 pytestmark = needs_root
+backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
 
 
 def request(name: str, *networks: str, **fields: object) -> SandboxRequest:
@@ -37,8 +39,9 @@ def close_fds(sandbox: Sandbox) -> None:
         os.close(fd)
 
 
-async def test_two_containers_reach_each_other_and_the_lan(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_two_containers_reach_each_other_and_the_lan(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     a = await manager.prepare(request("a"))
     b = await manager.prepare(request("b"))
@@ -50,12 +53,13 @@ async def test_two_containers_reach_each_other_and_the_lan(world: World) -> None
         # The LAN sees the host's address.
         assert ask("198.51.100.2", 80) == "198.51.100.1"
     await manager.close(remove_all=True)
-    assert "sampan" not in run("nft", "list", "ruleset")
+    assert "sampan" not in run("nft", "list", "ruleset").lower()
     assert "sampan" not in run("ip", "-o", "link")
 
 
-async def test_published_port_everywhere_but_nothing_else(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_published_port_everywhere_but_nothing_else(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     web = await manager.prepare(
         request(
@@ -101,8 +105,11 @@ async def test_published_port_everywhere_but_nothing_else(world: World) -> None:
     await manager.close(remove_all=True)
 
 
-async def test_the_host_loopback_is_not_reachable_from_a_container(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_the_host_loopback_is_not_reachable_from_a_container(
+    world: World, backend: str
+) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     a = await manager.prepare(request("a"))
     inside = world.plug(a)
@@ -118,8 +125,9 @@ async def test_the_host_loopback_is_not_reachable_from_a_container(world: World)
     await manager.close(remove_all=True)
 
 
-async def test_bridges_are_isolated_from_each_other(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_bridges_are_isolated_from_each_other(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     await manager.create(NetworkConfig(name="front"))
     await manager.create(NetworkConfig(name="back"))
@@ -138,8 +146,9 @@ async def test_bridges_are_isolated_from_each_other(world: World) -> None:
     await manager.close(remove_all=True)
 
 
-async def test_internal_network(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_internal_network(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     await manager.create(NetworkConfig(name="inner", internal=True))
     sandbox_a = await manager.prepare(request("a", "inner"))
@@ -157,8 +166,9 @@ async def test_internal_network(world: World) -> None:
     await manager.close(remove_all=True)
 
 
-async def test_without_icc_containers_do_not_reach_each_other(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_without_icc_containers_do_not_reach_each_other(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     await manager.create(
         NetworkConfig(name="apart", options={"com.docker.network.bridge.enable_icc": "false"})
@@ -220,8 +230,6 @@ async def test_restart_keeps_what_runs_and_removes_the_rest(world: World) -> Non
 
 
 async def test_flushed_rules_and_a_deleted_bridge_come_back(world: World) -> None:
-    import asyncio
-
     manager = world.manager()
     await manager.start(set())
     web = await manager.prepare(
@@ -232,17 +240,19 @@ async def test_flushed_rules_and_a_deleted_bridge_come_back(world: World) -> Non
     assert ask("127.0.0.1", 8080)
     run("nft", "flush", "ruleset")
     run("ip", "link", "del", manager.get("bridge").bridge)
-    for _ in range(100):
+    for _ in range(300):
         await asyncio.sleep(0.01)
-        if "8080" in run("nft", "list", "ruleset"):
+        attached = f"master {manager.get('bridge').bridge}" in run("ip", "-o", "link")
+        if attached and "8080" in run("nft", "list", "ruleset"):
             break
     assert ask("127.0.0.1", 8080)
     close_fds(web)
     await manager.close(remove_all=True)
 
 
-async def test_connect_and_disconnect_a_running_container(world: World) -> None:
-    manager = world.manager()
+@backends
+async def test_connect_and_disconnect_a_running_container(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
     await manager.start(set())
     await manager.create(NetworkConfig(name="back"))
     web = request("web", ports=[PortBinding(container_port=80, host_port=8080)])
@@ -394,3 +404,43 @@ async def test_two_daemons_on_one_host(world: World) -> None:
     await second.close(remove_all=True)
     assert "sampan" in run("nft", "list", "ruleset")
     await first.close(remove_all=True)
+
+
+@pytest.mark.parametrize("chain", ["DOCKER-USER", "FORWARD"])
+async def test_beside_a_firewall_that_drops_forwarded_packets(world: World, chain: str) -> None:
+    """As Docker sets it up, and as ufw does; at the start or later."""
+    if chain == "DOCKER-USER":
+        run("iptables", "-N", "DOCKER-USER")
+        run("iptables", "-A", "DOCKER-USER", "-j", "RETURN")
+        run("iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+        run("iptables", "-P", "FORWARD", "DROP")
+    before = run("iptables", "-S")
+    manager = world.manager()
+    await manager.start(set())
+    if chain == "FORWARD":
+        run("iptables", "-P", "FORWARD", "DROP")
+        await asyncio.sleep(1)
+        before = run("iptables", "-S", "INPUT")
+    web = await manager.prepare(
+        request("web", ports=[PortBinding(container_port=80, host_port=8080)])
+    )
+    inside = world.plug(web)
+    world.serve(inside, 80)
+    world.serve(world.lan, 80)
+    with inside.entered():
+        assert ask("198.51.100.2", 80)
+    with world.lan.entered():
+        assert ask("198.51.100.1", 8080)
+        run("ip", "route", "add", "172.16.0.0/12", "via", "198.51.100.1")
+        assert unreachable(web.endpoints[0].ip, 80)
+    await manager.create(NetworkConfig(name="more"))
+    more = world.plug(await manager.prepare(request("c", "more")))
+    with more.entered():
+        assert ask("198.51.100.2", 80)
+    assert f"-A {chain} -j SAMPAN" in run("iptables", "-S")
+    close_fds(web)
+    await manager.close(remove_all=True)
+    if chain == "DOCKER-USER":
+        assert run("iptables", "-S") == before, "as we found it"
+    else:
+        assert "SAMPAN" not in run("iptables", "-S")
