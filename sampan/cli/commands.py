@@ -50,7 +50,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "container run": ("run:RUN", "Create and run a new container from an image"),
     "container start": ("start:START", "Start one or more stopped containers"),
     "container stats": (
-        "stats:STATS",
+        "stats:STATS_COMMAND",
         "Display a live stream of container(s) resource usage statistics",
     ),
     "container stop": ("containers:STOP", "Stop one or more running containers"),

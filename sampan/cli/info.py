@@ -40,7 +40,7 @@ def info(session: Session, options: Options, arguments: list[str]) -> int:
         everything = {**found, "ClientInfo": client}
         if failure is not None:
             everything["ServerErrors"] = [str(failure)]
-        _formatted(session, form, everything)
+        formatted(session, form, everything)
     else:
         lines = _client(client)
         lines += ["", "Server:", *(_server(found) if found else [f"ERROR: {failure}"])]
@@ -52,7 +52,7 @@ def info(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _formatted(session: Session, form: str, value: dict[str, Any]) -> None:
+def formatted(session: Session, form: str, value: dict[str, Any]) -> None:
     if form == "json":
         session.say(wirejson.dumps(value))
         return

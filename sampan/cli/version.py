@@ -112,11 +112,23 @@ def _engine(number: str, details: dict[str, str]) -> list[str]:
         ("Go version", details.get("GoVersion")),
         ("Python version", details.get("PythonVersion")),
         ("Git commit", details.get("GitCommit")),
-        ("Built", details.get("BuildTime")),
+        ("Built", _date(details.get("BuildTime") or "")),
         ("OS/Arch", f"{details.get('Os', '')}/{details.get('Arch', '')}"),
         ("Experimental", details.get("Experimental") or "false"),
     )
     return [f"  {f'{name}:':<18}{value}" for name, value in known if value]
+
+
+def _date(text: str) -> str:
+    """A time as ``Thu May  7 21:09:36 2026``; text of another form as it is."""
+    import time
+
+    from sampan.cli.units import parse_rfc3339
+
+    try:
+        return time.asctime(time.gmtime(parse_rfc3339(text))) if "T" in text else text
+    except ValueError:
+        return text
 
 
 VERSION = Command(

@@ -70,7 +70,8 @@ class Api:
 
     # Connections.
 
-    def _dial(self) -> Socket:
+    def dial(self) -> Socket:
+        """A new connection, starting the local daemon if need be."""
         if not self.host.own:
             return dial(self.host, self._timeout)
         try:
@@ -102,7 +103,7 @@ class Api:
                     raise
         elif connection is not None:
             connection.close()
-        connection = Connection(self._dial())
+        connection = Connection(self.dial())
         return connection, connection.request(method, where, all_headers, body)
 
     def open(
@@ -187,7 +188,7 @@ class Api:
             now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
             sent = []
             for method, path, query in now:
-                connection = Connection(self._dial())
+                connection = Connection(self.dial())
                 connection.send(method, self._prefix + target(path, query), self._headers)
                 sent.append(connection)
             for connection in sent:
