@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from sampan.errors import SampanError
+from sampan.linux import conntrack
 from sampan.network.backend import choose_firewall
 from sampan.network.firewall import BridgeRules, Firewall, Rules, Translation
 from sampan.network.forward_policy import WATCHED_CHAINS, ForwardPolicy
@@ -74,10 +75,12 @@ class RuleKeeper:
     def publish(self, translations: Sequence[Translation]) -> None:
         if translations:
             self._do(lambda firewall: firewall.publish(translations))
+            _forget_flows(translations)
 
     def unpublish(self, translations: Sequence[Translation]) -> None:
         if translations:
             self._do(lambda firewall: firewall.unpublish(translations))
+            _forget_flows(translations)
 
     def _do(self, change: Callable[[Firewall], None]) -> None:
         """Make a change; if it fails because the rules are gone, make all rules as they should be,
@@ -111,3 +114,16 @@ class RuleKeeper:
         self._settling = None
         if self._policy is not None:
             self._policy.refresh(self._current().bridges)
+
+
+def _forget_flows(translations: Sequence[Translation]) -> None:
+    """Let the next datagram of every flow to these ports meet the rules as they are now."""
+    ports = {t.host_port for t in translations if t.protocol == "udp"}
+    if not ports:
+        return
+    try:
+        with conntrack.open_socket() as netfilter:
+            for port in ports:
+                conntrack.forget(netfilter, conntrack.UDP, port)
+    except OSError as error:
+        log.warning("old UDP flows go on as before: %s", error)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 
 import pytest
 
@@ -444,3 +446,31 @@ async def test_beside_a_firewall_that_drops_forwarded_packets(world: World, chai
         assert run("iptables", "-S") == before, "as we found it"
     else:
         assert "SAMPAN" not in run("iptables", "-S")
+
+
+async def test_a_udp_flow_that_was_there_before_finds_the_new_container(world: World) -> None:
+    manager = world.manager()
+    await manager.start(set())
+    with world.lan.entered():
+        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        client.connect(("198.51.100.1", 5353))
+        client.settimeout(2)
+        client.send(b"nobody is there")
+    for name in ("a", "b"):
+        ports = [PortBinding(container_port=53, host_port=5353, protocol="udp")]
+        sandbox = await manager.prepare(request(name, ports=ports))
+        inside = world.plug(sandbox)
+        with inside.entered():
+            served = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            served.bind(("0.0.0.0", 53))
+            served.settimeout(2)
+        for _ in range(3):
+            # The error of an earlier datagram is reported by a later call.
+            with contextlib.suppress(ConnectionRefusedError):
+                client.send(name.encode())
+        assert served.recv(100) == name.encode()
+        close_fds(sandbox)
+        await manager.release(request(name).container_id)
+        served.close()
+    client.close()
+    await manager.close(remove_all=True)
