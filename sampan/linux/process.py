@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal as signals
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sampan.linux.syscalls import by_machine, error, function, numbered
 
@@ -88,15 +88,15 @@ def new_session_keyring(name: str) -> None:
         raise error("make a session keyring")
 
 
-def reset_signals() -> None:
-    """Default dispositions and an empty mask: what a program expects after execve."""
+def reset_signals(numbers: Iterable[int] | None = None) -> None:
+    """Default dispositions (of ``numbers``, or of all) and an empty mask: what a program expects
+    after execve."""
     signals.pthread_sigmask(signals.SIG_SETMASK, ())
-    for number in range(1, signals.NSIG):
+    for number in range(1, signals.NSIG) if numbers is None else numbers:
         if number in (signals.SIGKILL, signals.SIGSTOP):
             continue
         try:
-            if signals.getsignal(number) not in (signals.SIG_DFL, None):
-                signals.signal(number, signals.SIG_DFL)
+            signals.signal(number, signals.SIG_DFL)
         except (OSError, ValueError):
             continue
 

@@ -9,17 +9,29 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import signal
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from sampan.linux import capabilities, process, pty, seccomp
+from sampan.runtime import host
 from sampan.runtime.sync import ChildSide, command_error
 from sampan.runtime.users import Identity, home_of, read_database, resolve
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UNLIMITED = (1 << 64) - 1
 _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+# Those that the interpreter, the spawner and the keeper have changed.
+_CHANGED_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+    signal.SIGCHLD,
+    signal.SIGHUP,
+    signal.SIGTERM,
+    signal.SIGTTOU,
+)
 _SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": seccomp.FLAG_TSYNC,
     "SECCOMP_FILTER_FLAG_LOG": seccomp.FLAG_LOG,
@@ -47,19 +59,18 @@ class Preparation(NamedTuple):
     host_bounding: int
 
 
-def prepare(
-    spec_process: dict[str, Any], program: bytes, flags: list[str], host: tuple[int, int]
-) -> Preparation:
-    """Check and translate ``process``; ``host`` is (last capability, own bounding set).
+def prepare(spec_process: dict[str, Any], program: bytes, flags: Sequence[str] = ()) -> Preparation:
+    """Check and translate ``process``.
 
     Raises ValueError for unknown capabilities and limits.
     """
+    facts = host.get()
     wanted = spec_process.get("capabilities") or {}
     sets = {}
     for name in _CAPABILITY_SETS:
         try:
             # What the host cannot give (its own bounding set) is left out, as Docker does.
-            sets[name] = capabilities.mask(wanted.get(name) or ()) & host[1]
+            sets[name] = capabilities.mask(wanted.get(name) or ()) & facts.bounding
         except KeyError as unknown:
             raise ValueError(f"unknown capability {unknown.args[0]!r}") from None
     limits = []
@@ -83,8 +94,8 @@ def prepare(
         rlimits=tuple(limits),
         program=program,
         program_flags=bits,
-        last_capability=host[0],
-        host_bounding=host[1],
+        last_capability=facts.last_capability,
+        host_bounding=facts.bounding,
     )
 
 
@@ -241,7 +252,7 @@ def adopt_terminal(
     os.close(slave)
 
 
-def adopt_pipes(stdio: tuple[int, int, int], who: Identity) -> None:
+def adopt_pipes(stdio: tuple[int, ...], who: Identity) -> None:
     """The user must be able to open /dev/stdout again."""
     for number, fd in enumerate(stdio):
         if who.uid and fd != stdio[0]:
@@ -260,7 +271,7 @@ def start_program(
         enter_directory(cwd)
     except Setup:
         entered = False  # perhaps only the user may enter it
-    process.reset_signals()
+    process.reset_signals(_CHANGED_SIGNALS)
     become(plan, who, spec_user.get("umask", 0o022))
     if not entered:
         enter_directory(cwd)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import select
 import signal
 import socket
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from sampan.runtime import keeper, parcel
 from sampan.runtime.cgroups import hold_fast_moves
 
 READY = b"ready"
+# Seconds without a request after which the next keeper is forked ahead.
+_QUIET = 0.02
 
 
 def main(modules: Sequence[str]) -> None:
@@ -37,7 +40,9 @@ def main(modules: Sequence[str]) -> None:
     process.set_name("sampan-spawner")
     os.chdir("/")
     os.umask(0o022)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    process.reset_signals()
+    for number in (signal.SIGINT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     fast_moves = hold_fast_moves()
     keeper.prepare()
@@ -46,13 +51,50 @@ def main(modules: Sequence[str]) -> None:
     gc.disable()
     daemon.send(READY)
     receiver = parcel.Receiver(daemon)
-    while (message := receiver.receive()) is not None:
+    closed_in_children = (daemon,)
+    spare: _Spare | None = _Spare(closed_in_children, fast_moves)
+    while True:
+        if spare is None and not select.select([daemon], [], [], _QUIET)[0]:
+            # Nothing is wanted just now: the next one will be ready sooner.
+            spare = _Spare(closed_in_children, fast_moves)
+        message = receiver.receive()
+        if message is None:
+            return
         request, fds = message
-        if not os.fork():
-            daemon.close()
-            if fast_moves is not None:
-                os.close(fast_moves)
+        taken = spare is not None and spare.take(request, fds)
+        if not taken and not os.fork():
+            _close(closed_in_children, fast_moves)
             keeper.main(request, fds)
             os._exit(0)
+        spare = None
         for fd in fds:
             os.close(fd)
+
+
+def _close(sockets: Sequence[socket.socket], fast_moves: int | None) -> None:
+    for sock in sockets:
+        sock.close()
+    if fast_moves is not None:
+        os.close(fast_moves)
+
+
+class _Spare:
+    """A keeper forked ahead; it ends by itself when this process does."""
+
+    def __init__(self, sockets: Sequence[socket.socket], fast_moves: int | None) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if not os.fork():
+            _close((*sockets, self._socket), fast_moves)
+            keeper.main_spare(theirs)
+            os._exit(0)
+        theirs.close()
+
+    def take(self, request: bytes, fds: Sequence[int]) -> bool:
+        """Give it its container; False if it is gone."""
+        try:
+            parcel.send(self._socket, request, fds)
+        except OSError:
+            return False
+        finally:
+            self._socket.close()
+        return True

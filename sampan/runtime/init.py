@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sampan.linux import namespaces, process
 from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_directories, openat2
-from sampan.runtime import confine, interfaces, reaper
+from sampan.runtime import confine, interfaces, parcel, reaper
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
@@ -21,10 +22,11 @@ from sampan.runtime.types import KeeperRequest
 from sampan.runtime.users import UnknownUser
 
 _SETUP_FAILED = 125
+SPARE_NAMESPACES = namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
 
 
 class Plan(NamedTuple):
-    """What the keeper worked out for its child before the fork."""
+    """What the child is to make; ``new_namespaces`` are flags without the process-number one."""
 
     request: KeeperRequest
     confinement: confine.Preparation
@@ -34,11 +36,47 @@ class Plan(NamedTuple):
     cgroup_points: dict[str, str]
 
 
-def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> None:
-    """``stdio`` are the process's three streams; None: it gets a terminal.  Never returns."""
+Stdio = tuple[int, ...] | None
+"""The process's three streams; None: it gets a terminal."""
+
+
+def run(plan: Plan, sock: socket.socket, stdio: Stdio) -> None:
+    """Become the container's first process.  Never returns."""
     sync = ChildSide(sock)
+    _reporting(sync, lambda: _run(plan, sync, stdio, _enter()))
+
+
+def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan]) -> None:
+    """As :func:`run` for a child that was forked before its plan is known.
+
+    The new namespaces are among :data:`SPARE_NAMESPACES` and all of those; ``decode`` makes the
+    plan of the message that comes with the streams.  Never returns.
+    """
+    sync = ChildSide(sock)
+
+    def go() -> None:
+        guard = _enter()
+        namespaces.unshare(SPARE_NAMESPACES)
+        received = parcel.Receiver(sock).receive()
+        if received is None:
+            os._exit(0)
+        message, fds = received
+        plan = decode(message)
+        plan = plan._replace(new_namespaces=plan.new_namespaces & ~SPARE_NAMESPACES)
+        _run(plan, sync, tuple(fds) or None, guard)
+
+    _reporting(sync, go)
+
+
+def _enter() -> Guard:
+    os.setsid()
+    os.umask(0)
+    return Guard()
+
+
+def _reporting(sync: ChildSide, go: Callable[[], None]) -> None:
     try:
-        _run(plan, sync, stdio)
+        go()
     except (confine.Setup, UnknownUser, OSError, ValueError, KeyError) as failure:
         sync.fail(describe(failure), _SETUP_FAILED)
     except Forbidden as failure:
@@ -49,12 +87,9 @@ def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> 
         os._exit(1)
 
 
-def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, int, int] | None) -> None:
+def _run(plan: Plan, sync: ChildSide, stdio: Stdio, guard: Guard) -> None:
     spec = plan.request.spec
     linux = spec.get("linux") or {}
-    os.setsid()
-    os.umask(0)
-    guard = Guard()
     for fd, flag in plan.joined:
         namespaces.setns(fd, flag)
         os.close(fd)

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from sampan.linux import namespaces, process, pty
-from sampan.runtime import cgroups, launch, parcel, protocol
+from sampan.runtime import cgroups, host, launch, parcel, protocol
 from sampan.runtime.errors import StartError
 from sampan.runtime.interfaces import Interface
 from sampan.runtime.logs.writer import Writer, open_writer
@@ -33,7 +33,6 @@ from sampan.runtime.types import (
     ExecRequest,
     Exited,
     KeeperEvent,
-    KeeperRequest,
     OutOfMemory,
     Paused,
     RestartPolicy,
@@ -43,7 +42,6 @@ from sampan.runtime.types import (
     Unpaused,
 )
 
-_request_decoder = msgspec.msgpack.Decoder(KeeperRequest)
 _state_encoder = msgspec.json.Encoder()
 _QUEUE_LIMIT = 1000
 _BACKLOG = 8
@@ -51,7 +49,7 @@ _BACKLOG = 8
 
 def prepare() -> None:
     """Work that every keeper would do, done once in the spawner."""
-    launch.prepare()
+    host.get()
 
 
 def main(message: bytes, fds: list[int]) -> None:
@@ -59,14 +57,32 @@ def main(message: bytes, fds: list[int]) -> None:
 
     ``fds`` are the first control connection, the held descriptors and the attached clients.
     """
+    _settle()
+    Keeper(message, fds, None).run()
+
+
+def main_spare(sock: socket.socket) -> None:
+    """As :func:`main` for a process forked ahead of the request, which comes over ``sock``.
+
+    The container's first process is forked ahead as well.
+    """
+    _settle()
+    spare = launch.Spare()
+    received = parcel.Receiver(sock).receive()
+    sock.close()
+    if received is None:
+        spare.discard()
+        return
+    Keeper(*received, spare).run()
+
+
+def _settle() -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     gc.freeze()
     gc.enable()
-    keeper = Keeper(_request_decoder.decode(message), fds)
-    keeper.run()
 
 
 class Connection:
@@ -177,8 +193,11 @@ class Task:
 class Keeper:
     """The state of one container while it runs."""
 
-    def __init__(self, request: KeeperRequest, fds: list[int]) -> None:
+    def __init__(self, message: bytes, fds: list[int], spare: launch.Spare | None) -> None:
+        request = launch.request_decoder.decode(message)
         self._request = request
+        self._message = message
+        self._spare = spare
         self._loop = Loop()
         self._connections: list[Connection] = []
         self._held = fds[1 : 1 + request.hold_count]
@@ -219,14 +238,16 @@ class Keeper:
         process.set_name("sampan-keeper")
         try:
             self._run_dir = os.open(request.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            path = (request.spec.get("linux") or {}).get("cgroupsPath") or f"/sampan/{request.id}"
-            self._group = cgroups.group(str(path))
+            self._group = cgroups.group(launch.cgroup_path(request))
             self._log = open_writer(request.log)
             self._state.keeper_start = process.start_time(os.getpid())
         except (OSError, ValueError) as failure:
             raise StartError(f"failed to create task for container: {failure}", 125) from None
         self._state.cgroup = self._group.path
-        started = launch.start_container(request, self._group, self._start_services)
+        started = launch.start_container(
+            request, self._group, self._start_services, self._spare, self._message
+        )
+        self._spare = None
         self._state.warnings = started.warnings
         stdio = self._make_stdio(
             started, self._output, once=request.stdin_once, on_detach=self._detached("")

@@ -13,9 +13,11 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sampan.linux import capabilities, namespaces
+import msgspec
+
+from sampan.linux import namespaces
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
-from sampan.runtime import cgroups, confine, enter, init, interfaces
+from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel
 from sampan.runtime.errors import StartError
 from sampan.runtime.sync import KeeperSide, describe
 from sampan.runtime.types import ExecRequest, KeeperRequest
@@ -23,16 +25,9 @@ from sampan.runtime.types import ExecRequest, KeeperRequest
 _PREFIX = "failed to create task for container: unable to start container process: "
 _EXEC_PREFIX = "OCI runtime exec failed: exec failed: unable to start container process: "
 _RDONLY = os.O_RDONLY | os.O_CLOEXEC
+
+request_decoder = msgspec.msgpack.Decoder(KeeperRequest)
 _JOINED_BY_EXEC = ("user", "mount", "pid", "ipc", "uts", "network", "cgroup", "time")
-
-_host = (40, 0)
-
-
-def prepare() -> None:
-    """Look up once, before any fork, what every start needs to know of the host."""
-    global _host
-    _host = (capabilities.last(), capabilities.bounding())
-    cgroups.layout()
 
 
 class Streams(NamedTuple):
@@ -120,42 +115,107 @@ def _namespaces(linux: dict[str, Any]) -> tuple[int, bool, dict[str, str]]:
     return flags, fresh_pid, paths
 
 
+class Spare:
+    """A first process forked before there is a container for it, in new process-number, IPC and
+    UTS namespaces, waiting for its plan.  Saves the fork when one is wanted."""
+
+    def __init__(self) -> None:
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.pid = _fork(None, True)
+        if not self.pid:
+            self.sock.close()
+            init.run_spare(theirs, _decode_plan)
+        theirs.close()
+
+    def discard(self) -> None:
+        """End it unused."""
+        self.sock.close()
+        os.waitpid(self.pid, 0)
+
+
+def _decode_plan(message: bytes) -> init.Plan:
+    request = request_decoder.decode(message)
+    path = cgroup_path(request)
+    plan, _, _ = _plan(request, cgroups.group(path), [])
+    return plan
+
+
+def cgroup_path(request: KeeperRequest) -> str:
+    """The control group that the specification names, or the default."""
+    return str((request.spec.get("linux") or {}).get("cgroupsPath") or f"/sampan/{request.id}")
+
+
+def _plan(
+    request: KeeperRequest, group: cgroups.Group, opened: list[int]
+) -> tuple[init.Plan, bool, int | None]:
+    """(plan, whether the process-number namespace is new, descriptor of another one to enter).
+
+    Descriptors of namespaces are added to ``opened``.  Raises ValueError and OSError.
+    """
+    linux = request.spec.get("linux") or {}
+    flags, fresh_pid, paths = _namespaces(linux)
+    flags_of_filter = (linux.get("seccomp") or {}).get("flags") or ()
+    confinement = confine.prepare(request.spec["process"], request.seccomp_program, flags_of_filter)
+    fds = {}
+    for kind, path in paths.items():
+        fds[kind] = os.open(path, _RDONLY)
+        opened.append(fds[kind])
+    joined = tuple(
+        (fd, namespaces.TYPES[kind][0])
+        for kind, fd in sorted(fds.items(), key=lambda item: item[0] == "mount")
+        if kind != "pid"
+    )
+    plan = init.Plan(request, confinement, flags, joined, group.mount_points())
+    return plan, fresh_pid, fds.get("pid")
+
+
+def _fits(spare: Spare | None, plan: init.Plan, fresh_pid: bool) -> bool:
+    wanted = init.SPARE_NAMESPACES
+    return (
+        spare is not None
+        and fresh_pid
+        and not plan.joined
+        and plan.new_namespaces & wanted == wanted
+    )
+
+
 def start_container(
-    request: KeeperRequest, group: cgroups.Group, on_network: Callable[[int], None]
+    request: KeeperRequest,
+    group: cgroups.Group,
+    on_network: Callable[[int], None],
+    spare: Spare | None = None,
+    message: bytes = b"",
 ) -> Process:
     """Start the container's first process.
 
     ``on_network`` is called with a descriptor of the network namespace before the program runs.
-    Raises StartError; the child and what was made for it are gone then.
+    A ``spare`` child is used if the specification allows, and given ``message``, the encoded
+    request.  Raises StartError; the child and what was made for it are gone then.
     """
-    spec = request.spec
-    linux = spec.get("linux") or {}
+    linux = request.spec.get("linux") or {}
     opened: list[int] = []
     try:
-        try:
-            flags, fresh_pid, paths = _namespaces(linux)
-            confinement = confine.prepare(spec["process"], request.seccomp_program, [], _host)
-            fds = {kind: os.open(path, _RDONLY) for kind, path in paths.items()}
-            opened += fds.values()
-        except (ValueError, OSError) as failure:
-            raise StartError(_PREFIX + str(failure), 125) from None
-        joined = tuple(
-            (fd, namespaces.TYPES[kind][0])
-            for kind, fd in sorted(fds.items(), key=lambda item: item[0] == "mount")
-            if kind != "pid"
-        )
-        plan = init.Plan(request, confinement, flags, joined, group.mount_points())
-        terminal = bool(spec["process"].get("terminal"))
+        plan, fresh_pid, pid_namespace = _plan(request, group, opened)
+        terminal = bool(request.spec["process"].get("terminal"))
         streams = None if terminal else Streams.make(request.open_stdin)
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = _fork(fds.get("pid"), fresh_pid)
-        if not pid:
-            init.run(plan, theirs, streams.child if streams else None)
+        stdio = streams.child if streams else None
+        if spare is not None and _fits(spare, plan, fresh_pid):
+            ours, pid = spare.sock, spare.pid
+            parcel.send(ours, message, stdio or ())
+        else:
+            if spare is not None:
+                spare.discard()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            pid = _fork(pid_namespace, fresh_pid)
+            if not pid:
+                init.run(plan, theirs, stdio)
+            theirs.close()
+    except (ValueError, OSError) as failure:
+        raise StartError(_PREFIX + describe(failure), 125) from None
     finally:
         for fd in opened:
             os.close(fd)
     pidfd = os.pidfd_open(pid)
-    theirs.close()
     if streams:
         streams.close_child()
     sync = KeeperSide(ours)
@@ -191,7 +251,7 @@ def start_exec(
 ) -> Process:
     """Start a further process in all namespaces of the container.  Raises StartError."""
     try:
-        confinement = confine.prepare(request.process, container.seccomp_program, [], _host)
+        confinement = confine.prepare(request.process, container.seccomp_program)
         flags = 0
         for kind in _JOINED_BY_EXEC:
             if _differs(container_pid, kind):

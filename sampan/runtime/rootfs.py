@@ -156,7 +156,7 @@ class RootFs:
         if kind in ("proc", "sysfs"):
             target = self._plain_directory(destination)
         else:
-            target = make_directories(self.fd, destination)
+            target = self._directory(destination)
         data = options.data
         late_read_only = 0
         if kind == "tmpfs" and options.set & MOUNT_ATTR_RDONLY:
@@ -182,6 +182,18 @@ class RootFs:
             os.close(fd)
         if late_read_only:
             self._read_only.append(fd)
+
+    def _directory(self, destination: str) -> int:
+        """A directory of the root, made if it is missing; those right below our own /dev are
+        known to be, which saves the walk."""
+        parent, _, name = destination.rpartition("/")
+        if parent == "/dev" and self.dev >= 0:
+            try:
+                os.mkdir(name, 0o755, dir_fd=self.dev)
+            except FileExistsError:
+                return make_directories(self.fd, destination)
+            return openat2(self.dev, name, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
+        return make_directories(self.fd, destination)
 
     def _plain_directory(self, destination: str) -> int:
         """A directory of the root whose path has no symbolic link."""
