@@ -17,10 +17,10 @@ Reading is bounded: a header record or a sparse map larger than a megabyte is ma
 from __future__ import annotations
 
 import base64
+import os
 import struct
 import zlib
 from collections.abc import Iterator
-from mmap import mmap
 from typing import BinaryIO, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -123,9 +123,9 @@ class Cursor(Protocol):
 
 
 class BufferCursor:
-    """Over bytes in memory or a mapped file."""
+    """Over bytes in memory."""
 
-    def __init__(self, buffer: bytes | mmap) -> None:
+    def __init__(self, buffer: bytes) -> None:
         self._buffer = buffer
         self._end = len(buffer)
         self.position = 0
@@ -146,6 +146,46 @@ class BufferCursor:
             raise InvalidTar("the tar is cut short")
         self.position = start + size
         return self._buffer[start : start + size]
+
+    def skip_to(self, position: int) -> None:
+        if position > self._end:
+            raise InvalidTar("the tar is cut short in the middle of a file")
+        self.position = position
+
+
+class FileCursor:
+    """Over a file, of which only the headers are read, a small window at a time.  (A mapping is no
+    faster, and its pages would count as this process's memory.)"""
+
+    _WINDOW = 4096
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._end = size
+        self._base = 0
+        self._window = b""
+        self.position = 0
+
+    def block(self) -> bytes:
+        start = self.position - self._base
+        block = self._window[start : start + BLOCK]
+        if len(block) != BLOCK:
+            self._base = self.position
+            self._window = os.pread(self._fd, self._WINDOW, self._base)
+            block = self._window[:BLOCK]
+            if len(block) != BLOCK:
+                if not block:
+                    return b""
+                raise InvalidTar("the tar is cut short in the middle of a header")
+        self.position += BLOCK
+        return block
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._fd, size, self.position)
+        if len(data) != size:
+            raise InvalidTar("the tar is cut short")
+        self.position += size
+        return data
 
     def skip_to(self, position: int) -> None:
         if position > self._end:

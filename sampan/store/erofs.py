@@ -18,7 +18,6 @@ what it stands on by itself, so unmounting never disturbs a running container.
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import threading
 from collections import OrderedDict
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sampan.errors import InvalidParameter, SampanError, Unsupported
-from sampan.image.tar import BufferCursor, InvalidTar
+from sampan.image.tar import FileCursor, InvalidTar
 from sampan.linux.mount import move_mount_to, new_filesystem, umount
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error, fsync_directory
@@ -42,7 +41,7 @@ from sampan.store.tree import LayerTree, merge, read_layer
 
 _CHUNK = 1 << 20
 _IDLE_MOUNTS = 8
-_HELD_INODES = 200_000
+_HELD_INODES = 30_000
 _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
 _HEAD = 1 << 20
 _TAR, _TAR_SPARSE = "tar", "tar+sparse"
@@ -208,13 +207,10 @@ class ErofsSnapshotter(OverlaySnapshotter):
         return self._read(id, self._records.directory(id) / "layer.tar")
 
     def _read(self, id: int, path: Path) -> LayerTree:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+        with path.open("rb", buffering=0) as file:
+            cursor = FileCursor(file.fileno(), path.stat().st_size)
             try:
-                if not size:
-                    return read_layer(BufferCursor(b""), 2 * id)
-                with mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) as mapped:
-                    return read_layer(BufferCursor(mapped), 2 * id)
+                return read_layer(cursor, 2 * id)
             except InvalidTar as error:
                 raise InvalidParameter(f"invalid layer: {error}") from error
 
