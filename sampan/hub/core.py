@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sampan.hub.access import Access
 from sampan.hub.accounts import Accounts
 from sampan.hub.activity import Activity
+from sampan.hub.collector import Collector
 from sampan.hub.config import HubConfig
 from sampan.hub.database import Database, SqliteDatabase
 from sampan.hub.layerindex import LayerIndexes
@@ -34,13 +35,16 @@ class Hub:
     activity: Activity
     metrics: Metrics
     indexes: LayerIndexes
+    collector: Collector
 
     async def start(self) -> None:
         """Load what is kept in the database and begin the background work."""
         await self.signer.load(self.database)
         self.activity.start()
+        self.collector.start()
 
     async def close(self) -> None:
+        await self.collector.close()
         await self.activity.close()
         await self.storage.close()
         await self.database.close()
@@ -57,19 +61,22 @@ def open_hub(config: HubConfig) -> Hub:
     records = Records(database)
     accounts = Accounts(database, config.htpasswd)
     signer = Signer()
+    uploads = Uploads(records, storage)
+    metrics = Metrics()
     return Hub(
         config=config,
         database=database,
         storage=storage,
         records=records,
-        uploads=Uploads(records, storage),
+        uploads=uploads,
         manifests=ManifestWriter(records, config),
         accounts=accounts,
         signer=signer,
         access=Access(config, records, accounts, signer),
         activity=Activity(records, database),
-        metrics=Metrics(),
+        metrics=metrics,
         indexes=LayerIndexes(storage, config.root / "index"),
+        collector=Collector(config, database, storage, uploads, metrics),
     )
 
 

@@ -16,6 +16,7 @@ from sampan.image.manifest import Descriptor, Index, InvalidManifest, Manifest
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_LISTED = 1000
+MAX_SUMMARIES = 10_000
 
 
 class _History(msgspec.Struct):
@@ -81,6 +82,14 @@ class TagView:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What a list of tags says of one: platforms, and the largest image's size."""
+
+    platforms: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """A difference: what it is about, and its two sides (None where it is not there)."""
 
@@ -107,6 +116,21 @@ class Inspector:
         self._records = records
         self._storage = storage
         self._indexes = indexes
+        self._summaries: dict[str, Summary] = {}
+
+    async def summary(self, repository: str, digest: str) -> Summary:
+        """The summary of a manifest; it never changes, so it is remembered."""
+        known = self._summaries.get(digest)
+        if known is None:
+            images = (await self.tag(repository, digest)).images
+            known = Summary(
+                tuple(image.platform for image in images),
+                max((image.size for image in images), default=0),
+            )
+            if len(self._summaries) > MAX_SUMMARIES:
+                self._summaries.clear()
+            self._summaries[digest] = known
+        return known
 
     async def tag(self, repository: str, reference: str) -> TagView:
         """Raises NotFound."""

@@ -20,6 +20,7 @@ from sampan.hub.web.visitors import LANGUAGE_COOKIE, Visitor, is_secure, visitor
 
 PAGE_SIZE = 24
 HOME_SIZE = 12
+TAGS_SIZE = 50
 MAX_FOLDER_ROWS = 2000
 YEAR_SECONDS = 365 * 86400
 
@@ -54,6 +55,7 @@ def routes(hub: Hub) -> list[web.RouteDef]:
         web.get("/r/{name:.+}/-/files/{digest}", view(pages.files)),
         web.get("/r/{name:.+}/-/diff", view(pages.diff)),
         web.get("/r/{name:.+}", view(pages.repository)),
+        web.get("/{rest:.*}", view(pages.nothing)),
     ]
 
 
@@ -146,8 +148,7 @@ class Pages:
     async def _search(self, request: web.Request, who: Visitor, template: str) -> web.Response:
         self._check_entry(who)
         term = request.query.get("q", "")[:100]
-        number = request.query.get("page", "1")
-        page = max(1, int(number)) if number.isdecimal() and len(number) < 7 else 1
+        page = _page(request)
         total, found = await self._records.search(term, PAGE_SIZE, (page - 1) * PAGE_SIZE)
         return self.site.page(
             request,
@@ -159,6 +160,9 @@ class Pages:
             page=page,
             page_size=PAGE_SIZE,
         )
+
+    async def nothing(self, request: web.Request, who: Visitor) -> web.Response:
+        raise web.HTTPNotFound
 
     def _check_entry(self, who: Visitor) -> None:
         if who.identity.anonymous and self._hub.config.anonymous == "none":
@@ -184,15 +188,22 @@ class Pages:
 
     async def repository(self, request: web.Request, who: Visitor) -> web.Response:
         found = await self.site.readable(request, who)
-        tags = await self._records.tags(found.name)
-        tags.sort(key=lambda tag: (-tag.updated, tag.name))
+        every = await self._records.tags(found.name)
+        every.sort(key=lambda tag: (-tag.updated, tag.name))
+        page = _page(request)
+        tags = every[(page - 1) * TAGS_SIZE : page * TAGS_SIZE]
         return self.site.page(
             request,
             who,
             "repository.html",
             repository=found,
             tags=tags,
-            has_latest=any(tag.name == "latest" for tag in tags),
+            page=page,
+            more_tags=len(every) > page * TAGS_SIZE,
+            summaries={
+                tag.digest: await self._inspector.summary(found.name, tag.digest) for tag in tags
+            },
+            has_latest=any(tag.name == "latest" for tag in every),
             used=await self._records.used_bytes(found.name),
             pulls=await self._records.pulls_by_day(found.name, 30),
             may_edit=await self._hub.access.allowed(who.identity, found.name, DELETE),
@@ -247,6 +258,11 @@ class Pages:
             platform=pair[1].platform,
             difference=difference,
         )
+
+
+def _page(request: web.Request) -> int:
+    number = request.query.get("page", "1")
+    return max(1, int(number)) if number.isdecimal() and len(number) < 7 else 1
 
 
 def _same_platform(

@@ -19,7 +19,7 @@ _CHINESE = {
     "Find an image, read what is in it, run it with one line.": "找到镜像，看清内容，一行命令运行。",
     "Most pulled": "拉取最多",
     "There are no images here yet. Push the first one:": "这里还没有镜像。推送第一个：",
-    "{count} results for “{term}”": "“{term}” 共有 {count} 个结果",
+    "Results for “{term}”: {count}": "“{term}” 共有 {count} 个结果",
     "Nothing was found for “{term}”.": "没有找到 “{term}”。",
     "Previous": "上一页",
     "Next": "下一页",
