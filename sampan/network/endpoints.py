@@ -54,10 +54,10 @@ class Addresses:
             for allocator in self._of(address):
                 allocator.restore(address)
 
-    def free(self, endpoint: Endpoint) -> None:
+    def free(self, endpoint: Endpoint, *, used: bool) -> None:
         for address in (endpoint.ip, endpoint.ip6):
             for allocator in self._of(address):
-                allocator.free(address)
+                allocator.free(address, used=used)
 
     def _of(self, address: str) -> Iterable[ipam.Allocator]:
         if address:
@@ -91,7 +91,7 @@ def make(
     try:
         ip6, prefix_len6, gateway6 = addresses.take(6, wish.ip6)
     except BaseException:
-        addresses.free(_bare(network, request, ip, ""))
+        addresses.free(_bare(network, request, ip, ""), used=False)
         raise
     if not mac and network.driver != "ipvlan" and (ip or ip6):
         mac = ipam.mac_of(ip or ip6)

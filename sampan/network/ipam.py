@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from sampan.errors import Forbidden, InvalidParameter
@@ -29,9 +31,15 @@ DEFAULT_POOLS: tuple[tuple[str, int], ...] = (
 )
 
 
-class Allocator:
-    """The addresses of one pool; always hands out the lowest free one.
+REST_SECONDS = 2.0
 
+
+class Allocator:
+    """The addresses of one pool; hands out the lowest free one.
+
+    An address that a container had is handed out again only after some seconds, if there is
+    another: until then the kernel may still be deleting the interface that had it, and neighbours
+    may still be sending to it.
     The network's own address, the broadcast address, the gateway and the auxiliary addresses are
     never handed out.
     """
@@ -40,8 +48,10 @@ class Allocator:
         self.subnet = ipaddress.ip_network(pool.subnet)
         window = ipaddress.ip_network(pool.ip_range) if pool.ip_range else self.subnet
         self._cursor = int(window.network_address)
+        self._first = self._cursor
         self._last = int(window.broadcast_address)
         self._free: list[int] = []
+        self._resting: deque[tuple[float, int]] = deque()
         self._used = {int(ipaddress.ip_address(a)) for a in pool.aux_addresses.values()}
         if self.subnet.num_addresses > 2:
             self._used.add(int(self.subnet.network_address))
@@ -52,6 +62,9 @@ class Allocator:
 
     def take(self) -> str:
         """The lowest free address.  Raises :class:`Forbidden` when there is none."""
+        now = time.monotonic()
+        while self._resting and self._resting[0][0] <= now:
+            heapq.heappush(self._free, self._resting.popleft()[1])
         while self._free:
             number = heapq.heappop(self._free)
             if number not in self._used:
@@ -59,6 +72,10 @@ class Allocator:
         while self._cursor <= self._last:
             number = self._cursor
             self._cursor += 1
+            if number not in self._used:
+                return self._use(number)
+        while self._resting:
+            number = self._resting.popleft()[1]
             if number not in self._used:
                 return self._use(number)
         raise Forbidden(f"no available addresses in the pool {self.subnet} of this network")
@@ -77,10 +94,15 @@ class Allocator:
         """Mark an address as taken, as a record says."""
         self._used.add(int(ipaddress.ip_address(address)))
 
-    def free(self, address: str) -> None:
+    def free(self, address: str, *, used: bool) -> None:
+        """``used``: a container had it, so that it has to rest."""
         number = int(ipaddress.ip_address(address))
         self._used.discard(number)
-        if number < self._cursor:
+        if number >= self._cursor or not self._first <= number <= self._last:
+            return
+        if used:
+            self._resting.append((time.monotonic() + REST_SECONDS, number))
+        else:
             heapq.heappush(self._free, number)
 
     def _use(self, number: int) -> str:

@@ -97,7 +97,7 @@ class Members:
         self._index(container_id, after)
         for endpoint in gone:
             self._collection.delete(endpoint.id)
-        self.give_back(gone)
+        self.give_back(gone, used=True)
         self._change_names(container_id, before, after)
 
     def drop(self, container_id: str) -> list[Endpoint]:
@@ -108,16 +108,17 @@ class Members:
             self._by_container.pop(container_id, None)
             for endpoint in before:
                 self._collection.delete(endpoint.id)
-            self.give_back(before)
+            self.give_back(before, used=True)
             self._change_names(container_id, before, [])
         return before
 
-    def give_back(self, unused: Iterable[Endpoint]) -> None:
-        """Free the addresses of endpoints that are not recorded (any more)."""
+    def give_back(self, unused: Iterable[Endpoint], *, used: bool = False) -> None:
+        """Free the addresses of endpoints that are not recorded (any more); ``used`` if a
+        container had them."""
         for endpoint in unused:
             addresses = self._addresses.get(endpoint.network_id)
             if addresses is not None:
-                addresses.free(endpoint)
+                addresses.free(endpoint, used=used)
 
     def rename(self, container_id: str, new_name: str) -> None:
         renamed = []

@@ -48,7 +48,10 @@ class Namespace:
             os.close(home)
 
     def close(self) -> None:
-        os.close(self.fd)
+        """Let go of it: with its last socket the kernel deletes it and its interfaces."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
 
 def current() -> int:

@@ -472,5 +472,6 @@ async def test_a_udp_flow_that_was_there_before_finds_the_new_container(world: W
         close_fds(sandbox)
         await manager.release(request(name).container_id)
         served.close()
+        inside.close()
     client.close()
     await manager.close(remove_all=True)
