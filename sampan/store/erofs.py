@@ -133,6 +133,35 @@ class ErofsSnapshotter(OverlaySnapshotter):
                 if path.name.isdigit():
                     self._unmount(int(path.name))
 
+    def check(self, repair: bool) -> list[tuple[str, str]]:
+        """A snapshot's files are there, and its metadata fits the tars below it; a metadata file
+        that does not is deleted by a repair, because it can be made again."""
+        found: list[tuple[str, str]] = []
+
+        def files(record: Record) -> list[Path]:
+            directory = self._records.directory(record.id)
+            if record.form == "directory":
+                wanted = [directory / "fs"]
+                return [*wanted, directory / "work"] if record.kind == "active" else wanted
+            image = directory / "image.erofs"
+            if image.exists():
+                try:
+                    self._check_image(record.id, image)
+                except (SampanError, OSError) as error:
+                    if repair:
+                        self._unmount(record.id)
+                        image.unlink()
+                    found.append(("", str(error)))
+            names = ("layer.tar", "sparse.data") if record.form == _TAR_SPARSE else ("layer.tar",)
+            return [directory / name for name in names]
+
+        return self._records.check(files) + found
+
+    def _check_image(self, id: int, image: Path) -> None:
+        stack = self._stacks(id)[0]
+        if isinstance(stack, _Stack):
+            self._fitting(stack, image)
+
     # Stacks of directories and images
 
     def _stacks(self, id: int) -> list[_Stack | Path]:
@@ -232,6 +261,10 @@ class ErofsSnapshotter(OverlaySnapshotter):
         return place
 
     def _mount(self, stack: _Stack, image: Path, place: Path) -> None:
+        mount_erofs(image, self._fitting(stack, image), place)
+
+    def _fitting(self, stack: _Stack, image: Path) -> list[Path]:
+        """The data files for a metadata image; raises SampanError when it was made for others."""
         devices, _ = self._devices(stack)
         with image.open("rb") as file:
             try:
@@ -241,7 +274,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
         if listed != [device.tag for device, _ in devices]:
             # A wrong order would read one file's data as another's.
             raise SampanError(f"the file {image} does not fit its layers: remove the image")
-        mount_erofs(image, [path for _, path in devices], place)
+        return [path for _, path in devices]
 
     def _unmount(self, id: int) -> None:
         place = self._places / str(id)

@@ -267,6 +267,15 @@ class ImageStore:
                 (manifest.media_type, manifest.digest, manifest.size, image_id),
             )
 
+    def forget_manifest(self, image_id: Digest) -> None:
+        """The image's manifest is not here any more; a push will make one."""
+        with self._metadata.transaction() as connection:
+            connection.execute(
+                "UPDATE images SET manifest_type = NULL, manifest_digest = NULL,"
+                " manifest_size = NULL WHERE id = ?",
+                (image_id,),
+            )
+
     def _update_size(self, image_id: Digest) -> None:
         """The sum of what its layers' files take; of a layer never unpacked, of its blob."""
         with self._metadata.transaction() as connection:

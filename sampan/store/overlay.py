@@ -105,6 +105,16 @@ class OverlaySnapshotter:
     def close(self) -> None:
         """Nothing: no mount is held."""
 
+    def check(self, repair: bool) -> list[tuple[str, str]]:
+        """A snapshot's directories are there."""
+
+        def files(record: Record) -> list[Path]:
+            directory = self._records.directory(record.id)
+            wanted = [directory / "fs"]
+            return [*wanted, directory / "work"] if record.kind == "active" else wanted
+
+        return self._records.check(files)
+
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""
         return self._records.unreached(roots)

@@ -99,6 +99,15 @@ class PlainSnapshotter:
     def close(self) -> None:
         """Nothing: no mount is held."""
 
+    def check(self, repair: bool) -> list[tuple[str, str]]:
+        """A snapshot's tree is there."""
+
+        def files(record: Record) -> list[Path]:
+            directory = self._records.directory(record.id)
+            return [directory if record.kind == "view" else directory / "fs"]
+
+        return self._records.check(files)
+
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""
         return self._records.unreached(roots)

@@ -240,6 +240,21 @@ class SnapshotRecords:
                 current = int(following) if following is not None else None
         return [row[0] for row in rows if int(row[1]) not in kept]
 
+    def check(self, files: Callable[[Record], list[Path]]) -> list[tuple[str, str]]:
+        """The snapshots (uppermost first) that lack one of the files that they should have."""
+        rows = self._metadata.query(
+            f"SELECT n.name, {_FIELDS} FROM snapshot_names n JOIN snapshots s ON s.id = n.snapshot"
+            " WHERE n.driver = ? ORDER BY s.id DESC",
+            (self._driver,),
+        )
+        found: list[tuple[str, str]] = []
+        for name, *fields in rows:
+            for path in files(Record(*fields)):  # type: ignore[arg-type]
+                if not path.exists():
+                    found.append((name, f"the snapshot {name} lacks {path}"))
+                    break
+        return found
+
     def clean(self) -> None:
         """Remove what a crash left: unfinished records, directories without a record."""
         with self._metadata.transaction() as connection:

@@ -115,3 +115,9 @@ class Snapshotter(Protocol):
         """Names of image layers (names that are digests) that neither ``roots`` nor any other
         snapshot reaches, in the order in which they can be removed."""
         ...
+
+    def check(self, repair: bool) -> list[tuple[str, str]]:
+        """What is wrong with the snapshots' files: the name of the snapshot that should be removed
+        and made anew, and what is wrong with it.  What can be made good in place is, if ``repair``,
+        and has an empty name."""
+        ...
