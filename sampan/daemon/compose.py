@@ -16,6 +16,7 @@ from sampan.daemon.config import Settings
 from sampan.engine import Engine, uses
 from sampan.engine.archive import Archive
 from sampan.engine.attach import Attach
+from sampan.engine.attachments import Attachments
 from sampan.engine.builds import Builds
 from sampan.engine.commit import Commits
 from sampan.engine.connect import Connector
@@ -77,13 +78,14 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     def in_use() -> Iterable[uses.ContainerUse]:
         return uses.of(containers.all())
 
-    volumes = Volumes(stores.metadata, settings.state / "volumes", settings.run, events, in_use)
-    containers.volumes = volumes
+    volumes = Volumes(stores.metadata, settings.state / "volumes", events, in_use)
+    attachments = Attachments(volumes, images, settings.run, events)
+    containers.volumes = attachments
     images.add_roots(containers.snapshot_keys)
     execs = Execs(containers)
-    launcher = Launcher(places, spawner, snapshotter, manager, volumes, containers.get)
+    launcher = Launcher(places, spawner, snapshotter, manager, attachments, containers.get)
     lifecycle = Lifecycle(
-        containers, execs, launcher, volumes, snapshotter, places, settings.default_stop_timeout
+        containers, execs, launcher, attachments, snapshotter, places, settings.default_stop_timeout
     )
     stack.push_async_callback(lifecycle.close)
     connector = Connector(manager, launcher)
@@ -129,7 +131,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         transfers=Transfers(Archives(images), image_noun, events),
         system=System(_facts(settings, stores), containers, events, lambda: len(images.list())),
     )
-    await _find_again(lifecycle, manager, volumes, stack)
+    await _find_again(lifecycle, manager, attachments, stack)
     return engine
 
 
@@ -173,7 +175,7 @@ def _network_manager(settings: Settings, stores: _Stores, events: Events) -> Net
 
 
 async def _find_again(
-    lifecycle: Lifecycle, manager: NetworkManager, volumes: Volumes, stack: AsyncExitStack
+    lifecycle: Lifecycle, manager: NetworkManager, volumes: Attachments, stack: AsyncExitStack
 ) -> None:
     """Reconnect to what runs, make the kernel agree with the records, finish what ended."""
     alive = await lifecycle.reconnect()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sampan.engine import names, specs, validate
+from sampan.engine.attachments import Attachments
 from sampan.engine.events import Events
 from sampan.engine.merge import merge
 from sampan.engine.mounts import ContainerMount
@@ -29,7 +30,6 @@ from sampan.engine.types import (
     LogConfig,
     RestartPolicy,
 )
-from sampan.engine.volumes import Volumes
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.store.images import Image, ImageStore
 from sampan.store.metadata import Metadata
@@ -68,7 +68,7 @@ class Containers:
     ) -> None:
         self._records = metadata.collection("containers", ContainerRecord)
         self._images = images
-        self.volumes: Volumes | None = None
+        self.volumes: Attachments | None = None
         """Set once by the composition root: volumes need to know of containers too."""
         self._events = events
         self._open_root = open_root

@@ -132,7 +132,7 @@ class Images:
 
     def users(self, image: Image) -> Sequence[str]:
         """Ids of the containers made from the image."""
-        return [use.id for use in self._uses() if use.image_id == image.id]
+        return [use.id for use in self._uses() if image.id in use.images]
 
     def shared_sizes(self) -> dict[str, int]:
         """For each image the bytes of its layers that other images have too."""
@@ -191,7 +191,7 @@ class Images:
         dangling = filters.boolean("dangling", True)
         wanted = filters.without("dangling")
         records = []
-        used = {use.image_id for use in self._uses()}
+        used = {image_id for use in self._uses() for image_id in use.images}
         async with self._removing:
             for image in self.list(wanted, until=until):
                 if image.id in used or (dangling and (image.repo_tags or image.repo_digests)):

@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from sampan.engine import ports, specs, validate
+from sampan.engine.attachments import Attachments
 from sampan.engine.state import Container, ContainerRecord
 from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthcheck
-from sampan.engine.volumes import Volumes
 from sampan.errors import Conflict
 from sampan.network.manager import NetworkManager
 from sampan.network.types import Endpoint, EndpointConfig, Sandbox, SandboxRequest
@@ -64,7 +64,7 @@ class Launcher:
         spawner: Spawner,
         snapshotter: Snapshotter,
         networks: NetworkManager,
-        volumes: Volumes,
+        volumes: Attachments,
         find: Find,
     ) -> None:
         self._places = places

@@ -16,12 +16,12 @@ from typing import Any
 import msgspec
 
 from sampan.engine import resources, validate
+from sampan.engine.attachments import Attachments
 from sampan.engine.containers import Containers
 from sampan.engine.execs import Execs
 from sampan.engine.launch import Launcher, Places
 from sampan.engine.state import Container, now
 from sampan.engine.types import HostConfig
-from sampan.engine.volumes import Volumes
 from sampan.errors import Conflict, InvalidParameter, NotFound, NotModified, SampanError
 from sampan.runtime.control import Keeper, read_state
 from sampan.runtime.errors import KeeperGone, StartError
@@ -53,7 +53,7 @@ class Lifecycle:
         containers: Containers,
         execs: Execs,
         launcher: Launcher,
-        volumes: Volumes,
+        volumes: Attachments,
         snapshotter: Snapshotter,
         places: Places,
         stop_timeout: int = 10,

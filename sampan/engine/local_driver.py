@@ -71,25 +71,33 @@ def mount_subpath(volume: Path, subpath: str, target: Path) -> None:
     """
     root = os.open(volume, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        try:
-            source = open_in_root(root, subpath, os.O_PATH | os.O_CLOEXEC)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                raise
-            raise InvalidParameter(
-                f"cannot access path {volume / subpath}: {os.strerror(error.errno)}"
-            ) from None
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if stat.S_ISDIR(os.fstat(source).st_mode):
-                target.mkdir(mode=0o700, exist_ok=True)
-            else:
-                target.touch(mode=0o600)
-            _place(kernel.open_tree(source, "", recursive=True), target)
-        finally:
-            os.close(source)
+        mount_tree(root, subpath, target)
+    except FileNotFoundError as error:
+        raise InvalidParameter(f"cannot access path {volume / subpath}: {error.strerror}") from None
     finally:
         os.close(root)
+
+
+def mount_tree(root: int, subpath: str, target: Path) -> None:
+    """Bind the file or directory ``subpath`` of the directory ``root`` on ``target``.
+
+    Raises FileNotFoundError when it leads nowhere inside of the root.
+    """
+    try:
+        source = open_in_root(root, subpath, os.O_PATH | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            raise
+        raise FileNotFoundError(error.errno, os.strerror(error.errno), subpath) from None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if stat.S_ISDIR(os.fstat(source).st_mode):
+            target.mkdir(mode=0o700, exist_ok=True)
+        else:
+            target.touch(mode=0o600)
+        _place(kernel.open_tree(source, "", recursive=True), target)
+    finally:
+        os.close(source)
 
 
 def unmount_target(target: Path) -> None:

@@ -41,7 +41,7 @@ class ContainerMount(Document, frozen=True):
     empty volume be filled from the image.  ``create`` makes a missing bind source a directory.
     ``subpath`` is a path inside the volume or image.  ``anonymous`` volumes are removed with the
     container when the client says so.  ``shown`` is false for what Docker leaves out of inspect
-    (``--tmpfs``).
+    (``--tmpfs``).  ``image_id`` is the image that an image mount was resolved to.
     """
 
     point: MountPoint
@@ -51,6 +51,7 @@ class ContainerMount(Document, frozen=True):
     subpath: str = ""
     anonymous: bool = False
     shown: bool = True
+    image_id: str = ""
     labels: dict[str, str] | None = None
     driver_options: dict[str, str] | None = None
 
@@ -204,10 +205,10 @@ def from_request(request: MountRequest, driver: str = LOCAL) -> ContainerMount:
         if not request.source:
             raise wrong("field Source must not be empty")
         subpath = request.image_options.subpath if request.image_options else ""
-        point = MountPoint(
-            type="image", source=request.source, destination=destination, rw=not request.read_only
-        )
-        return ContainerMount(point=point, subpath=_subpath(subpath, wrong))
+        point = MountPoint(type="image", source=request.source, destination=destination, rw=False)
+        # An image cannot be changed: whatever the request says, it is mounted read-only.
+        options = ("rbind", "rprivate", "ro")
+        return ContainerMount(point=point, options=options, subpath=_subpath(subpath, wrong))
     if request.source:
         raise wrong("field Source must not be specified")
     return _tmpfs_request(request, destination, wrong)

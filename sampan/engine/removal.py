@@ -43,7 +43,7 @@ class Removal:
             self._delete(image, force=force, prune_parents=prune_parents, quiet=False)
             return
         if not force and _one_name(references):
-            user = next((use for use in self._uses() if use.image_id == image.id), None)
+            user = next((use for use in self._uses() if image.id in use.images), None)
             if user is not None:
                 raise Conflict(
                     f"conflict: unable to remove repository reference {_quoted(name)} (must "
@@ -82,7 +82,7 @@ class Removal:
         try:
             self._check(image, force=force, names_matter=True)
         except Conflict:
-            used = any(use.image_id == image.id for use in self._uses())
+            used = any(image.id in use.images for use in self._uses())
             dangling = not image.repo_tags and not self._store.children(image.id)
             if quiet and (used or not dangling):
                 return
@@ -110,7 +110,7 @@ class Removal:
 
         if self._store.children(image.id):
             raise conflict("image has dependent child images", True)
-        users = [use for use in self._uses() if use.image_id == image.id]
+        users = [use for use in self._uses() if image.id in use.images]
         for use in users:
             if use.running:
                 raise conflict(f"image is being used by running container {use.id[:12]}", True)

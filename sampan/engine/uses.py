@@ -16,7 +16,7 @@ class ContainerUse:
     """One container as others see it.
 
     ``image`` is the reference it was created with, ``image_id`` the ``sha256:…`` behind it;
-    ``volumes`` are the names of the volumes it mounts; ``pid`` is its first process (0 when it
+    ``volumes`` are the names of the volumes it mounts, ``images`` the ids of all images it needs; ``pid`` is its first process (0 when it
     does not run); ``created`` is in nanoseconds since the epoch.
     """
 
@@ -29,6 +29,7 @@ class ContainerUse:
     created: int = 0
     labels: Mapping[str, str] = field(default_factory=dict)
     volumes: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
 
 
 Uses = Callable[[], Iterable[ContainerUse]]
@@ -51,6 +52,9 @@ def of(containers: Iterable[Container]) -> list[ContainerUse]:
                 mount.point.name
                 for mount in container.record.mounts
                 if mount.point.type == "volume"
+            ),
+            images=frozenset(
+                (container.record.image_id, *(m.image_id for m in container.record.mounts))
             ),
         )
         for container in containers

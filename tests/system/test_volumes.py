@@ -157,3 +157,15 @@ def test_prune(daemon: Daemon, volumes: Any) -> None:
     assert len(volumes.list()) == 1
     assert len(volumes.list(filters={"dangling": False})) == 1
     assert volumes.list(filters={"dangling": True}) == []
+
+
+def test_image_mounts(daemon: Daemon, volumes: Any) -> None:
+    mount = Mount("/image", "busybox") | {"Type": "image"}
+    assert "root:x:0:0" in sh(daemon, "cat /image/etc/passwd", mounts=[mount])
+    with pytest.raises(ContainerError, match="Read-only"):
+        sh(daemon, "touch /image/x", mounts=[mount])
+    mount |= {"ImageOptions": {"Subpath": "etc"}}
+    assert "root:x:0:0" in sh(daemon, "cat /image/passwd", mounts=[mount])
+    missing = Mount("/image", "nosuch") | {"Type": "image"}
+    with pytest.raises(NotFound, match="No such image: nosuch"):
+        daemon.client.containers.create("busybox", mounts=[missing])
