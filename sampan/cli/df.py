@@ -131,14 +131,16 @@ def df(session: Session, options: Options, arguments: list[str]) -> int:
 
 def _image_lines(found: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"image": image, "repository": repository, "tag": tag, "digest": digest}
+        {"image": image, "repository": repository, "tag": tag, "digest": ""}
         for image in found.get("Images") or []
-        for repository, tag, digest in names_of(image, digests=False)
+        for repository, tag, _ in names_of(image, digests=False)
     ]
 
 
 def _verbose(session: Session, found: dict[str, Any], form: str) -> int:
-    images, containers = _image_lines(found), found.get("Containers") or []
+    # Only what containers have written is told here; their images have lines of their own.
+    containers = [{**one, "SizeRootFs": 0} for one in found.get("Containers") or []]
+    images = _image_lines(found)
     volumes, caches = found.get("Volumes") or [], found.get("BuildCache") or []
     parts = (
         ("Images", IMAGE, images),

@@ -10,7 +10,7 @@ from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.ps import FORMAT_HELP
 from sampan.cli.rows import Kind, Row
-from sampan.cli.units import ago, go_time, short_id, short_size
+from sampan.cli.units import ago, go_time, human_size, short_id, short_size
 from sampan.client.http import quote
 
 TYPE_CHECKING = False
@@ -33,13 +33,13 @@ def _count(value: Any) -> str:
 
 
 def _bytes(value: Any) -> str:
-    return "N/A" if value is None or value < 0 else short_size(value)
+    return "N/A" if value is None or value < 0 else human_size(value)
 
 
 def _unique(row: Row) -> str:
     image = row.raw["image"]
     shared, size = image.get("SharedSize", -1), image.get("Size") or 0
-    return "N/A" if shared is None or shared < 0 else short_size(size - shared)
+    return "N/A" if shared is None or shared < 0 else human_size(size - shared)
 
 
 def _created(row: Row) -> str:
@@ -60,7 +60,7 @@ IMAGE = Kind(
         "Containers": ("CONTAINERS", lambda row: _count(row.raw["image"].get("Containers"))),
         "VirtualSize": (
             "VIRTUAL SIZE",
-            lambda row: short_size(row.raw["image"].get("Size") or 0),
+            lambda row: human_size(row.raw["image"].get("Size") or 0),
         ),
         "SharedSize": ("SHARED SIZE", lambda row: _bytes(row.raw["image"].get("SharedSize"))),
         "UniqueSize": ("UNIQUE SIZE", _unique),

@@ -66,6 +66,16 @@ class Row:
         }
 
 
+def row_json(row: Row) -> str:
+    """A row as JSON, with the characters escaped that would mean something in HTML."""
+    from sampan.client import wirejson
+
+    text = wirejson.dumps(row.to_json())
+    for letter, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(letter, escape)
+    return text
+
+
 def write(
     kind: Kind,
     raws: Iterable[Any],
@@ -95,9 +105,7 @@ def text_of(kind: Kind, rows: list[Row], form: str, default: tuple[str, ...], qu
         cells += [[str(function(row)) for _, function in columns] for row in rows]
         return table.simple(cells)
     if form == "json":
-        from sampan.client import wirejson
-
-        return "".join(f"{wirejson.dumps(row.to_json())}\n" for row in rows)
+        return "".join(f"{row_json(row)}\n" for row in rows)
     return _templated(kind, rows, form, quiet)
 
 

@@ -23,7 +23,11 @@ def truth(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    return wirejson.dumps(plain(value))
+    if hasattr(value, "to_json"):
+        from sampan.cli.rows import row_json
+
+        return row_json(value)
+    return wirejson.dumps(value)
 
 
 def _number(value: Any) -> bool:

@@ -1,0 +1,235 @@
+"""``build``."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from sampan.cli import buildcontext, progress, resources, values
+from sampan.cli.command import Command
+from sampan.cli.failure import Failure
+from sampan.cli.flags import Flag
+from sampan.cli.units import human_size
+from sampan.client import wirejson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from sampan.cli.flags import Options
+    from sampan.cli.session import Session
+
+_SIMPLE = {
+    "cgroup-parent": "cgroupparent",
+    "cpu-period": "cpuperiod",
+    "cpu-quota": "cpuquota",
+    "cpu-shares": "cpushares",
+    "cpuset-cpus": "cpusetcpus",
+    "cpuset-mems": "cpusetmems",
+    "force-rm": "forcerm",
+    "memory": "memory",
+    "memory-swap": "memswap",
+    "network": "networkmode",
+    "no-cache": "nocache",
+    "platform": "platform",
+    "pull": "pull",
+    "shm-size": "shmsize",
+    "squash": "squash",
+    "target": "target",
+}
+PROGRESS = ("auto", "plain", "tty", "quiet")
+
+
+def build(session: Session, options: Options, arguments: list[str]) -> int:
+    """Build an image and, with ``--quiet``, print its identifier alone."""
+    view = options["progress"]
+    if view not in PROGRESS:
+        raise Failure(f"invalid progress mode {view!r}: must be one of {', '.join(PROGRESS)}", 125)
+    quiet = options["quiet"] or view == "quiet"
+    live = not quiet and (view == "tty" or (view == "auto" and sys.stdout.isatty()))
+    query = _query(session, options, quiet)
+    context = buildcontext.from_argument(arguments[0], options["file"])
+    query["dockerfile"] = context.dockerfile
+    screen = progress.Screen(live=live)
+    chunks: Iterable[bytes] = context.chunks
+    headers = {"Content-Type": "application/x-tar", **_registry_header(session)}
+    if options["compress"]:
+        chunks = _compressed(chunks)
+    if not quiet:
+        chunks = _announced(chunks, screen)
+    messages = session.api.messages("POST", "/build", query, body=chunks, headers=headers)
+    if quiet:
+        identifier = _silently(messages)
+    elif live:
+        from sampan.cli.buildview import BuildView
+
+        identifier = BuildView(screen).show(messages)
+    else:
+        identifier = _plainly(messages, screen)
+    if options["iidfile"]:
+        with open(options["iidfile"], "w", encoding="ascii") as file:
+            file.write(identifier)
+    return 0
+
+
+def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]:
+    query: dict[str, object] = {
+        parameter: options[flag] for flag, parameter in _SIMPLE.items() if options.given(flag)
+    }
+    query["rm"] = "1" if options["rm"] else "0"
+    query["q"] = quiet
+    query["t"] = options["tag"]
+    arguments: dict[str, str | None] = {}
+    if os.path.exists(f"{session.config_dir}/config.json"):
+        from sampan.cli.creation import proxies
+
+        arguments.update(proxies(session.config, session.host.address))
+    for text in options["build-arg"]:
+        name, equals, value = text.partition("=")
+        arguments[name] = value if equals else os.environ.get(name)
+    if arguments:
+        query["buildargs"] = wirejson.dumps(arguments)
+    if options["label"]:
+        query["labels"] = wirejson.dumps(values.labels((), options["label"]))
+    if options["cache-from"]:
+        query["cachefrom"] = wirejson.dumps(options["cache-from"])
+    if options["ulimit"]:
+        query["ulimits"] = wirejson.dumps(resources.ulimits(options["ulimit"]))
+    if options["add-host"]:
+        from sampan.cli.creation import extra_host
+
+        query["extrahosts"] = [extra_host(text) for text in options["add-host"]]
+    if options["security-opt"]:
+        query["securityopt"] = options["security-opt"]
+    return query
+
+
+def _registry_header(session: Session) -> dict[str, str]:
+    """All registries' credentials, as a base image may come from any."""
+    if not os.path.exists(f"{session.config_dir}/config.json"):
+        return {}
+    from sampan.cli import credentials
+
+    registries = {*(session.config.get("auths") or {}), *(session.config.get("credHelpers") or {})}
+    found = {registry: credentials.lookup(session, registry) for registry in registries}
+    return {"X-Registry-Config": credentials.encode(found)} if found else {}
+
+
+def _compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    import zlib
+
+    packer = zlib.compressobj(6, wbits=31)
+    for chunk in chunks:
+        yield packer.compress(chunk)
+    yield packer.flush()
+
+
+def _announced(chunks: Iterable[bytes], screen: progress.Screen) -> Iterator[bytes]:
+    """The context, saying how much it is."""
+    status = "Sending build context to the daemon"
+    done = 0
+    for chunk in chunks:
+        yield chunk
+        done += len(chunk)
+        if screen.live:
+            screen.update("", status, done)
+    screen.note(f"{status}  {human_size(done)}")
+
+
+def _plainly(messages: Iterable[dict[str, Any]], screen: progress.Screen) -> str:
+    identifier = ""
+    try:
+        for message in messages:
+            if "errorDetail" in message or "error" in message:
+                _fail(message)
+            if "aux" in message:
+                identifier = str((message["aux"] or {}).get("ID") or identifier)
+            else:
+                progress.put(screen, message)
+    finally:
+        screen.close()
+    return identifier
+
+
+def _silently(messages: Iterable[dict[str, Any]]) -> str:
+    """Only the identifier to standard output; all that was said, to standard error, on failure."""
+    identifier = ""
+    said: list[str] = []
+    for message in messages:
+        if "errorDetail" in message or "error" in message:
+            sys.stderr.write("".join(said))
+            _fail(message)
+        if "aux" in message:
+            identifier = str((message["aux"] or {}).get("ID") or identifier)
+        elif "stream" in message:
+            said.append(str(message["stream"]))
+            text = str(message["stream"]).strip()
+            if text.startswith("sha256:"):
+                identifier = text
+    sys.stdout.write(f"{identifier}\n")
+    return identifier
+
+
+def _fail(message: dict[str, Any]) -> None:
+    detail = message.get("errorDetail") or {}
+    text = str(detail.get("message") or message.get("error"))
+    raise Failure(text, int(detail.get("code") or 1))
+
+
+BUILD = Command(
+    "[OPTIONS] PATH | URL | -",
+    "Build an image from a Dockerfile",
+    build,
+    (
+        Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")'),
+        Flag("build-arg", "list", "Set build-time variables"),
+        Flag("cache-from", "strings", "Images to consider as cache sources"),
+        Flag(
+            "cgroup-parent",
+            "string",
+            'Set the parent cgroup for the "RUN" instructions during build',
+        ),
+        Flag("compress", "", "Compress the build context using gzip"),
+        Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
+        Flag("cpu-quota", "int", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
+        Flag("cpu-shares", "int", "CPU shares (relative weight)", "c"),
+        Flag("cpuset-cpus", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+        Flag("cpuset-mems", "string", "MEMs in which to allow execution (0-3, 0,1)"),
+        Flag("file", "string", 'Name of the Dockerfile (Default is "PATH/Dockerfile")', "f"),
+        Flag("force-rm", "", "Always remove intermediate containers"),
+        Flag("iidfile", "string", "Write the image ID to the file"),
+        Flag("label", "list", "Set metadata for an image"),
+        Flag("memory", "bytes", "Memory limit", "m"),
+        Flag(
+            "memory-swap",
+            "bytes",
+            "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
+        ),
+        Flag(
+            "network",
+            "string",
+            "Set the networking mode for the RUN instructions during build",
+            default="default",
+        ),
+        Flag("no-cache", "", "Do not use cache when building the image"),
+        Flag("platform", "string", "Set platform if server is multi-platform capable"),
+        Flag(
+            "progress",
+            "string",
+            'Set type of progress output ("auto", "plain", "tty", "quiet")',
+            default="auto",
+        ),
+        Flag("pull", "", "Always attempt to pull a newer version of the image"),
+        Flag("quiet", "", "Suppress the build output and print image ID on success", "q"),
+        Flag("rm", "", "Remove intermediate containers after a successful build", default=True),
+        Flag("security-opt", "strings", "Security options"),
+        Flag("shm-size", "bytes", 'Size of "/dev/shm"'),
+        Flag("squash", "", "Squash newly built layers into a single new layer"),
+        Flag("tag", "list", 'Name and optionally a tag in the "name:tag" format', "t"),
+        Flag("target", "string", "Set the target build stage to build."),
+        Flag("ulimit", "ulimit", "Ulimit options", shown="[]"),
+    ),
+    least=1,
+    most=1,
+)
