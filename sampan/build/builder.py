@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from sampan.build.context import ignore_patterns
+from sampan.build.context import Context
 from sampan.build.dockerfile import parse
 from sampan.build.dockerfile.ast import Dockerfile
 from sampan.build.dockerfile.check import check, options_of
@@ -17,10 +17,9 @@ from sampan.build.graph.ops import Vertex as Node
 from sampan.build.graph.plan import Plan, Planner
 from sampan.build.narrator import Narrator
 from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings
-from sampan.build.ops.mounts import LocalFolder, MountSetup
+from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.runner import OperationRunner
-from sampan.build.ops.tree import folder
 from sampan.build.solver.scheduler import Solver
 from sampan.build.types import (
     BuildDeps,
@@ -64,7 +63,7 @@ class _Build:
         self.deps = deps
         self.report = report
         self.platform = parse_platform(request.platform)
-        self.folders: dict[str, LocalFolder] = {}
+        self.folders: dict[str, Context] = {}
         self.contexts: dict[str, str] = {}
         self.images: dict[tuple[str, str], asyncio.Task[Image]] = {}
         self.remote = Remote(deps.state_dir / "tmp" / "build" / secrets.token_hex(8))
@@ -93,8 +92,8 @@ class _Build:
 
     async def run(self, tags: tuple[Reference, ...]) -> BuildResult:
         request = self.request
+        await asyncio.to_thread(self._open_folders)
         tree = parse(self._dockerfile(), request.dockerfile)
-        self._open_folders()
         plan = await self._plan(tree)
         warnings = self._check(tree, plan)
         if request.check_only:
@@ -130,8 +129,7 @@ class _Build:
         if data is None:
             if request.context is None:
                 raise InvalidParameter("a build needs a context or a Dockerfile")
-            with folder(request.context) as tree:
-                data = tree.read("/" + request.dockerfile, _MAX_DOCKERFILE)
+            data = self.folders["context"].read(request.dockerfile, _MAX_DOCKERFILE)
             if not data:
                 raise InvalidParameter(
                     f"Cannot locate specified Dockerfile: {request.dockerfile} (missing or empty)"
@@ -146,12 +144,10 @@ class _Build:
     def _open_folders(self) -> None:
         request = self.request
         if request.context is not None:
-            ignore = ignore_patterns(request.context, request.dockerfile)
-            self.folders["context"] = LocalFolder(request.context, ignore)
+            self.folders["context"] = Context(request.context, request.dockerfile)
         for name, value in request.named_contexts.items():
             if isinstance(value, Path):
-                ignore = ignore_patterns(value, "Dockerfile")
-                self.folders[name] = LocalFolder(value, ignore)
+                self.folders[name] = Context(value)
                 self.contexts[name] = f"local://{name}"
             elif value.startswith("docker-image://"):
                 self.contexts[name] = value

@@ -1,44 +1,96 @@
-"""The build context: a tar stream made into a directory, safely."""
+"""Build contexts: tar streams spooled and indexed, or folders; and what ``.dockerignore`` hides."""
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from sampan.build.dockerfile.ignore import IgnoreMatcher, PatternError, read_ignore_file
-from sampan.build.ops import unpack
-from sampan.build.ops.checksum import DIGESTS
-from sampan.build.ops.tree import NOTHING, folder
-from sampan.errors import InvalidParameter
+from sampan.build.ops.archive import ArchiveTree
+from sampan.build.ops.tree import NOTHING, Tree, folder
+from sampan.build.ops.unpack import MALFORMED, decompressed
+from sampan.errors import DiskFull, InvalidParameter
+
+SPOOL = ".sampan-context.tar"
+_CHUNK = 1 << 20
 
 
 def extract(stream: BinaryIO, dest: Path) -> int:
-    """Extract the (possibly compressed) tar ``stream`` into the empty directory ``dest``.
+    """Make the directory ``dest`` a context of the (possibly compressed) tar ``stream``.
 
-    Every path is resolved below ``dest``.  The digests of the files are remembered on the way, so
-    that their checksums need no second reading.  Returns the bytes of file contents written.
-    Raises :class:`sampan.errors.InvalidParameter` for something that is not a tar, or for a member
-    that would land outside ``dest``, and DiskFull.  Blocking: call it in a thread.
+    The archive is kept as one file, uncompressed, and read in place: none of its members gets a
+    path of the host.  Returns the archive's size in bytes.  Raises InvalidParameter for something
+    that is not a tar, is cut short, or has a member that would lie outside the context; DiskFull.
+    Blocking: call it in a thread.
     """
-    head = stream.read(512)
-    with folder(dest) as tree:
-        return unpack.extract(
-            unpack.decompressed(stream, head), tree, owner=(0, 0), digests=DIGESTS
-        )
+    spool = dest / SPOOL
+    total = 0
+    try:
+        with spool.open("wb", buffering=0) as out:
+            plain = decompressed(stream, stream.read(512))
+            while data := plain.read(_CHUNK):
+                total += len(data)
+                view = memoryview(data)
+                while view:
+                    view = view[out.write(view) :]
+    except MALFORMED as error:
+        raise InvalidParameter(f"malformed build context: {error}") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull("no space left on the disk for the build context") from error
+        raise
+    ArchiveTree(spool)
+    return total
 
 
-def ignore_patterns(context: Path, dockerfile: str) -> IgnoreMatcher:
+class Context:
+    """A context on disk: a folder, or what :func:`extract` made."""
+
+    def __init__(self, path: Path, dockerfile: str = "Dockerfile") -> None:
+        """Raises InvalidParameter for a malformed archive or ``.dockerignore``."""
+        self.path = path
+        spool = path / SPOOL
+        self._archive = ArchiveTree(spool) if spool.exists() else None
+        self.ignore: IgnoreMatcher = NOTHING
+        with self.opened() as tree:
+            self.ignore = ignore_patterns(tree, dockerfile)
+        if self._archive is not None:
+            self._archive.ignore = self.ignore
+
+    @property
+    def needs_copy(self) -> bool:
+        """Whether the directory as it is must not be shown to commands."""
+        return self._archive is not None or bool(self.ignore)
+
+    @contextmanager
+    def opened(self) -> Iterator[Tree]:
+        """The files, without what is ignored."""
+        if self._archive is not None:
+            yield self._archive
+            return
+        with folder(self.path, self.ignore) as tree:
+            yield tree
+
+    def read(self, path: str, limit: int) -> bytes:
+        """A file's content, ignored or not; empty if there is none."""
+        with self.opened() as tree:
+            return tree.read(path, limit)
+
+
+def ignore_patterns(tree: Tree, dockerfile: str) -> IgnoreMatcher:
     """The patterns of ``DOCKERFILE.dockerignore`` or else ``.dockerignore``.
 
     Raises InvalidParameter for a malformed pattern.
     """
-    with folder(context) as tree:
-        for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
-            data = tree.read("/" + name)
-            if data:
-                break
-        else:
-            return NOTHING
+    for name in (f"{dockerfile}.dockerignore", ".dockerignore"):
+        data = tree.read(name)
+        if data:
+            break
+    else:
+        return NOTHING
     try:
         return IgnoreMatcher(read_ignore_file(data.decode(errors="surrogateescape")))
     except PatternError as error:

@@ -6,13 +6,14 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, StepLog, build
+from sampan.build.context import extract
 from sampan.build.ops.tree import mounted
 from sampan.errors import NotFound
 from sampan.image.config import ImageConfig, RunConfig
@@ -71,6 +72,7 @@ class Workshop:
     root: Path
     events: list[BuildEvent] = field(default_factory=list)
     count: int = 0
+    archived: bool = False
 
     def context(self, **files: str | bytes) -> Path:
         """A folder; ``__`` in names stands for a slash, ``_`` stays."""
@@ -87,12 +89,25 @@ class Workshop:
         self, dockerfile: str, context: Path | None = None, **options: object
     ) -> BuildResult:
         self.events.clear()
+        context = context or self.context()
         request = BuildRequest(
-            context=context or self.context(),
+            context=self.as_archive(context) if self.archived else context,
             dockerfile_text=dockerfile.encode(),
             **options,  # type: ignore[arg-type]
         )
         return await build(request, self.deps, self.events.append)
+
+    def as_archive(self, context: Path) -> Path:
+        """The context as it is after it came as a tar."""
+        self.count += 1
+        dest = self.root / f"archive-{self.count}"
+        dest.mkdir()
+        stream = io.BytesIO()
+        with tarfile.open(fileobj=stream, mode="w") as archive:
+            archive.add(context, ".")
+        stream.seek(0)
+        extract(stream, dest)
+        return dest
 
     def image(self, result: BuildResult) -> Image:
         assert result.image_id is not None
@@ -123,8 +138,8 @@ class Workshop:
         return [type(e).__name__ for e in self.events]
 
 
-@pytest.fixture
-async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
+@pytest.fixture(params=["folder", "archive"])
+async def workshop(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Workshop]:
     state, run = tmp_path / "state", tmp_path / "run"
     state.mkdir()
     run.mkdir()
@@ -153,11 +168,8 @@ async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
 
     deps = BuildDeps(images, content, snapshots, metadata, spawner, networks, pull, state, run)
     try:
-        yield Workshop(deps, tmp_path)
+        yield Workshop(deps, tmp_path, archived=request.param == "archive")
     finally:
         await spawner.close()
         await networks.close(remove_all=True)
         metadata.close()
-
-
-Make = Callable[..., Path]

@@ -1,4 +1,4 @@
-"""Copying between trees by descriptors: contents, modes, owners, times, links and attributes."""
+"""Copying from a tree into a folder: contents, modes, owners, times, links and attributes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 
 from sampan.build.dockerfile.ignore import IgnoreMatcher
 from sampan.build.ops.owners import ModeChange
-from sampan.build.ops.select import Selected, walk
-from sampan.build.ops.tree import Tree
+from sampan.build.ops.select import Selected
+from sampan.build.ops.tree import NOTHING, Folder, Item, Status, Tree
 from sampan.errors import DiskFull, InvalidParameter
 from sampan.linux.openat2 import make_directories
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_CHUNK = 1 << 20
-_SMALL = 1 << 16
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PENDING = 200  # directories whose times are still to be set
 
 
 @dataclass(slots=True)
@@ -30,10 +29,10 @@ class Copier:
     """
 
     source: Tree
-    target: Tree
+    target: Folder
     owner: tuple[int, int] | None = None
     mode: ModeChange | None = None
-    exclude: IgnoreMatcher = field(default_factory=lambda: IgnoreMatcher(()))
+    exclude: IgnoreMatcher = NOTHING
     _links: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def copy(self, chosen: Selected, dest: str, *, into: bool) -> None:
@@ -43,65 +42,53 @@ class Copier:
         """
         try:
             if chosen.is_dir:
-                where = posixpath.join(dest, chosen.target)
-                self._contents(chosen, where)
+                self._contents(chosen, posixpath.join(dest, chosen.target))
                 return
             if self.exclude and self.exclude.excludes(posixpath.basename(chosen.path)):
                 return
-            if into or self._is_dir(dest):
+            if into or self.target.is_dir(dest):
                 dest = posixpath.join(dest, chosen.target)
             holder = self._directory(posixpath.dirname(dest.rstrip("/")) or "/")
             try:
-                # The descriptor was reached with links followed, so read through it.
-                fd = self.source.open("/" + chosen.path, os.O_PATH)
-                try:
-                    self._one(f"/proc/self/fd/{fd}", None, chosen.info, dest, holder)
-                finally:
-                    os.close(fd)
+                with self.source.item(chosen.path) as item:
+                    self._one(item, dest, holder)
             finally:
                 os.close(holder)
         except OSError as error:
             raise explained(error, dest) from error
 
-    def _is_dir(self, path: str) -> bool:
-        try:
-            os.close(self.target.open(path, os.O_PATH | os.O_DIRECTORY))
-        except OSError:
-            return False
-        return True
-
     def _directory(self, path: str) -> int:
         return ensure_directory(self.target, path, self.owner)
 
     def _contents(self, chosen: Selected, dest: str) -> None:
-        existed = self._is_dir(dest)
+        existed = self.target.is_dir(dest)
         root = self._directory(dest)
         holders: dict[str, int] = {"": root}
-        open_path: list[str] = []
-        finished: list[tuple[int, os.stat_result]] = []
+        entered: list[str] = []
+        finished: list[tuple[int, Status]] = []
         try:
             if not existed:
                 finished.append((os.dup(root), chosen.info))
-                self._metadata_fd(root, chosen.info, directory=True)
-            for dirfd, name, relative, info in walk(self.source, chosen.path, self.exclude):
-                parent, _, base = relative.rpartition("/")
+                self._finish_directory(root, chosen.info)
+            for item in self.source.walk(chosen.path, self.exclude):
+                parent, _, base = item.relative.rpartition("/")
                 # Directories come before what they hold: drop those that have been left.
-                while open_path and not (
-                    parent == open_path[-1] or parent.startswith(open_path[-1] + "/")
+                while entered and not (
+                    parent == entered[-1] or parent.startswith(entered[-1] + "/")
                 ):
-                    os.close(holders.pop(open_path.pop()))
+                    os.close(holders.pop(entered.pop()))
                 holder = holders[parent]
-                if stat.S_ISDIR(info.st_mode):
+                if stat.S_ISDIR(item.info.st_mode):
                     fd = self._enter(base, holder)
-                    holders[relative] = fd
-                    open_path.append(relative)
-                    self._metadata_fd(fd, info, directory=True)
-                    self._attributes(name, dirfd, fd)
-                    finished.append((os.dup(fd), info))
-                    if len(finished) > 200:
-                        self._settle(finished, keep=len(open_path) + 1)
+                    holders[item.relative] = fd
+                    entered.append(item.relative)
+                    self._finish_directory(fd, item.info)
+                    self._attributes(item, fd)
+                    finished.append((os.dup(fd), item.info))
+                    if len(finished) > _PENDING:
+                        self._settle(finished, keep=len(entered) + 1)
                 else:
-                    self._one(name, dirfd, info, posixpath.join(dest, relative), holder)
+                    self._one(item, posixpath.join(dest, item.relative), holder)
             self._settle(finished, keep=0)
         finally:
             for fd in holders.values():
@@ -109,11 +96,11 @@ class Copier:
             for fd, _ in finished:
                 os.close(fd)
 
-    def _settle(self, finished: list[tuple[int, os.stat_result]], keep: int) -> None:
+    def _settle(self, finished: list[tuple[int, Status]], keep: int) -> None:
         """Set the times of directories into which nothing more is written."""
         while len(finished) > keep:
             fd, info = finished.pop(0) if keep else finished.pop()
-            self._times(f"/proc/self/fd/{fd}", None, info)
+            os.utime(f"/proc/self/fd/{fd}", ns=(info.st_mtime_ns, info.st_mtime_ns))
             os.close(fd)
 
     def _enter(self, name: str, holder: int) -> int:
@@ -121,50 +108,43 @@ class Copier:
             os.mkdir(name, 0o700, dir_fd=holder)
         except FileExistsError:
             pass
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            return os.open(name, flags, dir_fd=holder)
+            return os.open(name, _DIRECTORY, dir_fd=holder)
         except NotADirectoryError:
             raise InvalidParameter(
                 f"cannot copy to non-directory: {name} is a file in the target"
             ) from None
 
-    def _one(
-        self, name: str, dirfd: int | None, info: os.stat_result, path: str, holder: int
-    ) -> None:
+    def _finish_directory(self, fd: int, info: Status) -> None:
+        path = f"/proc/self/fd/{fd}"
+        os.chown(path, *self._owner(info))
+        os.chmod(path, self._mode(info, directory=True))
+
+    def _one(self, item: Item, path: str, holder: int) -> None:
         """Anything but a directory, to ``path`` whose directory ``holder`` is."""
+        info = item.info
         mode = info.st_mode
         base = posixpath.basename(path)
         shared = info.st_nlink > 1 and not self.source.local
         if shared and self._link(info, base, holder):
             return
         if stat.S_ISREG(mode):
-            self._file(name, dirfd, info, base, holder)
+            self._file(item, base, holder)
         elif stat.S_ISLNK(mode):
-            link = os.readlink(name, dir_fd=dirfd)
-            try:
-                os.symlink(link, base, dir_fd=holder)
-            except FileExistsError:
-                self._make_room(base, holder)
-                os.symlink(link, base, dir_fd=holder)
-            uid, gid = self._owner(info)
-            if (uid, gid) != (0, 0):
-                os.chown(base, uid, gid, dir_fd=holder, follow_symlinks=False)
-            self._times(base, holder, info)
+            self._symlink(item, base, holder)
             return
         elif stat.S_ISSOCK(mode):
             return
         else:
             self._make_room(base, holder)
             os.mknod(base, stat.S_IFMT(mode) | 0o600, info.st_rdev, dir_fd=holder)
-            uid, gid = self._owner(info)
-            os.chown(base, uid, gid, dir_fd=holder, follow_symlinks=False)
+            os.chown(base, *self._owner(info), dir_fd=holder, follow_symlinks=False)
             os.chmod(f"/proc/self/fd/{holder}/{base}", self._mode(info, directory=False))
             self._times(base, holder, info)
         if shared:
             self._links[(info.st_dev, info.st_ino)] = path
 
-    def _link(self, info: os.stat_result, base: str, holder: int) -> bool:
+    def _link(self, info: Status, base: str, holder: int) -> bool:
         """Link to what was copied from the same inode before, if anything was."""
         linked = self._links.get((info.st_dev, info.st_ino))
         if linked is None:
@@ -177,26 +157,35 @@ class Copier:
             os.close(fd)
         return True
 
-    def _file(
-        self, name: str, dirfd: int | None, info: os.stat_result, base: str, holder: int
-    ) -> None:
-        flags = _READ if dirfd is not None else _READ & ~os.O_NOFOLLOW
-        source = os.open(name, flags, dir_fd=dirfd)
+    def _symlink(self, item: Item, base: str, holder: int) -> None:
+        link = item.link()
         try:
-            try:
-                target = os.open(base, _NEW, 0o600, dir_fd=holder)
-            except FileExistsError:
-                self._make_room(base, holder)
-                target = os.open(base, _NEW, 0o600, dir_fd=holder)
-            try:
-                copy_data(source, target, info.st_size)
-                self._metadata_fd(target, info, directory=False)
-                self._copy_attributes(source, target)
-                os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
-            finally:
-                os.close(target)
+            os.symlink(link, base, dir_fd=holder)
+        except FileExistsError:
+            self._make_room(base, holder)
+            os.symlink(link, base, dir_fd=holder)
+        uid, gid = self._owner(item.info)
+        if (uid, gid) != (0, 0):
+            os.chown(base, uid, gid, dir_fd=holder, follow_symlinks=False)
+        self._times(base, holder, item.info)
+
+    def _file(self, item: Item, base: str, holder: int) -> None:
+        info = item.info
+        try:
+            fd = os.open(base, _NEW, 0o600, dir_fd=holder)
+        except FileExistsError:
+            self._make_room(base, holder)
+            fd = os.open(base, _NEW, 0o600, dir_fd=holder)
+        try:
+            item.write_to(fd)
+            uid, gid = self._owner(info)
+            if (uid, gid) != (0, 0):
+                os.fchown(fd, uid, gid)
+            os.fchmod(fd, self._mode(info, directory=False))
+            self._attributes(item, fd)
+            os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
         finally:
-            os.close(source)
+            os.close(fd)
 
     def _make_room(self, base: str, holder: int) -> None:
         """Remove what stands in the way; a directory does not give way to a file."""
@@ -209,78 +198,33 @@ class Copier:
                 f"cannot copy a file over the directory {base}: name another destination"
             ) from None
 
-    def _owner(self, info: os.stat_result) -> tuple[int, int]:
+    def _owner(self, info: Status) -> tuple[int, int]:
         if self.owner is not None:
             return self.owner
         return (0, 0) if self.source.local else (info.st_uid, info.st_gid)
 
-    def _mode(self, info: os.stat_result, *, directory: bool) -> int:
+    def _mode(self, info: Status, *, directory: bool) -> int:
         if self.mode is None:
             return stat.S_IMODE(info.st_mode)
         return self.mode.apply(info.st_mode, directory=directory)
 
-    def _metadata_fd(self, fd: int, info: os.stat_result, *, directory: bool) -> None:
-        uid, gid = self._owner(info)
-        path = f"/proc/self/fd/{fd}" if directory else None
-        if (uid, gid) != (0, 0) or directory:
-            os.chown(path if path else fd, uid, gid)
-        os.chmod(path if path else fd, self._mode(info, directory=directory))
-
-    def _times(self, name: str, dirfd: int | None, info: os.stat_result) -> None:
+    def _times(self, name: str, dirfd: int, info: Status) -> None:
         times = (info.st_mtime_ns, info.st_mtime_ns)
-        os.utime(name, ns=times, dir_fd=dirfd, follow_symlinks=dirfd is None)
+        os.utime(name, ns=times, dir_fd=dirfd, follow_symlinks=False)
 
-    def _attributes(self, name: str, dirfd: int, target: int) -> None:
-        if self.source.local:
-            return
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=dirfd)
-        try:
-            self._copy_attributes(fd, target)
-        finally:
-            os.close(fd)
-
-    def _copy_attributes(self, source: int, target: int) -> None:
-        try:
-            names = os.listxattr(source)
-        except OSError:
-            return
-        for name in names:
+    def _attributes(self, item: Item, fd: int) -> None:
+        for name, value in item.attributes():
             # Overlay's own marks describe the source's layers, not the file.
             if name.startswith(("trusted.overlay.", "user.overlay.", "security.selinux")):
                 continue
             try:
-                os.setxattr(target, name, os.getxattr(source, name))
+                os.setxattr(fd, name, value)
             except OSError as error:
-                if error.errno not in (errno.ENOTSUP, errno.EPERM, errno.ENODATA):
+                if error.errno not in (errno.ENOTSUP, errno.EPERM):
                     raise
 
 
-def copy_data(source: int, target: int, size: int) -> None:
-    """The contents of one regular file; large ones inside the kernel."""
-    if size <= _SMALL:
-        while data := os.read(source, _SMALL):
-            write_all(target, data)
-        return
-    while True:
-        try:
-            if not os.copy_file_range(source, target, _CHUNK * 64):
-                return
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            break
-    while os.sendfile(target, source, None, _CHUNK):
-        pass
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write every byte; a full disk may take only a part at first."""
-    written = os.write(fd, data)
-    while written < len(data):
-        written += os.write(fd, memoryview(data)[written:])
-
-
-def ensure_directory(tree: Tree, path: str, owner: tuple[int, int] | None) -> int:
+def ensure_directory(tree: Folder, path: str, owner: tuple[int, int] | None) -> int:
     """Open ``path``, making what is missing with ``owner`` (root by default) and mode 0755."""
     try:
         return tree.open(path, os.O_PATH | os.O_DIRECTORY)
@@ -296,7 +240,7 @@ def ensure_directory(tree: Tree, path: str, owner: tuple[int, int] | None) -> in
         except FileExistsError:
             # A link whose target is missing: make the target.
             return make_directories(tree.fd, path)
-        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=holder)
+        fd = os.open(name, _DIRECTORY, dir_fd=holder)
         os.fchmod(fd, 0o755)
         if owner is not None and owner != (0, 0):
             os.fchown(fd, *owner)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import BinaryIO, cast
 
 from sampan.build.graph.ops import CopyAction, File, MkdirAction, MkfileAction
 from sampan.build.ops import unpack
 from sampan.build.ops.checksum import checksum, ignore_matcher
-from sampan.build.ops.copy import Copier, ensure_directory, explained, write_all
+from sampan.build.ops.copy import Copier, ensure_directory, explained
 from sampan.build.ops.owners import ModeChange, resolve_owner
 from sampan.build.ops.select import Selected, select
-from sampan.build.ops.tree import Tree
+from sampan.build.ops.tree import Folder, Tree, write_all
 from sampan.errors import InvalidParameter
 
 
@@ -31,7 +31,7 @@ def selections(op: File, inputs: Mapping[int, Tree]) -> list[str]:
 class FileRunner:
     """Carries out the actions of one operation on ``target``.  Blocking."""
 
-    target: Tree
+    target: Folder
     inputs: Mapping[int, Tree]
 
     def run(self, op: File) -> None:
@@ -68,29 +68,23 @@ class FileRunner:
         self, source: Tree, item: Selected, action: CopyAction, owner: tuple[int, int] | None
     ) -> bool:
         """Extract the file if it is an archive; tells whether it was."""
-        fd = source.open("/" + item.path, os.O_RDONLY)
-        try:
-            if not unpack.is_archive(fd):
+        if not stat.S_ISREG(item.info.st_mode):
+            return False
+        with source.open_file(item.path) as stream:
+            if not unpack.is_archive(stream):
                 return False
-            with open(fd, "rb", buffering=0, closefd=False) as raw:
-                stream = cast(BinaryIO, raw)
-                plain = unpack.decompressed(stream, stream.read(512))
-                os.close(ensure_directory(self.target, action.dest, owner))
-                dest = action.dest.rstrip("/") or "/"
-                unpack.extract(plain, self.target, dest, owner=owner)
+            plain = unpack.decompressed(stream, stream.read(512))
+            os.close(ensure_directory(self.target, action.dest, owner))
+            dest = action.dest.rstrip("/") or "/"
+            unpack.extract(plain, self.target, dest, owner=owner)
             return True
-        finally:
-            os.close(fd)
 
     def _mkfile(self, action: MkfileAction) -> None:
         owner = resolve_owner(self.target, action.owner) if action.owner else None
         mode = ModeChange(action.mode).apply(0o644, directory=False) if action.mode else 0o644
         path = action.path
-        try:
-            os.close(self.target.open(path, os.O_PATH | os.O_DIRECTORY))
+        if self.target.is_dir(path):
             path = posixpath.join(path, action.name)
-        except OSError:
-            pass
         try:
             holder = ensure_directory(self.target, posixpath.dirname(path), owner)
             try:
@@ -125,7 +119,7 @@ class FileRunner:
             raise explained(error, action.path) from error
 
 
-def exists(tree: Tree, path: str) -> bool:
+def exists(tree: Folder, path: str) -> bool:
     """Whether ``path`` is a directory of the tree.  Raises InvalidParameter if it is a file."""
     try:
         os.close(tree.open(path, os.O_PATH | os.O_DIRECTORY))

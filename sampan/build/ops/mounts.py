@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher
+from sampan.build.context import Context
 from sampan.build.graph.ops import Exec, ExecMount
 from sampan.build.ops.copy import Copier
 from sampan.build.ops.exec import bind
 from sampan.build.ops.select import select
-from sampan.build.ops.tree import NOTHING, Tree, folder, mounted
+from sampan.build.ops.tree import Tree, folder, mounted
 from sampan.build.solver.cache import BuildCache, CacheRecord
 from sampan.build.solver.scheduler import Result
 from sampan.errors import InvalidParameter, NotFound
@@ -37,14 +37,6 @@ class CacheMounts:
     private: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
-class LocalFolder:
-    """A build context: its directory and what is left out of it."""
-
-    path: Path
-    ignore: IgnoreMatcher = NOTHING
-
-
 class MountSetup:
     """Sets up the mounts of one build's commands."""
 
@@ -54,7 +46,7 @@ class MountSetup:
         cache: BuildCache,
         taken: CacheMounts,
         run_dir: Path,
-        locals_: Mapping[str, LocalFolder],
+        locals_: Mapping[str, Context],
         secrets: Mapping[str, bytes],
         agents: Mapping[str, str],
     ) -> None:
@@ -165,11 +157,11 @@ class MountSetup:
         return self._inside(root, mount)
 
     async def _local(
-        self, context: LocalFolder, mount: ExecMount, place: Path, stack: AsyncExitStack
+        self, context: Context, mount: ExecMount, place: Path, stack: AsyncExitStack
     ) -> Path:
         root = context.path
-        if context.ignore:
-            # The command must not see what .dockerignore leaves out: give it a copy.
+        if context.needs_copy:
+            # The context is an archive, or holds what .dockerignore leaves out.
             root = place.with_name(place.name + "-context")
             root.mkdir()
             await asyncio.to_thread(_copy_context, context, root)
@@ -276,8 +268,8 @@ class MountSetup:
             shutil.rmtree(temporary, ignore_errors=True)  # Another command was quicker.
 
 
-def _copy_context(context: LocalFolder, root: Path) -> None:
-    with folder(context.path, context.ignore) as source:
+def _copy_context(context: Context, root: Path) -> None:
+    with context.opened() as source:
         _copy_all(source, "/", root)
 
 

@@ -7,15 +7,16 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 
+from sampan.build.context import Context
 from sampan.build.graph.ops import Exec, File, Merge, MkdirAction, Source, Vertex
 from sampan.build.ops.checksum import checksum
 from sampan.build.ops.copy import Copier
 from sampan.build.ops.exec import ExecRunner, Job, Stream, new_container_id
 from sampan.build.ops.file import FileRunner, exists, selections
-from sampan.build.ops.mounts import LocalFolder, MountSetup
+from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.select import select
-from sampan.build.ops.tree import Tree, folder, mounted
+from sampan.build.ops.tree import Folder, Tree, folder, mounted
 from sampan.build.solver.scheduler import Done, Result
 from sampan.errors import NotFound, Unsupported
 from sampan.image.config import chain_id
@@ -41,7 +42,7 @@ class OperationRunner:
         mounts: MountSetup,
         remote: Remote,
         find_image: FindImage,
-        locals_: Mapping[str, LocalFolder],
+        locals_: Mapping[str, Context],
         describe: Callable[[Vertex], str],
         on_start: Callable[[Vertex, str], None],
         on_output: Callable[[Vertex, Stream, bytes], None],
@@ -203,11 +204,11 @@ class OperationRunner:
             local = self._locals.get(result.local)
             if local is None:
                 raise Unsupported("this build has no context: give a folder to build from")
-            return stack.enter_context(folder(local.path, local.ignore))
+            return stack.enter_context(local.opened())
         if result is None or result.snapshot is None:
             fd = os.open(self._remote.empty(), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, fd)
-            return Tree(fd)
+            return Folder(fd)
         return stack.enter_context(mounted(self._snapshots.mounts(result.snapshot)))
 
 

@@ -1,10 +1,9 @@
-"""Extracting a tar into a tree: for ADD of an archive, and for the build context."""
+"""Extracting a tar into a tree, for ADD of an archive."""
 
 from __future__ import annotations
 
 import bz2
 import errno
-import hashlib
 import io
 import lzma
 import os
@@ -16,9 +15,8 @@ from typing import BinaryIO, cast
 import zstandard
 from isal import igzip
 
-from sampan.build.ops.checksum import DigestCache
-from sampan.build.ops.copy import ensure_directory, explained, write_all
-from sampan.build.ops.tree import Tree
+from sampan.build.ops.copy import ensure_directory, explained
+from sampan.build.ops.tree import Folder, write_all
 from sampan.errors import InvalidParameter
 from sampan.image import tar
 
@@ -27,6 +25,17 @@ _MAGIC = (
     (b"BZh", "bzip2"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zstd"),
+)
+
+
+# What readers of damaged archives raise.
+MALFORMED = (
+    EOFError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    igzip.BadGzipFile,
 )
 
 
@@ -55,21 +64,17 @@ def decompressed(stream: BinaryIO, head: bytes) -> BinaryIO:
     return whole
 
 
-def is_archive(fd: int) -> bool:
-    """Whether the open file is a tar, compressed or not; its position is left at the start."""
+def is_archive(stream: BinaryIO) -> bool:
+    """Whether the stream is a tar, compressed or not; its position is left at the start."""
     try:
-        head = os.pread(fd, 512, 0)
-        if not head:
-            return False
+        head = stream.read(512)
         if not compression(head):
             return _is_header(head)
-        with os.fdopen(os.dup(fd), "rb", buffering=0) as raw:
-            raw.seek(0)
-            return _is_header(decompressed(cast(BinaryIO, raw), raw.read(512)).read(512))
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zstandard.ZstdError):
+        return _is_header(decompressed(stream, head).read(512))
+    except (OSError, *MALFORMED):
         return False
     finally:
-        os.lseek(fd, 0, os.SEEK_SET)
+        stream.seek(0)
 
 
 def _is_header(block: bytes) -> bool:
@@ -101,27 +106,24 @@ class _Joined(io.RawIOBase):
 
 def extract(
     stream: BinaryIO,
-    tree: Tree,
+    tree: Folder,
     base: str = "/",
     *,
     owner: tuple[int, int] | None = None,
-    digests: DigestCache | None = None,
 ) -> int:
     """Extract the uncompressed tar ``stream`` below ``base`` of ``tree``.
 
-    ``owner`` replaces the archive's owners.  Digests of the files go to ``digests``.  Every path
-    is resolved inside the tree; a member that names a path above it is refused.  Returns the bytes
+    ``owner`` replaces the archive's owners.  Every path is
+    resolved inside the tree; a member that names a path above it is refused.  Returns the bytes
     of contents.  Raises InvalidParameter for a malformed or hostile archive, DiskFull.
     """
     cursor = tar.StreamCursor(stream)
-    extraction = _Extraction(tree, base, owner, digests)
+    extraction = _Extraction(tree, base, owner)
     try:
         for entry in tar.entries(cursor):
             extraction.member(entry, cursor)
         extraction.finish()
-    except tar.InvalidTar as error:
-        raise InvalidParameter(f"malformed archive: {error}") from None
-    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
+    except MALFORMED as error:
         raise InvalidParameter(f"malformed archive: {error}") from None
     except OSError as error:
         raise explained(error, base) from error
@@ -133,15 +135,13 @@ def extract(
 class _Extraction:
     def __init__(
         self,
-        tree: Tree,
+        tree: Folder,
         base: str,
         owner: tuple[int, int] | None,
-        digests: DigestCache | None,
     ) -> None:
         self.tree = tree
         self.base = base
         self.owner = owner
-        self.digests = digests
         self.total = 0
         self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
@@ -246,11 +246,9 @@ class _Extraction:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(base, flags, 0o600, dir_fd=holder)
         try:
-            state = hashlib.sha256()
             if entry.sparse is None:
                 for chunk in cursor.chunks(entry.stored):
                     write_all(fd, chunk)
-                    state.update(chunk)
             else:
                 for offset, length in entry.sparse:
                     os.lseek(fd, offset, os.SEEK_SET)
@@ -269,8 +267,6 @@ class _Extraction:
                         raise
             os.utime(fd, ns=(when, when))
             self.total += entry.size
-            if self.digests is not None and entry.sparse is None:
-                self.digests.put(os.fstat(fd), state.digest())
         finally:
             os.close(fd)
 

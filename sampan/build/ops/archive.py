@@ -1,0 +1,270 @@
+"""A tar as a tree: the files stay in the archive, and an index in memory finds them.
+
+A build context arrives as a tar.  Writing it to one file and indexing it costs a fraction of
+making (and later removing) thousands of small files, of which a build may read a few.  Nothing of
+the archive touches the host's name space, so no member can escape.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import mmap
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from sampan.build.dockerfile.ignore import IgnoreMatcher
+from sampan.build.ops.tree import NOTHING, Item, Tree, only_if_needed, with_parent, write_all
+from sampan.errors import InvalidParameter
+from sampan.image import tar
+
+_MAX_LINKS = 40
+_KINDS = {
+    tar.REGULAR: stat.S_IFREG,
+    tar.SYMLINK: stat.S_IFLNK,
+    tar.CHAR: stat.S_IFCHR,
+    tar.BLOCKDEV: stat.S_IFBLK,
+    tar.DIRECTORY: stat.S_IFDIR,
+    tar.FIFO: stat.S_IFIFO,
+}
+
+
+@dataclass(slots=True)
+class _Node:
+    """A member, with the names of :class:`os.stat_result`.  ``children`` of directories."""
+
+    st_mode: int = stat.S_IFDIR | 0o755
+    st_size: int = 0
+    st_mtime_ns: int = 0
+    st_rdev: int = 0
+    offset: int = 0
+    stored: int = 0
+    link: str = ""
+    sparse: list[tuple[int, int]] | None = None
+    xattrs: dict[bytes, bytes] | None = None
+    children: dict[str, _Node] | None = None
+    st_uid: int = 0
+    st_gid: int = 0
+    st_nlink: int = 1
+    st_dev: int = 0
+    st_ino: int = 0
+    digest: bytes = field(default=b"", repr=False)
+
+
+class ArchiveTree(Tree):
+    """The tar file ``path``; raises InvalidParameter when it is malformed or hostile.
+
+    ``ignore`` may be set later, since the patterns are in the archive.
+    """
+
+    def __init__(self, path: Path, ignore: IgnoreMatcher = NOTHING) -> None:
+        self.local = True
+        self.ignore = ignore
+        self._root = _Node(children={})
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            self._data = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
+        finally:
+            os.close(fd)
+        self._view = memoryview(self._data)
+        try:
+            self._index()
+        except tar.InvalidTar as error:
+            raise InvalidParameter(f"malformed build context: {error}") from None
+
+    def _index(self) -> None:
+        cursor = tar.BufferCursor(cast(bytes, self._data))  # slices of a map are bytes
+        for entry in tar.entries(cursor):
+            entry_offset = cursor.position
+            parts = _parts(entry.name)
+            if not parts:
+                continue
+            holder = self._holder(parts[:-1])
+            assert holder.children is not None
+            if entry.type == tar.HARDLINK:
+                holder.children[parts[-1]] = self._linked(entry)
+                continue
+            node = _Node(
+                st_mode=_KINDS[entry.type] | entry.mode,
+                st_size=entry.size,
+                st_mtime_ns=entry.mtime,
+                st_rdev=os.makedev(entry.major, entry.minor),
+                offset=entry.offset or entry_offset,
+                stored=entry.stored,
+                link=entry.linkname.decode(errors="surrogateescape"),
+                sparse=entry.sparse,
+                xattrs=entry.xattrs,
+                children={} if entry.type == tar.DIRECTORY else None,
+            )
+            known = holder.children.get(parts[-1])
+            if known is not None and known.children is not None and node.children is not None:
+                node.children = known.children
+            holder.children[parts[-1]] = node
+
+    def _holder(self, parts: list[str]) -> _Node:
+        """The directory of these names, made if it has not come yet."""
+        node = self._root
+        for part in parts:
+            assert node.children is not None
+            inner = node.children.get(part)
+            if inner is None or inner.children is None:
+                # Of a file or link in the way nothing is left: the later member wins.
+                inner = node.children[part] = _Node(children={})
+            node = inner
+        return node
+
+    def _linked(self, entry: tar.Entry) -> _Node:
+        target = "/".join(_parts(entry.linkname))
+        try:
+            return self._find(target, follow=False)
+        except OSError:
+            raise InvalidParameter(
+                f"malformed build context: the link {entry.name.decode(errors='replace')!r} points"
+                f" to {target!r}, which is not in it"
+            ) from None
+
+    def _find(self, path: str, *, follow: bool = True) -> _Node:
+        """The node at a path; links lead from the root of the archive.  Raises OSError."""
+        trail = [self._root]
+        pending = [part for part in reversed(path.split("/")) if part not in ("", ".")]
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                if len(trail) > 1:
+                    trail.pop()
+                continue
+            children = trail[-1].children
+            if children is None:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+            node = children.get(part)
+            if node is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            if stat.S_ISLNK(node.st_mode) and (pending or follow):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if node.link.startswith("/"):
+                    del trail[1:]
+                pending += [p for p in reversed(node.link.split("/")) if p not in ("", ".")]
+                continue
+            trail.append(node)
+        return trail[-1]
+
+    def stored(self, node: _Node) -> memoryview:
+        """What of a file is in the archive: all of it, but for sparse files."""
+        return self._view[node.offset : node.offset + node.stored]
+
+    def contents(self, node: _Node) -> memoryview | bytes:
+        """A regular file's bytes."""
+        stored = self.stored(node)
+        if node.sparse is None:
+            return stored
+        whole = bytearray(node.st_size)
+        position = 0
+        for offset, length in node.sparse:
+            whole[offset : offset + length] = stored[position : position + length]
+            position += length
+        return bytes(whole)
+
+    def status(self, path: str) -> _Node:
+        return self._find(path)
+
+    def names(self, path: str) -> list[str]:
+        try:
+            return sorted(self._find(path).children or ())
+        except OSError:
+            return []
+
+    def is_dir(self, path: str, *, follow: bool = True) -> bool:
+        try:
+            return self._find(path, follow=follow).children is not None
+        except OSError:
+            return False
+
+    @contextmanager
+    def item(self, path: str) -> Iterator[Item]:
+        yield _ArchiveItem(self, path, self._find(path))
+
+    def open_file(self, path: str) -> BinaryIO:
+        node = self._find(path)
+        if not stat.S_ISREG(node.st_mode):
+            raise OSError(errno.EINVAL, f"{path} is not a regular file")
+        return io.BytesIO(self.contents(node))
+
+    def walk(self, start: str, exclude: IgnoreMatcher) -> Iterator[Item]:
+        node = self._find(start)
+        if node.children is None:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), start)
+        yield from self._walk(node, start, "", exclude)
+
+    def _walk(self, node: _Node, start: str, prefix: str, exclude: IgnoreMatcher) -> Iterator[Item]:
+        filtering = bool(self.ignore) or bool(exclude)
+        for name, child in sorted((node.children or {}).items()):
+            relative = f"{prefix}/{name}" if prefix else name
+            directory = child.children is not None
+            skip = prune = False
+            if filtering:
+                skip, prune = self.skips(start, relative, exclude, directory=directory)
+            if prune:
+                continue
+            item = _ArchiveItem(self, relative, child)
+            if directory:
+                below = self._walk(child, start, relative, exclude)
+                yield from only_if_needed(item, below) if skip else with_parent(item, below)
+            elif not skip:
+                yield item
+
+
+class _ArchiveItem(Item):
+    __slots__ = ("_node", "_tree")
+
+    def __init__(self, tree: ArchiveTree, relative: str, node: _Node) -> None:
+        super().__init__(relative, node)
+        self._tree = tree
+        self._node = node
+
+    def link(self) -> str:
+        return self._node.link
+
+    def digest(self) -> bytes:
+        if not self._node.digest:
+            self._node.digest = hashlib.sha256(self._tree.contents(self._node)).digest()
+        return self._node.digest
+
+    def write_to(self, fd: int) -> None:
+        node = self._node
+        if node.sparse is None:
+            if node.stored:
+                write_all(fd, self._tree.stored(node))
+            return
+        view = self._tree.stored(node)
+        start = 0
+        for offset, length in node.sparse:
+            os.lseek(fd, offset, os.SEEK_SET)
+            write_all(fd, view[start : start + length])
+            start += length
+        os.ftruncate(fd, node.st_size)
+
+    def attributes(self) -> Iterable[tuple[str, bytes]]:
+        return [
+            (name.decode(errors="surrogateescape"), value)
+            for name, value in (self._node.xattrs or {}).items()
+        ]
+
+
+def _parts(name: bytes) -> list[str]:
+    text = name.decode(errors="surrogateescape")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise InvalidParameter(
+            f"the build context's member {text!r} leads out of the context: it is refused"
+        )
+    return parts
