@@ -11,7 +11,13 @@ from sampan import __version__
 from sampan.build.graph.scope import host_platform
 from sampan.engine import changes as config_changes
 from sampan.engine.events import Events
-from sampan.engine.images import Images, event_attributes, parse_name
+from sampan.engine.images import (
+    Images,
+    describe,
+    event_attributes,
+    parse_name,
+    provides,
+)
 from sampan.errors import InvalidParameter, NotFound, Unavailable
 from sampan.image.config import ImageConfig, RunConfig
 from sampan.image.manifest import Platform
@@ -54,8 +60,21 @@ class Transfers:
     async def load(
         self, stream: AsyncIterable[bytes], report: Report, platform: Platform | None = None
     ) -> Sequence[Image]:
-        """Register the images of an archive.  Raises InvalidParameter."""
+        """Register the images of an archive.
+
+        Raises InvalidParameter, or NotFound when one is not for ``platform``.
+        """
+        before = {image.id for image in self._images.list(everything=True)}
         images = await self._archives.load(stream, report)
+        wrong = [image for image in images if platform and not provides(image, platform)]
+        if wrong:
+            for image in images:
+                if image.id not in before:
+                    await self._images.remove(image.id, force=True)
+            raise NotFound(
+                f"the archive's image {describe(wrong[0])} is not for the specified platform "
+                f"({platform})"
+            )
         for image in images:
             self._publish("load", image, image.id)
         return images
@@ -97,7 +116,7 @@ class Transfers:
                 (image, [other])
                 for image in self._images.list(everything=True)
                 for other in map(Reference.parse_name, image.repo_tags)
-                if other.name == reference.name
+                if other.name == reference.name and (not platform or provides(image, platform))
             ]
             if tagged:
                 return [*tagged]
