@@ -19,22 +19,27 @@ from typing import Any
 import msgspec
 
 from sampan.linux import namespaces, process, pty
-from sampan.runtime import cgroups, host, launch, parcel, protocol
+from sampan.runtime import cgroups, health, host, launch, parcel, protocol
+from sampan.runtime.connection import Connection
 from sampan.runtime.errors import StartError
 from sampan.runtime.interfaces import Interface
 from sampan.runtime.logs.writer import Writer, open_writer
-from sampan.runtime.loop import HANGUP, IN, OUT, PRI, Loop
+from sampan.runtime.loop import IN, PRI, Loop, Timer
+from sampan.runtime.restarts import Restarts
 from sampan.runtime.services import find_service
 from sampan.runtime.stdio import Stdio
+from sampan.runtime.task import Task
 from sampan.runtime.types import (
     ContainerState,
     Detached,
     ExecExited,
     ExecRequest,
     Exited,
+    Health,
     KeeperEvent,
     OutOfMemory,
     Paused,
+    Restarting,
     RestartPolicy,
     ServiceRequest,
     Started,
@@ -43,7 +48,6 @@ from sampan.runtime.types import (
 )
 
 _state_encoder = msgspec.json.Encoder()
-_QUEUE_LIMIT = 1000
 _BACKLOG = 8
 
 
@@ -85,111 +89,6 @@ def _settle() -> None:
     gc.enable()
 
 
-class Connection:
-    """One control connection; what it does not take at once is queued, up to a limit."""
-
-    def __init__(self, loop: Loop, sock: socket.socket, keeper: Keeper) -> None:
-        self._loop = loop
-        self._socket = sock
-        self._keeper = keeper
-        self._receiver = parcel.Receiver(sock)
-        self._queue: list[bytes] = []
-        sock.setblocking(False)
-        loop.add(sock.fileno(), IN, self._ready)
-
-    def send(self, message: bytes) -> None:
-        if not self._queue:
-            try:
-                parcel.send(self._socket, message)
-                return
-            except BlockingIOError:
-                pass
-            except OSError:
-                self.close()
-                return
-        if len(self._queue) >= _QUEUE_LIMIT:
-            self.close()
-            return
-        self._queue.append(message)
-        self._loop.modify(self._socket.fileno(), IN | OUT)
-
-    def flush(self) -> None:
-        """Send what is queued, waiting for the other side (at the keeper's end)."""
-        if self._socket.fileno() >= 0:
-            self._socket.settimeout(1.0)
-            try:
-                for message in self._queue:
-                    parcel.send(self._socket, message)
-            except OSError:
-                pass
-            self.close()
-
-    def close(self) -> None:
-        if self._socket.fileno() >= 0:
-            self._loop.remove(self._socket.fileno())
-            self._socket.close()
-            self._keeper.disconnected(self)
-
-    def _ready(self, events: int) -> None:
-        if events & OUT:
-            self._send_queued()
-        if events & (IN | HANGUP):
-            self._receive()
-
-    def _send_queued(self) -> None:
-        while self._queue:
-            try:
-                parcel.send(self._socket, self._queue[0])
-            except BlockingIOError:
-                return
-            except OSError:
-                self.close()
-                return
-            del self._queue[0]
-        self._loop.modify(self._socket.fileno(), IN)
-
-    def _receive(self) -> None:
-        while self._socket.fileno() >= 0:
-            try:
-                message = self._receiver.receive()
-            except BlockingIOError:
-                return
-            except OSError:
-                message = None
-            if message is None:
-                self.close()
-                return
-            data, fds = message
-            try:
-                command = protocol.command_decoder.decode(data)
-            except msgspec.MsgspecError:
-                for fd in fds:
-                    os.close(fd)
-                self.close()
-                return
-            self.send(protocol.encoder.encode(self._keeper.command(command, fds)))
-
-
-class Task:
-    """One process with its streams: the container's first, or an exec."""
-
-    def __init__(self, started: launch.Process, stdio: Stdio) -> None:
-        self.pid = started.pid
-        self.pidfd = started.pidfd
-        self.stdio = stdio
-
-    def signal(self, number: int) -> None:
-        """Raises ProcessLookupError when it has ended."""
-        signal.pidfd_send_signal(self.pidfd, number)
-
-    def reap(self) -> int:
-        """Collect the ended process; its exit code as a shell counts it."""
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.pidfd)
-        code = os.waitstatus_to_exitcode(status)
-        return 128 - code if code < 0 else code
-
-
 class Keeper:
     """The state of one container while it runs."""
 
@@ -206,10 +105,13 @@ class Keeper:
         self._run_dir = -1
         self._listener: socket.socket | None = None
         self._log: Writer | None = None
-        self._services: list[object] = []
+        self._services: list[_Service] = []
         self._task: Task | None = None
         self._execs: dict[str, Task] = {}
-        self._restart: RestartPolicy = request.restart
+        self._restarts = Restarts(request.restart)
+        self._again: Timer | None = None
+        self._monitor: health.Monitor | None = None
+        self._over = False
         self._group: cgroups.Group | None = None
         self._oom: cgroups.OomWatch | None = None
         self._unfinished = 0
@@ -234,6 +136,7 @@ class Keeper:
         self._end()
 
     def _start(self) -> None:
+        """The first start, with what is made once for all starts."""
         request = self._request
         process.set_name("sampan-keeper")
         try:
@@ -244,29 +147,40 @@ class Keeper:
         except (OSError, ValueError) as failure:
             raise StartError(f"failed to create task for container: {failure}", 125) from None
         self._state.cgroup = self._group.path
-        started = launch.start_container(
-            request, self._group, self._start_services, self._spare, self._message
-        )
-        self._spare = None
-        self._state.warnings = started.warnings
+        spare, self._spare = self._spare, None
+        started = self._launch(spare)
+        self._listen()
+        self._record()
+        self._connect(self._first)
+        self._emit(started)
+
+    def _launch(self, spare: launch.Spare | None = None) -> Started:
+        """Start the first process, now or again; its event is for the caller to send."""
+        request, group = self._request, self._group
+        assert group is not None
+        started = launch.start_container(request, group, self._start_services, spare, self._message)
         stdio = self._make_stdio(
             started, self._output, once=request.stdin_once, on_detach=self._detached("")
         )
         self._task = Task(started, stdio)
         self._loop.add(started.pidfd, IN, self._first_ended)
         self._unfinished += 1
-        for attach, fd in zip(request.attaches, self._parked, strict=True):
+        for attach, fd in zip(request.attaches, self._parked, strict=False):
             stdio.attach(attach, fd)
         self._parked = []
         self._watch_oom()
-        self._listen()
-        now = time.time_ns()
-        self._state.status = "running"
-        self._state.pid = started.pid
-        self._state.started_at = now
-        self._record()
-        self._connect(self._first)
-        self._emit(Started(started.pid, now, self._state))
+        state = self._state
+        state.warnings = started.warnings
+        state.status = "running"
+        state.pid = started.pid
+        state.started_at = time.time_ns()
+        state.oom_killed = False
+        if request.healthcheck:
+            state.health = Health("starting", 0, [])
+            self._monitor = health.Monitor(
+                self._loop, request.healthcheck, self._start_probe, self._report_health
+            )
+        return Started(started.pid, state.started_at, state)
 
     def _make_stdio(
         self,
@@ -294,13 +208,13 @@ class Keeper:
         )
 
     def _start_services(self, network: int) -> None:
-        for service in self._request.services:
-            self._start_service(service, network)
+        for request in self._request.services:
+            self._start_service(request, network)
 
-    def _start_service(self, service: ServiceRequest, network: int) -> None:
-        start = find_service(service.name)
-        config = {**service.config, "hold_fds": self._held}
-        self._services.append(start(config, network, self._register))
+    def _start_service(self, request: ServiceRequest, network: int) -> None:
+        service = _Service(self._loop)
+        self._services.append(service)
+        service.start(request, network)
 
     def _set_network(self, links: list[Interface], services: list[ServiceRequest]) -> None:
         self._request.interfaces = links
@@ -315,8 +229,10 @@ class Keeper:
             finally:
                 os.close(network)
 
-    def _register(self, fd: int, callback: Callable[[], None]) -> None:
-        self._loop.add(fd, IN, lambda _: callback())
+    def _stop_services(self) -> None:
+        for service in self._services:
+            service.stop()
+        self._services = []
 
     def _listen(self) -> None:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -341,10 +257,9 @@ class Keeper:
         self._connect(connection)
 
     def _connect(self, sock: socket.socket) -> None:
-        self._connections.append(Connection(self._loop, sock, self))
-
-    def disconnected(self, connection: Connection) -> None:
-        self._connections.remove(connection)
+        self._connections.append(
+            Connection(self._loop, sock, self.command, self._connections.remove)
+        )
 
     # --- output and events ------------------------------------------------------------------
 
@@ -401,34 +316,102 @@ class Keeper:
 
     def _exited(self, code: int) -> None:
         """The first process is gone and all of its output has been read."""
-        assert self._group is not None
-        assert self._log is not None
-        state = self._state
-        state.oom_killed = state.oom_killed or bool(self._group.oom_kills())
-        state.status = "exited"
+        group, state = self._group, self._state
+        assert group is not None
+        state.oom_killed = state.oom_killed or bool(group.oom_kills())
         state.exit_code = code
         state.finished_at = time.time_ns()
-        self._log.close()
+        state.pid = 0
+        self._task = None
+        if self._monitor:
+            self._monitor.stop()
+            self._monitor = None
         if self._oom:
             self._loop.remove(self._oom.fd)
             self._oom.close()
             self._oom = None
-        for fd in self._held:
-            os.close(fd)
-        self._held = []
+        self._stop_services()
         error = ""
         try:
-            self._group.delete()
+            group.delete()
         except OSError as failure:
             error = f"the control group was left behind: {failure}"
-        state.error = error
+        delay = self._restarts.next_delay(code, state.finished_at - state.started_at)
+        if delay is None:
+            self._conclude(error)
+            return
+        state.status = "restarting"
+        state.restart_count = self._restarts.count
         self._record()
-        self._emit(Exited(code, state.finished_at, state.oom_killed, error))
+        self._emit(
+            Restarting(code, state.finished_at, self._restarts.count, delay, state.oom_killed)
+        )
+        self._again = self._loop.call_later(delay / 1e9, self._start_again)
+
+    def _start_again(self) -> None:
+        self._again = None
+        try:
+            started = self._launch()
+        except StartError as failure:
+            self._stop_services()
+            self._state.exit_code = failure.exit_code
+            self._state.finished_at = time.time_ns()
+            self._conclude(str(failure))
+            return
+        self._record()
+        self._emit(started)
+
+    def _conclude(self, error: str) -> None:
+        """It is over: record that, tell it, and end when the clients are served."""
+        state = self._state
+        state.status = "exited"
+        state.error = error
+        if self._log:
+            self._log.close()
+        self._close_all(self._held)
+        self._held = []
+        self._record()
+        self._emit(Exited(state.exit_code, state.finished_at, state.oom_killed, error))
+        self._over = True
+        if not self._unfinished:
+            self._loop.stop()
+
+    # --- health -----------------------------------------------------------------------------
+
+    def _start_probe(self, on_end: health.OnEnd) -> health.Probe:
+        check, task, group = self._request.healthcheck, self._task, self._group
+        assert check is not None
+        if task is None or group is None or self._state.status != "running":
+            raise StartError("the container is not running", 126)
+        request = ExecRequest("", check.process)
+        started = launch.start_exec(request, self._request, task.pidfd, task.pid, group)
+        output = bytearray()
+
+        def collect(_stream: int, data: bytes, _time: int) -> None:
+            if len(output) < health.MAX_OUTPUT:
+                output.extend(data)
+
+        stdio = self._make_stdio(started, collect, once=True, on_detach=lambda: None)
+        probe = Task(started, stdio)
+        self._unfinished += 1
+
+        def ended(_: int) -> None:
+            self._loop.remove(probe.pidfd)
+            code = probe.reap()
+            stdio.process_ended(lambda: on_end(code, bytes(output)), self._finished)
+
+        self._loop.add(started.pidfd, IN, ended)
+        return probe
+
+    def _report_health(self, state: Health) -> None:
+        self._state.health = state
+        self._record()
+        self._emit(state)
 
     def _finished(self) -> None:
         """One process is over and its clients are served."""
         self._unfinished -= 1
-        if not self._unfinished:
+        if not self._unfinished and self._over:
             self._loop.stop()
 
     def _end(self) -> None:
@@ -443,6 +426,7 @@ class Keeper:
 
     def _release(self) -> None:
         """Undo what a failed start has made."""
+        self._stop_services()
         if self._group:
             try:
                 self._group.delete()
@@ -501,9 +485,7 @@ class Keeper:
             case protocol.Update(resources=resources):
                 self._running_group().update(resources)
             case protocol.SetRestart(name=name, maximum_retry_count=count):
-                self._restart = msgspec.convert(
-                    {"name": name, "maximum_retry_count": count}, RestartPolicy
-                )
+                self._set_restart(name, count)
             case protocol.SetNetwork(interfaces=links, services=services):
                 self._set_network(links, services)
         return None
@@ -512,6 +494,16 @@ class Keeper:
         if self._group is None or self._state.status not in ("running", "paused"):
             raise ProcessLookupError
         return self._group
+
+    def _set_restart(self, name: str, count: int) -> None:
+        self._restarts.policy = msgspec.convert(
+            {"name": name, "maximum_retry_count": count}, RestartPolicy
+        )
+        if name == "no" and self._again:
+            # It was waiting for its next start.
+            self._again.cancel()
+            self._again = None
+            self._conclude("")
 
     def _signal(self, number: int, everyone: bool) -> None:
         group = self._running_group()
@@ -587,3 +579,26 @@ class Keeper:
         task.stdio.process_ended(
             lambda: self._emit(ExecExited(exec_id, code, time.time_ns())), self._finished
         )
+
+
+class _Service:
+    """A keeper service and the descriptors that it has registered."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._fds: list[int] = []
+        self._running: object = None
+
+    def start(self, request: ServiceRequest, network: int) -> None:
+        self._running = find_service(request.name)(request.config, network, self._register)
+
+    def _register(self, fd: int, callback: Callable[[], None]) -> None:
+        self._fds.append(fd)
+        self._loop.add(fd, IN, lambda _: callback())
+
+    def stop(self) -> None:
+        for fd in self._fds:
+            self._loop.remove(fd)
+        close = getattr(self._running, "close", None)
+        if close:
+            close()

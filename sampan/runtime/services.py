@@ -3,8 +3,8 @@
 A service is named ``module:attribute`` in :class:`~sampan.runtime.types.ServiceRequest`; the
 module is among those that the spawner preloads.  The attribute is a callable with the signature
 of :class:`KeeperService`.  It makes its sockets, registers their descriptors with the keeper's
-event loop and returns an object that the keeper holds until the container ends.  It must not
-block: one keeper is one thread.
+event loop and returns an object that the keeper holds until the container ends; then its
+``close`` is called, if it has one.  It must not block: one keeper is one thread.
 """
 
 from __future__ import annotations

@@ -1,0 +1,132 @@
+"""The health of a container: when to probe it, and what the results mean.
+
+:class:`Judge` knows Docker's rules and no processes; :class:`Monitor` runs the probes on the
+keeper's event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from sampan.runtime.errors import StartError
+from sampan.runtime.loop import Loop, Timer
+from sampan.runtime.types import Health, HealthCheck, ProbeResult
+
+_SECOND = 1_000_000_000
+_KEPT_RESULTS = 5
+MAX_OUTPUT = 4096
+_TIMED_OUT = -1
+
+
+class Judge:
+    """The state after each result.  Failures in the start period do not count until a probe has
+    succeeded once."""
+
+    def __init__(self, check: HealthCheck, started: int) -> None:
+        self._check = check
+        self._started = started
+        self._succeeded = False
+        self.health = Health("starting", 0, [])
+
+    def in_start_period(self, now: int) -> bool:
+        return not self._succeeded and now - self._started < self._check.start_period
+
+    def interval(self, now: int) -> int:
+        """Nanoseconds until the next probe."""
+        if self.in_start_period(now) and self._check.start_interval:
+            return self._check.start_interval
+        return self._check.interval
+
+    def result(self, result: ProbeResult) -> Health:
+        """The new state."""
+        log = [*self.health.log, result][-_KEPT_RESULTS:]
+        if result.exit_code == 0:
+            self._succeeded = True
+            self.health = Health("healthy", 0, log)
+            return self.health
+        if self.in_start_period(result.end):
+            self.health = Health(self.health.status, 0, log)
+            return self.health
+        streak = self.health.failing_streak + 1
+        status = "unhealthy" if streak >= self._check.retries else self.health.status
+        self.health = Health(status, streak, log)
+        return self.health
+
+
+class Probe(Protocol):
+    """A running probe."""
+
+    def kill(self) -> None:
+        """End it at once; its end is still reported."""
+        ...
+
+
+OnEnd = Callable[[int, bytes], None]
+"""Called with the exit code and the output."""
+StartProbe = Callable[[OnEnd], Probe]
+"""Starts the probe's process.  Raises StartError."""
+
+
+class Monitor:
+    """Probes one running container, one probe at a time."""
+
+    def __init__(
+        self, loop: Loop, check: HealthCheck, start: StartProbe, report: Callable[[Health], None]
+    ) -> None:
+        self._loop = loop
+        self._check = check
+        self._start = start
+        self._report = report
+        self._judge = Judge(check, time.time_ns())
+        self._probe: Probe | None = None
+        self._deadline: Timer | None = None
+        self._began = 0
+        self._timed_out = False
+        self._stopped = False
+        self._next: Timer | None = None
+        self._schedule()
+
+    def stop(self) -> None:
+        """The container is ending: no more probes, no more reports."""
+        self._stopped = True
+        for timer in (self._next, self._deadline):
+            if timer:
+                timer.cancel()
+
+    def _schedule(self) -> None:
+        delay = self._judge.interval(time.time_ns()) / _SECOND
+        self._next = self._loop.call_later(delay, self._run)
+
+    def _run(self) -> None:
+        self._began = time.time_ns()
+        self._timed_out = False
+        try:
+            self._probe = self._start(self._ended)
+        except StartError as failure:
+            self._conclude(failure.exit_code, str(failure))
+            return
+        self._deadline = self._loop.call_later(self._check.timeout / _SECOND, self._expire)
+
+    def _expire(self) -> None:
+        self._timed_out = True
+        if self._probe:
+            self._probe.kill()
+
+    def _ended(self, code: int, output: bytes) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+        self._probe = None
+        if self._timed_out:
+            seconds = self._check.timeout / _SECOND
+            self._conclude(_TIMED_OUT, f"Health check exceeded timeout ({seconds:g}s)")
+        else:
+            self._conclude(code, output[:MAX_OUTPUT].decode(errors="replace"))
+
+    def _conclude(self, code: int, output: str) -> None:
+        if self._stopped:
+            return
+        result = ProbeResult(self._began, time.time_ns(), code, output)
+        self._report(self._judge.result(result))
+        self._schedule()
