@@ -71,6 +71,8 @@ class ImageStore:
         self.snapshotter = snapshotter
         self.layers = LayerStore(content, metadata)
         self._metadata = metadata
+        # Chains that were warmed; to warm one again that was removed meanwhile is only slower.
+        self._warm: set[Digest] = set()
         self._applying: dict[Digest, asyncio.Task[None]] = {}
         self._roots: list[Callable[[], Iterable[str]]] = []
 
@@ -333,14 +335,16 @@ class ImageStore:
             parent = chains[position - 1] if position else None
             task = self._applying.get(chain)
             if task is None:
+                self._warm.discard(chains[-1])
                 task = asyncio.create_task(
                     asyncio.to_thread(self._apply, chain, parent, layers[position], report)
                 )
                 self._applying[chain] = task
                 task.add_done_callback(partial(self._applied, chain))
             await asyncio.shield(task)
-        if chains:
+        if chains and chains[-1] not in self._warm:
             await asyncio.to_thread(self.snapshotter.warm, chains[-1])
+            self._warm.add(chains[-1])
         return (chains[-1] if chains else None), len(chains) - start
 
     def _applied(self, chain: Digest, task: asyncio.Task[None]) -> None:
