@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
-from sampan.engine.timestamps import parse_time
-from sampan.errors import InvalidParameter
 from sampan.image.config import RunConfig
 from sampan.store.images import Image
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
 _ALWAYS_THERE: dict[str, Any] = {
@@ -40,12 +40,33 @@ def run_config(config: RunConfig) -> dict[str, Any]:
     return _ALWAYS_THERE | {key: given[key] for key in _OF_IMAGES if key in given}
 
 
+class _Labels(msgspec.Struct, rename="pascal"):
+    labels: dict[str, str] | None = None
+
+
+class _JustLabels(msgspec.Struct):
+    config: _Labels | None = None
+
+
+_just_labels = msgspec.json.Decoder(_JustLabels)
+
+
+def labels(image: Image) -> dict[str, str] | None:
+    """The image's labels, without decoding the rest of a configuration that may be long."""
+    try:
+        config = _just_labels.decode(image.raw_config).config
+    except msgspec.DecodeError:
+        return image.config.config.labels
+    return config.labels if config else None
+
+
 def unix_seconds(text: str | None) -> int:
     """Seconds since the epoch of an RFC 3339 time; 0 for anything else."""
     try:
-        return (parse_time(text) or 0) // 10**9
-    except InvalidParameter:
+        age = datetime.fromisoformat(text or "") - _EPOCH
+    except (ValueError, TypeError):  # TypeError: a time without a zone
         return 0
+    return age.days * 86400 + age.seconds
 
 
 def summary(image: Image, *, shared_size: int, containers: int) -> dict[str, Any]:
@@ -53,7 +74,7 @@ def summary(image: Image, *, shared_size: int, containers: int) -> dict[str, Any
         "Containers": containers,
         "Created": unix_seconds(image.created),
         "Id": image.id,
-        "Labels": image.config.config.labels,
+        "Labels": labels(image),
         "ParentId": image.parent or "",
         "RepoDigests": list(image.repo_digests),
         "RepoTags": list(image.repo_tags),

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -20,7 +21,6 @@ from sampan.engine import image_documents as documents
 from sampan.engine.events import Events
 from sampan.engine.filters import EVERYTHING, Filters
 from sampan.engine.removal import Removal
-from sampan.engine.timestamps import parse_time
 from sampan.engine.uses import Uses
 from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.image.config import chain_ids
@@ -87,7 +87,7 @@ class Images:
                 if until is not None and created >= until:
                     continue
             if by_labels:
-                labels = image.config.config.labels
+                labels = documents.labels(image)
                 if not filters.labels(labels) or not filters.no_labels(labels):
                     continue
             if patterns:
@@ -268,12 +268,16 @@ def created_ns(image: Image) -> int:
     return timestamp_ns(image.created)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def timestamp_ns(text: str) -> int:
-    """Nanoseconds since the epoch of an RFC 3339 time; 0 for anything else."""
+    """Nanoseconds since the epoch of an RFC 3339 time, to the microsecond; 0 for anything else."""
     try:
-        return max(0, parse_time(text) or 0) if "-" in text else 0
-    except InvalidParameter:
+        age = datetime.fromisoformat(text) - _EPOCH
+    except (ValueError, TypeError):  # TypeError: a time without a zone
         return 0
+    return max(0, (age.days * 86400 + age.seconds) * 10**9 + age.microseconds * 1000)
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
