@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import ipaddress
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from sampan.network.types import Pool
 
 _SYSCTL = Path("/proc/sys/net")
 _DEFAULT_MTU = 1500
+# The parent of a macvlan or ipvlan network without one is a link of our own.
+DUMMY_PREFIX = "dm-"
 
 
 def ensure_bridge(
@@ -57,7 +60,10 @@ def ensure_bridge(
     # Connections to a port published on 127.0.0.1 leave by the bridge with a loopback source until
     # they are masqueraded; the kernel routes such packets only with this switch.
     set_sysctl(f"ipv4/conf/{name}/route_localnet", "1")
-    if not ipv6:
+    if ipv6:
+        # Without it the link-local address, which neighbours are asked from, waits for seconds.
+        set_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
+    else:
         set_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
     return done
 
@@ -85,13 +91,30 @@ def ensure_parent(route: Socket, parent: str) -> bool:
     if any(link.name == parent for link in rtnetlink.links(route)):
         return False
     base, dot, tag = parent.rpartition(".")
-    if parent.startswith("dm-"):
-        route.request([rtnetlink.add_dummy(parent)])
+    if parent.startswith(DUMMY_PREFIX):
+        _make_dummy(route, parent)
     elif dot and tag.isdigit() and 0 < int(tag) < 4095:
         route.request([rtnetlink.add_vlan(parent, rtnetlink.index_of(base), int(tag))])
     else:
         raise SampanError(f"the parent interface {parent} does not exist on this host")
     return True
+
+
+def _make_dummy(route: Socket, name: str) -> None:
+    try:
+        route.request([rtnetlink.add_dummy(name)])
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        # A veth pair that leads nowhere is as good a parent, where the kernel has no dummy links.
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            end = "dp-" + name.removeprefix(DUMMY_PREFIX)
+            pair = rtnetlink.add_veth(name, end, here, peer_mac="", mtu=_DEFAULT_MTU, master=0)
+            route.request([pair])
+            route.request([rtnetlink.set_up(rtnetlink.index_of(end), end)])
+        finally:
+            os.close(here)
 
 
 def taken_subnets(route: Socket, ignoring: Sequence[str] = ()) -> list[IPNetwork]:

@@ -194,13 +194,15 @@ class NetworkManager:
             raise
         try:
             self._rules.publish(sandbox.translations(made[0]))
-        except OSError as error:
+        except BaseException as error:
             ports.release(reserved)
             self._members.drop(request.container_id)
-            raise SampanError(f"the ports cannot be published: {error}") from error
+            if isinstance(error, OSError):
+                raise SampanError(f"the ports cannot be published: {error}") from error
+            raise
         for endpoint in made:
             self._emit("connect", self._networks.by_id(endpoint.network_id), endpoint)
-        return answer
+        return msgspec.structs.replace(answer, hold_fds=ports.hand_over(reserved))
 
     async def release(self, container_id: str) -> None:
         """Free what a container held: addresses, ports, names.  Idempotent."""
@@ -351,7 +353,7 @@ class NetworkManager:
             services=services,
             hosts=hosts,
             resolv_conf=resolv_conf,
-            hold_fds=[r.socket.detach() for r in reserved if r.socket is not None],
+            hold_fds=[],
         )
 
     def _linked(self, request: SandboxRequest) -> builtins.list[tuple[str, Sequence[str]]]:

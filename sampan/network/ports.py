@@ -59,6 +59,11 @@ def release(reservations: Sequence[Reservation]) -> None:
             reservation.socket.close()
 
 
+def hand_over(reservations: Sequence[Reservation]) -> list[int]:
+    """The descriptors of the sockets, which are the caller's from now on."""
+    return [r.socket.detach() for r in reservations if r.socket is not None]
+
+
 def _reserve_one(binding: PortBinding, default_host_ip: str, ipv6: bool) -> list[Reservation]:
     if binding.protocol not in _KINDS:
         raise InvalidParameter(f"invalid protocol: {binding.protocol}")

@@ -132,7 +132,7 @@ class Networks:
                 host=bridge.taken_subnets(self._route, [wanted_bridge] if wanted_bridge else []),
             )
             if network.driver != "bridge" and not network.options.get("parent"):
-                options = {**network.options, "parent": f"dm-{network.id[:12]}"}
+                options = {**network.options, "parent": bridge.DUMMY_PREFIX + network.id[:12]}
                 network = msgspec.structs.replace(network, options=options)
             self._keep(network)
             # While the lock is held, so that the next chooser sees our subnet on the host.
@@ -210,7 +210,7 @@ class Networks:
         if network.bridge:
             bridge.remove_link(self._route, network.bridge)
         parent = network.options.get("parent", "")
-        if network.driver in ("macvlan", "ipvlan") and parent.startswith("dm-"):
+        if network.driver in ("macvlan", "ipvlan") and parent.startswith(bridge.DUMMY_PREFIX):
             bridge.remove_link(self._route, parent)
 
     def remove_stale_ports(self, current: AbstractSet[str]) -> None:
