@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from sampan.build.dockerfile.ignore import IgnoreMatcher, PatternError, read_ignore_file
 from sampan.build.ops.archive import ArchiveTree
+from sampan.build.ops.copy import explained
 from sampan.build.ops.tree import NOTHING, Tree, folder
-from sampan.build.ops.unpack import MALFORMED, decompressed
-from sampan.errors import DiskFull, InvalidParameter
+from sampan.build.ops.unpack import MALFORMED, compression, decompressed
+from sampan.errors import InvalidParameter
 
 SPOOL = ".sampan-context.tar"
 _CHUNK = 1 << 20
@@ -33,17 +34,49 @@ def extract(stream: BinaryIO, dest: Path) -> int:
             plain = decompressed(stream, stream.read(512))
             while data := plain.read(_CHUNK):
                 total += len(data)
-                view = memoryview(data)
-                while view:
-                    view = view[out.write(view) :]
+                _write(out, [data])
     except MALFORMED as error:
         raise InvalidParameter(f"malformed build context: {error}") from None
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull("no space left on the disk for the build context") from error
-        raise
     ArchiveTree(spool)
     return total
+
+
+async def receive(stream: AsyncIterable[bytes], dest: Path) -> int:
+    """:func:`extract` for what arrives on the event loop; raises the same."""
+    raw = dest / f"{SPOOL}.part"
+    pending: list[bytes] = []
+    size = 0
+    with raw.open("wb", buffering=0) as out:
+        async for chunk in stream:
+            pending.append(chunk)
+            size += len(chunk)
+            if size >= _CHUNK:
+                await asyncio.to_thread(_write, out, pending)
+                pending, size = [], 0
+        await asyncio.to_thread(_write, out, pending)
+    return await asyncio.to_thread(_finish, raw, dest)
+
+
+def _write(out: BinaryIO, chunks: Sequence[bytes]) -> None:
+    try:
+        view = memoryview(b"".join(chunks))
+        while view:
+            view = view[out.write(view) :]
+    except OSError as error:
+        raise explained(error, "the build context") from error
+
+
+def _finish(raw: Path, dest: Path) -> int:
+    with raw.open("rb") as stream:
+        if compression(stream.read(512)):
+            stream.seek(0)
+            size = extract(stream, dest)
+            raw.unlink()
+            return size
+    spool = dest / SPOOL
+    raw.rename(spool)
+    ArchiveTree(spool)
+    return spool.stat().st_size
 
 
 class Context:

@@ -19,7 +19,6 @@ from sampan.engine import remotes
 from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
-from sampan.engine.threads import reader
 from sampan.progress import Report
 
 
@@ -66,7 +65,7 @@ class Builds:
         Raises InvalidParameter for a malformed or hostile tar, DiskFull.
         """
         async with self._directory() as place:
-            await asyncio.to_thread(contexts.extract, reader(stream), place)
+            await contexts.receive(stream, place)
             yield Context(place)
 
     @asynccontextmanager
@@ -81,7 +80,7 @@ class Builds:
                 return
             head, stream = await remotes.fetch(url, report)
             if remotes.is_archive(head):
-                await asyncio.to_thread(contexts.extract, reader(stream), place)
+                await contexts.receive(stream, place)
                 yield Context(place)
             else:
                 yield Context(dockerfile=await remotes.text(stream))
