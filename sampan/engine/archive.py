@@ -21,7 +21,7 @@ from sampan.engine.threads import pump, reader
 from sampan.engine.timestamps import format_time
 from sampan.engine.tree_tar import pack
 from sampan.engine.tree_untar import Policy, unpack
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, DiskFull, InvalidParameter, NotFound
 from sampan.image.compression import CorruptStream, decompressed
 from sampan.linux.openat2 import O_PATH, open_in_root
 from sampan.runtime.users import UnknownUser, read_database, resolve
@@ -153,6 +153,8 @@ class Archive:
             except OSError as error:
                 if error.errno == errno.EROFS:
                     raise InvalidParameter("container rootfs is marked read-only") from None
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise DiskFull(f"no space left on the disk while copying to {path}") from None
                 raise
 
     def _check_writable(self, container: Container, path: str) -> None:

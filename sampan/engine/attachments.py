@@ -15,6 +15,7 @@ its container runs.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -37,7 +38,7 @@ from sampan.engine.mounts import (
 )
 from sampan.engine.types import HostConfig
 from sampan.engine.volumes import Volumes
-from sampan.errors import Conflict, InvalidParameter
+from sampan.errors import Conflict, DiskFull, InvalidParameter
 from sampan.linux import mount as kernel
 from sampan.store.images import ImageStore
 
@@ -240,8 +241,16 @@ class Attachments:
             return
         with open_root() as root:
             for mount, path in empty:
-                in_place = self._is_attached(mount.point.name)
-                copyup.fill(path, root, mount.destination, in_place=in_place)
+                name = mount.point.name
+                try:
+                    copyup.fill(path, root, mount.destination, in_place=self._is_attached(name))
+                except OSError as error:
+                    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                        raise
+                    raise DiskFull(
+                        f"no space left on the disk while copying the image's "
+                        f"{mount.destination} to the volume {name}"
+                    ) from None
 
     def _publish(self, action: str, container_id: str, mount: ContainerMount) -> None:
         attributes = {"container": container_id, "driver": mount.point.driver}

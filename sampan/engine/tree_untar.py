@@ -147,6 +147,9 @@ class _Unpacking:
                         chunk = chunk[os.write(fd, chunk) :]
             self._attributes(fd, entry)
             os.utime(fd, ns=(entry.mtime, entry.mtime))
+        except BaseException:
+            os.unlink(name, dir_fd=parent)  # a file is there whole or not at all
+            raise
         finally:
             os.close(fd)
 
