@@ -126,7 +126,10 @@ class Collector:
             expired = sql.run("DELETE FROM tags WHERE updated < ?", limit)
             sql.run(
                 "DELETE FROM manifests WHERE created < ? AND subject IS NULL AND NOT EXISTS "
-                "(SELECT 1 FROM tags t WHERE t.repository = manifests.repository)",
+                "(SELECT 1 FROM tags t WHERE t.repository = manifests.repository "
+                "AND t.digest = manifests.digest) AND NOT EXISTS "
+                "(SELECT 1 FROM manifest_blobs m WHERE m.repository = manifests.repository "
+                "AND m.digest = manifests.digest)",
                 limit,
             )
             return expired

@@ -19,6 +19,7 @@ from sampan.hub.storage import BlobStorage
 from sampan.hub.storage.files import FileStorage
 from sampan.hub.tokens import Signer
 from sampan.hub.uploads import Uploads
+from sampan.hub.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,18 @@ class Hub:
     metrics: Metrics
     indexes: LayerIndexes
     collector: Collector
+    webhooks: Webhooks
 
     async def start(self) -> None:
         """Load what is kept in the database and begin the background work."""
         await self.signer.load(self.database)
         self.activity.start()
         self.collector.start()
+        self.webhooks.start()
+        self.activity.listen(self.webhooks.tell)
 
     async def close(self) -> None:
+        await self.webhooks.close()
         await self.collector.close()
         await self.activity.close()
         await self.storage.close()
@@ -77,6 +82,7 @@ def open_hub(config: HubConfig) -> Hub:
         metrics=metrics,
         indexes=LayerIndexes(storage, config.root / "index"),
         collector=Collector(config, database, storage, uploads, metrics),
+        webhooks=Webhooks(config.webhooks),
     )
 
 

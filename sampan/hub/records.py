@@ -188,7 +188,7 @@ class Records:
                 msgspec.json.encode(new.annotations).decode(),
                 now,
             )
-            for digest in dict.fromkeys(new.blobs):
+            for digest in dict.fromkeys((*new.blobs, *new.children)):
                 sql.run(
                     "INSERT INTO manifest_blobs (repository, manifest, digest) VALUES (?, ?, ?) "
                     "ON CONFLICT DO NOTHING",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 # Times are Unix seconds, sizes bytes, JSON is text.  Names and digests are their own keys.
+# manifest_blobs holds all that a manifest names: an index's manifests too.
 MIGRATIONS = [
     """
     CREATE TABLE repositories (

@@ -39,6 +39,12 @@ class Running:
         return aiohttp.BasicAuth("admin", self.password)
 
 
+def new_session(port: int, cookies: dict[str, str] | None = None) -> aiohttp.ClientSession:
+    """A browser's session: the jar keeps cookies of an address too."""
+    jar = aiohttp.CookieJar(unsafe=True)
+    return aiohttp.ClientSession(f"http://127.0.0.1:{port}", cookie_jar=jar, cookies=cookies)
+
+
 class Hubs:
     """Starts hubs and stops them."""
 
@@ -55,7 +61,7 @@ class Hubs:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
         password = said[0].split("password ")[1].split(" ")[0] if said else ""
-        session = aiohttp.ClientSession(f"http://127.0.0.1:{port}")
+        session = new_session(port)
         self._sessions.append(session)
         return Running(app[HUB], port, password, session)
 
