@@ -31,11 +31,13 @@ class Logs:
         since: int = 0,
         until: int = 0,
         tail: int | None = None,
+        lines: bool = True,
     ) -> AsyncIterator[Entry]:
         """Entries in order; with ``follow`` until the container has ended.
 
         ``since`` and ``until`` are nanoseconds since the epoch, 0 for no bound; ``tail`` is the
-        number of last entries to begin with, None for all.
+        number of last entries to begin with, None for all.  Without ``lines`` an entry may be any
+        piece of the output.
         """
         return read(
             self._launcher.log_config(container.record),
@@ -46,4 +48,5 @@ class Logs:
             stdout=stdout,
             stderr=stderr,
             running=lambda: container.running and not container.removed.is_set(),
+            lines=lines,
         )

@@ -104,6 +104,17 @@ async def test_a_torn_frame_is_dropped(tmp_path: Path) -> None:
     assert [entry.data for entry in await collect(config, tail=1)] == [b"after\n"]
 
 
+async def test_frames_without_lines(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "local", max_size=100)
+    writer = open_writer(config)
+    writer.write(1, b"one\ntwo\nth", 1)
+    writer.write(2, b"x\n", 2)
+    writer.write(1, b"ree\n" * 10, 3)
+    writer.close()
+    entries = await collect(config, lines=False)
+    assert [entry.data for entry in entries] == [b"one\ntwo\nth", b"x\n", b"ree\n" * 10]
+
+
 async def test_none_cannot_be_read() -> None:
     with pytest.raises(Conflict, match="does not support reading"):
         await collect(LogConfig(driver="none"))

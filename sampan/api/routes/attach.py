@@ -85,6 +85,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if not stdout and not stderr:
             raise InvalidParameter("Bad parameters: you must choose at least one stream")
         engine.logs.check(container)
+        # Docker writes the attributes that log options name, then a space.  Those options are
+        # refused at create, so that only the space is left.
+        details = b" " if query.flag(request, "details") else b""
+        stamps = query.flag(request, "timestamps")
         entries = engine.logs.read(
             container,
             stdout=stdout,
@@ -93,15 +97,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             since=parse_time(request.query.get("since")) or 0,
             until=parse_time(request.query.get("until")) or 0,
             tail=_tail(request),
+            lines=stamps or bool(details),
         )
         tty = container.record.config.tty
-        # Docker writes the attributes that log options name, then a space.  Those options are
-        # refused at create, so that only the space is left.
-        details = b" " if query.flag(request, "details") else b""
         answer = await streams.start(request, content_type(versions.requested(request), tty))
-        await _send_entries(
-            answer, entries, raw=tty, stamps=query.flag(request, "timestamps"), details=details
-        )
+        await _send_entries(answer, entries, raw=tty, stamps=stamps, details=details)
         return answer
 
     return [

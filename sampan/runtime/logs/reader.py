@@ -21,6 +21,7 @@ from sampan.runtime.logs.decode import (
     JsonTail,
     LocalDecoder,
     LocalTail,
+    WholeFrames,
 )
 from sampan.runtime.types import LogConfig
 
@@ -40,8 +41,11 @@ async def read(
     stdout: bool = True,
     stderr: bool = True,
     running: Callable[[], bool] = lambda: False,
+    lines: bool = True,
 ) -> AsyncIterator[Entry]:
     """Yield the entries in order; with ``follow`` go on as long as ``running()``.
+
+    Without ``lines`` an entry may hold many lines, or parts of them, where that is faster.
 
     ``since`` and ``until`` are nanoseconds since the epoch (0: no bound), ``tail`` the number of
     last entries to begin with (None: all).  Raises Conflict for a driver that cannot be read.
@@ -55,7 +59,7 @@ async def read(
             entry.stream in streams and entry.time >= since and (not until or entry.time <= until)
         )
 
-    cursor = _Cursor(config)
+    cursor = _Cursor(config, lines or tail is not None)
     try:
         if tail is not None:
             last: deque[Entry] = deque(maxlen=tail)
@@ -139,10 +143,14 @@ class _Watch:
 class _Cursor:
     """A position in the sequence of log files."""
 
-    def __init__(self, config: LogConfig) -> None:
+    def __init__(self, config: LogConfig, lines: bool) -> None:
         self._config = config
         self._local = config.driver == "local"
-        self._decoder: Decoder = LocalDecoder() if self._local else JsonDecoder()
+        self._decoder: Decoder
+        if self._local:
+            self._decoder = LocalDecoder() if lines else WholeFrames()
+        else:
+            self._decoder = JsonDecoder()
         self._fd = -1
         self._offset = 0
         paths = self._paths()
