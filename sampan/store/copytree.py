@@ -6,6 +6,8 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _FICLONE = 0x40049409
@@ -41,8 +43,17 @@ def copy_node(
             os.link(first, target, follow_symlinks=False)
             return
     if stat.S_ISREG(info.st_mode):
-        _copy_file(source, target)
-    elif stat.S_ISLNK(info.st_mode):
+        reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                copy_file(reading, writing, info)
+            finally:
+                os.close(writing)
+        finally:
+            os.close(reading)
+        return
+    if stat.S_ISLNK(info.st_mode):
         os.symlink(os.readlink(source), target)
     else:
         os.mknod(target, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev)
@@ -50,35 +61,41 @@ def copy_node(
 
 
 def copy_attributes(source: str, target: str, info: os.stat_result) -> None:
+    """Give ``target`` the owner, mode, attributes and time of ``source``; links are not followed."""
     os.chown(target, info.st_uid, info.st_gid, follow_symlinks=False)
     if not stat.S_ISLNK(info.st_mode):
         os.chmod(target, stat.S_IMODE(info.st_mode))
     for key in os.listxattr(source, follow_symlinks=False):
-        try:
+        with _unsupported_ignored():
             value = os.getxattr(source, key, follow_symlinks=False)
             os.setxattr(target, key, value, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.ENODATA):
-                raise
     os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns), follow_symlinks=False)
 
 
-def _copy_file(source: str, target: str) -> None:
-    reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def copy_file(reading: int, writing: int, info: os.stat_result) -> None:
+    """Copy a regular file's data and all that belongs to it into a new, empty one."""
     try:
-        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            try:
-                fcntl.ioctl(writing, _FICLONE, reading)
-                return
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
-                    raise
-            _copy_extents(reading, writing)
-        finally:
-            os.close(writing)
-    finally:
-        os.close(reading)
+        fcntl.ioctl(writing, _FICLONE, reading)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY):
+            raise
+        _copy_extents(reading, writing)
+    os.fchown(writing, info.st_uid, info.st_gid)
+    os.fchmod(writing, stat.S_IMODE(info.st_mode))
+    for key in os.listxattr(reading):
+        with _unsupported_ignored():
+            os.setxattr(writing, key, os.getxattr(reading, key))
+    os.utime(writing, ns=(info.st_mtime_ns, info.st_mtime_ns))
+
+
+@contextmanager
+def _unsupported_ignored() -> Iterator[None]:
+    """For attributes that the file system does not have, or that went away."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENODATA):
+            raise
 
 
 def _copy_extents(reading: int, writing: int) -> None:

@@ -28,10 +28,18 @@ from sampan.image.layer import (
     WHITEOUT_PREFIX,
 )
 from sampan.image.tar import Entry, InvalidTar, StreamCursor
-from sampan.linux.openat2 import O_PATH, open_in_root
+from sampan.linux.openat2 import (
+    O_PATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    open_in_root,
+    openat2,
+)
+from sampan.store.copytree import copy_file
 from sampan.store.snapshots import Usage
 
 _CACHED_DIRECTORIES = 128
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOSTILE = (
     errno.ENOTDIR,
     errno.ELOOP,
@@ -167,6 +175,8 @@ class _Extraction:
         if fd is not None:
             self._cache.move_to_end(path)
             return fd
+        if not self._keep:
+            self._clear_foreign(path)
         try:
             fd = open_in_root(self._root, path, O_PATH | os.O_DIRECTORY)
         except FileNotFoundError:
@@ -175,6 +185,19 @@ class _Extraction:
         if len(self._cache) > _CACHED_DIRECTORIES:
             os.close(self._cache.popitem(last=False)[1])
         return fd
+
+    def _clear_foreign(self, path: bytes) -> None:
+        """A link or file of a layer below gives way to the directory that this layer means."""
+        if path in self._ours:
+            return
+        above, _, name = path.rpartition(b"/")
+        parent = self._directory(above)
+        try:
+            info = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(info.st_mode):
+            self._clear(parent, name)
 
     def _imply(self, path: bytes) -> int:
         above, _, name = path.rpartition(b"/")
@@ -201,13 +224,29 @@ class _Extraction:
 
     def _below(self, path: bytes) -> os.stat_result | None:
         """What the layers below have as this directory."""
-        for layer in self._lower:
-            try:
-                info = os.lstat(os.fsencode(layer) + b"/" + path)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+        fd = self._open_below(path)
+        if fd < 0:
+            return None
+        try:
+            info = os.fstat(fd)
             return info if stat.S_ISDIR(info.st_mode) else None
-        return None
+        finally:
+            os.close(fd)
+
+    def _open_below(self, path: bytes) -> int:
+        """An O_PATH descriptor of the uppermost layer's file of this path; -1 if none has it.  No
+        symbolic link is followed: it would have to be looked up in all layers again."""
+        for layer in self._lower:
+            root = os.open(layer, O_PATH | os.O_DIRECTORY)
+            try:
+                resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+                return openat2(root, path, O_PATH | os.O_NOFOLLOW, resolve=resolve)
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                    raise
+            finally:
+                os.close(root)
+        return -1
 
     def _make_directory(self, parent: int, name: bytes, path: bytes, entry: Entry) -> None:
         opaque = False
@@ -259,12 +298,7 @@ class _Extraction:
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _make_file(self, parent: int, name: bytes, entry: Entry) -> None:
-        fd = os.open(
-            name,
-            os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-            0o600,
-            dir_fd=parent,
-        )
+        fd = os.open(name, _NEW, 0o600, dir_fd=parent)
         try:
             if entry.sparse is None:
                 for chunk in self._cursor.chunks(entry.size):
@@ -303,23 +337,26 @@ class _Extraction:
 
     def _copy_from_below(self, parent: int, name: bytes, path: bytes) -> bool:
         """A link to a file of a lower layer is a copy of it, as a copy-up would make."""
-        for layer in self._lower:
-            place = os.fsencode(layer) + b"/" + path
-            try:
-                info = os.lstat(place)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+        fd = self._open_below(path)
+        if fd < 0:
+            return False
+        try:
+            info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 return False
-            target = f"/proc/self/fd/{parent}/".encode() + name
-            shutil.copy2(place, target, follow_symlinks=False)
-            os.chown(target, info.st_uid, info.st_gid)
-            os.chmod(target, stat.S_IMODE(info.st_mode))
-            for key in os.listxattr(place):
-                os.setxattr(target, key, os.getxattr(place, key))
-            os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
+            reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                writing = os.open(name, _NEW, 0o600, dir_fd=parent)
+                try:
+                    copy_file(reading, writing, info)
+                finally:
+                    os.close(writing)
+            finally:
+                os.close(reading)
+            self.inodes += 1
             return True
-        return False
+        finally:
+            os.close(fd)
 
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner first: changing it clears set-ID bits and file capabilities."""

@@ -286,6 +286,23 @@ def test_a_link_to_follow_is_replaced_not_followed(store: Store) -> None:
     assert read(store, "sha256:1") == {"a": "changed"}
 
 
+def test_a_hard_link_through_a_lower_layers_link_stays_inside(store: Store) -> None:
+    """The lower layer's link leads to a directory of the host; the hard link may not."""
+    outside = store.state / "host"
+    outside.mkdir(mode=0o751)
+    (outside / "secret").write_text("secret")
+    snapshots = store.snapshotter
+    snapshots.apply("sha256:1", None, archive(link("a", str(outside))))
+    with pytest.raises(InvalidParameter):
+        snapshots.apply("sha256:2", "sha256:1", archive(link("b", "a/secret", tar.HARDLINK)))
+        snapshots.warm("sha256:2")
+    snapshots.apply("sha256:3", "sha256:1", archive(file("a/new", b"x")))
+    assert read(store, "sha256:3") == {"a": "dir", "a/new": "x"}
+    with mounted(snapshots, "sha256:3") as root:
+        assert stat.S_IMODE((root / "a").stat().st_mode) == 0o755
+    assert not (outside / "new").exists()
+
+
 def test_overlayfs_attributes_of_a_layer_mean_nothing(store: Store) -> None:
     entry = folder("d")
     entry.xattrs = {b"trusted.overlay.opaque": b"y", b"trusted.overlay.redirect": b"/etc"}
