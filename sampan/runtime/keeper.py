@@ -214,7 +214,7 @@ class Keeper:
     def _start_service(self, request: ServiceRequest, network: int) -> None:
         service = _Service(self._loop)
         self._services.append(service)
-        service.start(request, network)
+        service.start(request, {**request.config, "hold_fds": self._held}, network)
 
     def _set_network(self, links: list[Interface], services: list[ServiceRequest]) -> None:
         self._request.interfaces = links
@@ -589,8 +589,8 @@ class _Service:
         self._fds: list[int] = []
         self._running: object = None
 
-    def start(self, request: ServiceRequest, network: int) -> None:
-        self._running = find_service(request.name)(request.config, network, self._register)
+    def start(self, request: ServiceRequest, config: dict[str, Any], network: int) -> None:
+        self._running = find_service(request.name)(config, network, self._register)
 
     def _register(self, fd: int, callback: Callable[[], None]) -> None:
         self._fds.append(fd)
