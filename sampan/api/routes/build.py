@@ -35,6 +35,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         async def work(stream: progress.Stream) -> None:
             async with _context(engine, request, remote, stream) as context:
                 text = build_text.ClassicText(stream.send)
+                if wish.cache_from and not quiet:
+                    names = " ".join(wish.cache_from)
+                    stream.send({"stream": f"[Warning] Images [{names}] are not read as a cache\n"})
                 report: Callable[[BuildEvent], None] = text
                 if rich:
                     report = lambda event: stream.send(build_text.trace(event))  # noqa: E731
@@ -89,6 +92,12 @@ def build_request(request: web.Request) -> BuildRequest:
         raise Unsupported("outputs other than an image need BuildKit's protocol")
     if query.get("isolation", "") not in ("", "default"):
         raise InvalidParameter(f"invalid isolation {query['isolation']!r}: Linux has none")
+    if flag(request, "squash"):
+        raise InvalidParameter("squash is only supported with experimental mode")
+    if _repeated(request, "securityopt"):
+        raise InvalidParameter(
+            "The daemon on this platform does not support setting security options on build"
+        )
     for tag in query.getall("t", []):
         parse_name(tag)
     epoch = integer(request, "sourcedateepoch", -1)
@@ -109,9 +118,7 @@ def build_request(request: web.Request) -> BuildRequest:
         ulimits=tuple(_ulimits(request)),
         resources=_resources(request),
         cgroup_parent=query.get("cgroupparent", ""),
-        security_opt=tuple(_repeated(request, "securityopt")),
         cache_from=tuple(json_value(request, "cachefrom", list[str]) or ()),
-        squash=flag(request, "squash"),
         check_only=flag(request, "check"),
         source_date_epoch=epoch if epoch >= 0 else None,
     )

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from sampan.api import filters as wire_filters
 from sampan.api import streams, versions
-from sampan.api.timestamps import parse_time
 from sampan.engine import Engine
 from sampan.engine.networks import document
+from sampan.engine.timestamps import parse_time
 from sampan.engine.types import Document, EndpointSettings, decode
 from sampan.errors import InvalidParameter, Unavailable, Unsupported
 from sampan.network.types import NetworkConfig, Pool

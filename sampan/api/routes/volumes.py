@@ -9,11 +9,11 @@ from aiohttp import web
 from sampan.api import filters as wire_filters
 from sampan.api import streams, versions
 from sampan.api.query import flag
-from sampan.api.timestamps import format_time
 from sampan.engine import Engine
+from sampan.engine.timestamps import format_time
 from sampan.engine.types import Document, decode
 from sampan.engine.volumes import Volume, Volumes
-from sampan.errors import Unavailable, Unsupported
+from sampan.errors import Unavailable
 
 
 class VolumeCreate(Document, frozen=True):
@@ -58,7 +58,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def update(request: web.Request) -> web.Response:
         volumes.get(request.match_info["name"])
-        raise Unsupported("only cluster volumes can be updated, and there is no swarm")
+        raise Unavailable("volume update only valid for cluster volumes, but swarm is unavailable")
 
     async def remove(request: web.Request) -> web.Response:
         await volumes.remove(request.match_info["name"], force=flag(request, "force"))
