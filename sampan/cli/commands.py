@@ -6,6 +6,7 @@ A value is ``(module:attribute, description)``; the module is imported when the 
 from __future__ import annotations
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "__complete": ("completion:COMPLETE", "Print what the last word may become"),
     "builder build": ("build:BUILD", "Build an image from a Dockerfile"),
     "builder prune": ("builder:PRUNE", "Remove build cache"),
     "completion": ("completion:COMPLETION", "Print the completion script of a shell"),
@@ -139,7 +140,7 @@ GROUPS: dict[str, str] = {
     "volume": "Manage volumes",
 }
 
-HIDDEN = frozenset({"system dial-stdio"})
+HIDDEN = frozenset({"__complete", "system dial-stdio"})
 
 ALIASES: dict[str, str] = {
     "attach": "container attach",

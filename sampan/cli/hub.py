@@ -3,23 +3,89 @@
 from __future__ import annotations
 
 from sampan.cli.command import Command
+from sampan.cli.failure import Failure
+from sampan.cli.flags import Flag, size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from typing import Any
 
+    from sampan.cli.flags import Options
     from sampan.cli.session import Session
 
-
-class _Serve(Command):
-    """The hub reads its own flags."""
-
-    __slots__ = ()
-
-    def run(self, session: Session, words: Sequence[str]) -> int:
-        from sampan.hub.server import main
-
-        return main(list(words))
+DEFAULT_ROOT = "/var/lib/sampan-hub"
 
 
-SERVE = _Serve("[OPTIONS]", "Serve a registry with search and a web page", lambda *_: 0)
+def serve(session: Session, options: Options, arguments: list[str]) -> int:
+    """Serve until told to stop."""
+    from sampan.hub.config import HubConfig
+    from sampan.hub.server import run
+
+    run(HubConfig(**_settings(options)))
+    return 0
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    from pathlib import Path
+
+    host, _, port = options["listen"].rpartition(":")
+    if not host or not port.isdecimal():
+        raise Failure(f"cannot listen on {options['listen']!r}: it must be ADDRESS:PORT", 125)
+    if options["anonymous"] not in ("none", "pull", "push"):
+        raise Failure(
+            f"invalid --anonymous {options['anonymous']!r}: it must be none, pull or push", 125
+        )
+    if bool(options["tls-certificate"]) != bool(options["tls-key"]):
+        raise Failure("--tls-certificate and --tls-key must be given together", 125)
+    try:
+        quota = size(options["quota"]) if options["quota"] else 0
+    except ValueError as error:
+        raise Failure(f"invalid --quota: {error}", 125) from None
+
+    def path(flag: str) -> Path | None:
+        return Path(options[flag]) if options[flag] else None
+
+    return {
+        "root": Path(options["root"]).absolute(),
+        "host": host.strip("[]"),
+        "port": int(port),
+        "public_url": options["public-url"],
+        "storage_url": options["storage-url"],
+        "database_url": options["database-url"],
+        "anonymous": options["anonymous"],
+        "htpasswd": path("htpasswd"),
+        "tls_certificate": path("tls-certificate"),
+        "tls_key": path("tls-key"),
+        "quota_bytes": quota,
+        "immutable_tags": tuple(options["immutable-tag"]),
+        "retention_days": options["retention-days"],
+        "title": options["title"],
+    }
+
+
+SERVE = Command(
+    "[OPTIONS]",
+    "Serve a registry with search and a web page",
+    serve,
+    (
+        Flag(
+            "anonymous",
+            "string",
+            "What someone without an account may do (none, pull, push)",
+            default="pull",
+        ),
+        Flag("database-url", "string", "Keep the records in this PostgreSQL database"),
+        Flag("htpasswd", "string", "File of accounts, as htpasswd -B writes it"),
+        Flag("immutable-tag", "list", "Pattern of tags that are never moved (repeatable)"),
+        Flag("listen", "string", "Address and port to listen on", "l", "127.0.0.1:5000"),
+        Flag("public-url", "string", "How clients reach the hub when a proxy stands before it"),
+        Flag("quota", "string", "Most bytes a repository may hold (as 10g; default: no limit)"),
+        Flag("retention-days", "int", "Days after which untagged manifests are removed"),
+        Flag("root", "string", "Directory of the database and the blobs", default=DEFAULT_ROOT),
+        Flag("storage-url", "string", "Keep the blobs in this object store (s3://bucket/prefix)"),
+        Flag("title", "string", "Name of the hub on its pages", default="sampan hub"),
+        Flag("tls-certificate", "string", "File of the server's certificate"),
+        Flag("tls-key", "string", "File of the server's key"),
+    ),
+    most=0,
+)

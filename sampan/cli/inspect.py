@@ -55,15 +55,20 @@ def _show(session: Session, form: str, names: list[str], fetch: Callable[[str], 
             found.append(fetch(name))
         except SampanError as error:
             failures.append(describe(error))
+    print_objects(found, form)
+    if failures:
+        raise Failure("\n".join(failures))
+    return 0
+
+
+def print_objects(found: list[Any], form: str) -> None:
+    """Objects as an array of indented JSON, or each through a format."""
     if not form:
         sys.stdout.write(wirejson.dumps(found, "    ") + "\n")
     elif form == "json":
         sys.stdout.write("".join(wirejson.dumps(value) + "\n" for value in found))
     else:
         _templated(found, form)
-    if failures:
-        raise Failure("\n".join(failures))
-    return 0
 
 
 def _templated(found: list[Any], form: str) -> None:

@@ -68,6 +68,23 @@ class _Line:
         return f"  {human_size(rate, 3)}/s  {clock}"
 
 
+class _Share(_Line):
+    """A row that shows how much of a step is done, in hundredths of a percent."""
+
+    __slots__ = ()
+
+    def text(self, width: int) -> str:
+        if self.current <= 0:
+            return self.status[:width]
+        tail = f"  {self.current / 100:3.0f}%"
+        room = min(BAR, width - len(self.status) - len(tail) - 3)
+        if room < _LEAST_BAR:
+            return (self.status + tail)[:width]
+        done = room * self.current // self.total
+        bar = ("=" * max(0, done - 1) + (">" if done < room else "=")).ljust(room)[:room]
+        return f"{self.status} [{bar}]{tail}"
+
+
 class Screen:
     """Where progress is shown: on ``out``, live if that is a terminal.
 
@@ -98,6 +115,20 @@ class Screen:
         if line is None:
             line = self._lines[identifier] = _Line(identifier)
         line.put(status, current, total)
+        if time.monotonic() >= self._next:
+            self._draw()
+
+    def percent(self, status: str, percent: float) -> None:
+        """A step of which only the share that is done is known, from 0 to 100."""
+        line = self._lines.get(status)
+        if not self.live:
+            if line is None:
+                self._lines[status] = _Line("")
+                self.note(status)
+            return
+        if line is None:
+            line = self._lines[status] = _Share("")
+        line.put(status, int(percent * 100), 10000)
         if time.monotonic() >= self._next:
             self._draw()
 
