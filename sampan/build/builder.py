@@ -16,10 +16,11 @@ from sampan.build.exporter import Exporter
 from sampan.build.graph.ops import Vertex as Node
 from sampan.build.graph.plan import Plan, Planner
 from sampan.build.narrator import Narrator
-from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings
+from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_security_options
 from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.runner import OperationRunner
+from sampan.build.solver.inline import import_steps, steps_of
 from sampan.build.solver.scheduler import Solver
 from sampan.build.types import (
     BuildDeps,
@@ -32,7 +33,7 @@ from sampan.build.types import (
     StepStarted,
     Vertex,
 )
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import InvalidParameter, NotFound, Unauthorized, Unavailable
 from sampan.image.config import ImageConfig
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
@@ -103,13 +104,21 @@ class _Build:
         runner = self._runner(narrator)
         shared = self.deps.shared
         self.solver = Solver(shared.cache, runner, narrator, shared.flights)
+        await self._import_cache()
         narrator.begin()
         target = plan.target
         await self._solve(target.draft.vertex)
         target.draft.labels.update(request.labels)
         exporter = Exporter(self.deps.images, shared.cache, self.epoch)
         base = await self._base(plan)
-        assembled = await exporter.assemble(target, base, self.solver, request.annotations)
+        assembled = await exporter.assemble(
+            target,
+            base,
+            self.solver,
+            request.annotations,
+            inline_cache=self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"),
+            squash=request.squash,
+        )
         image = exporter.register(assembled, tags)
         narrator.finish(image.id)
         shared.cache.touch([record for record in self.solver.used if record.uses])
@@ -250,6 +259,19 @@ class _Build:
         self.report(StepDone(vertex, image.id.rpartition(":")[2], "", time.time()))
         return image
 
+    async def _import_cache(self) -> None:
+        """Learn the steps of the ``cache_from`` images; one that cannot be had is no error."""
+        for name in self.request.cache_from:
+            try:
+                image = await self._image(name, "")
+            except (NotFound, Unavailable, Unauthorized, InvalidParameter):
+                continue
+            steps = steps_of(image.raw_config)
+            if steps:
+                await self.deps.images.unpack(image)
+                layers = self.deps.images.layers_of(image.id)
+                import_steps(self.deps.shared.cache, steps, layers)
+
     async def _base(self, plan: Plan) -> Image | None:
         vertex = plan.target.draft.base_vertex
         if vertex is None or plan.target.draft.base is None:
@@ -269,6 +291,7 @@ class _Build:
             resources=request.resources,
             cgroup_parent=request.cgroup_parent,
             hostname=self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
+            **parse_security_options(request.security_opt),
         )
         self.execs = ExecRunner(deps.spawner, deps.networks, deps.snapshots, deps.run_dir, settings)
         mounts = MountSetup(

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from sampan.build.graph.draft import Record
 from sampan.build.graph.plan import StagePlan
+from sampan.build.ops.replay import replay
+from sampan.build.ops.tree import mounted
 from sampan.build.solver.cache import BuildCache, CacheRecord
+from sampan.build.solver.inline import InlineStep, add_to_config
 from sampan.build.solver.scheduler import Result, Solver
+from sampan.errors import NotFound
 from sampan.image import config as image_config
 from sampan.image import manifest as media
-from sampan.image.config import History, ImageConfig, RootFS, chain_ids
+from sampan.image.config import History, ImageConfig, RootFS, chain_id, chain_ids
 from sampan.image.digest import sha256
 from sampan.image.manifest import Descriptor, Manifest
 from sampan.image.reference import Reference
 from sampan.store.images import Image, ImageStore
 from sampan.store.layers import LayerRef
+from sampan.store.snapshots import Snapshotter
 
 COMMENT = "sampan.dockerfile.v0"
 
@@ -51,15 +59,31 @@ class Exporter:
         base: Image | None,
         solver: Solver,
         annotations: Mapping[str, str],
+        *,
+        inline_cache: bool = False,
+        squash: bool = False,
     ) -> Assembled:
-        """Make the missing layers' tars in parallel, and the configuration over them."""
+        """Make the missing layers' tars in parallel, and the configuration over them.
+
+        ``inline_cache`` puts the steps' cache keys into the configuration; ``squash`` makes one
+        layer of all that the build added.
+        """
         draft = plan.draft
         base_layers = list(self._images.layers_of(base.id)) if base is not None else []
         results = [None if r.vertex is None else solver.result(r.vertex) for r in draft.history]
         layered = [result for result in results if _has_layer(result)]
-        made = await self._layers([result for result in layered if result is not None])
+        new = [result for result in layered if result is not None]
+        lines = self._history(draft.history, results, base)
+        if squash and len(new) > 1:
+            made = [await self._squashed(new, base_layers)]
+            lines = [msgspec.structs.replace(line, empty_layer=True) for line in lines]
+            lines.append(
+                History(lines[-1].created, comment=f"merge of {len(new)} layers by --squash")
+            )
+        else:
+            made = await self._layers(new)
         layers = tuple(base_layers + made)
-        history = draft.base_history() + self._history(draft.history, results, base)
+        history = draft.base_history() + lines
         created = history[-1].created if history else self._time(0.0)
         if self._epoch is not None:
             created = self._time(0.0)
@@ -74,7 +98,10 @@ class Exporter:
             author=draft.author,
         )
         data = image_config.encode(config)
-        self._name_snapshots([r for r in layered if r is not None], layers, len(base_layers))
+        if len(made) == len(new):
+            self._name_snapshots(new, layers, len(base_layers))
+            if inline_cache:
+                data = add_to_config(data, _inline(results, len(base_layers)))
         manifest = self._manifest(data, layers, annotations) if annotations else None
         return Assembled(data, layers, manifest)
 
@@ -101,6 +128,26 @@ class Exporter:
         if fresh:
             self._cache.save(fresh)
         return list(layers)
+
+    async def _squashed(
+        self, results: Sequence[Result], base_layers: Sequence[LayerRef]
+    ) -> LayerRef:
+        """One layer with the changes of all."""
+        snapshots = self._images.snapshotter
+        key = f"squash-{secrets.token_hex(16)}"
+        parent = chain_id(layer.diff_id for layer in base_layers)
+
+        def make() -> None:
+            mounts = snapshots.prepare(key, parent)
+            with mounted(mounts) as target:
+                for result in results:
+                    replay(snapshots.upper(result.snapshot or ""), target)
+
+        try:
+            await asyncio.to_thread(make)
+            return await self._images.commit_layer(key, clamp_mtime=self._epoch)
+        finally:
+            await asyncio.to_thread(_discard, snapshots, key)
 
     def _name_snapshots(
         self, results: Sequence[Result], layers: Sequence[LayerRef], below: int
@@ -153,6 +200,28 @@ class Exporter:
                 annotations=dict(annotations),
             )
         )
+
+
+def _discard(snapshots: Snapshotter, key: str) -> None:
+    try:
+        snapshots.remove(key)
+    except NotFound:
+        pass
+
+
+def _inline(results: Sequence[Result | None], depth: int) -> list[InlineStep]:
+    steps = []
+    for result in results:
+        if result is None or result.record is None:
+            continue
+        record = result.record
+        depth += not record.empty
+        steps.append(
+            InlineStep(
+                record.id, record.keys, record.created, depth, record.empty, record.description
+            )
+        )
+    return steps
 
 
 def _has_layer(result: Result | None) -> bool:

@@ -488,3 +488,53 @@ async def test_order_for_streams(workshop: Workshop) -> None:
     await build(request, workshop.deps, order)
     assert seen == sorted(seen)
     assert set(seen) == set(range(1, 9))
+
+
+async def test_squash(workshop: Workshop) -> None:
+    text = (
+        "FROM busybox\nRUN mkdir /d && echo a > /d/a && echo b > /d/b\nRUN rm /d/a /etc/group\n"
+        "RUN rm -r /d && mkdir /d && echo c > /d/c\nENV x=y\n"
+    )
+    result = await workshop.build(text, squash=True)
+    image = workshop.image(result)
+    assert len(image.config.rootfs.diff_ids) == 2
+    assert sum(not line.empty_layer for line in image.config.history) == 2
+    assert await workshop.read(result, "/d/c") == "c\n"
+    for gone in ("/d/a", "/d/b", "/etc/group"):
+        with pytest.raises(FileNotFoundError):
+            await workshop.read(result, gone)
+    assert "root" in await workshop.read(result, "/etc/passwd")
+
+
+async def test_inline_cache_moves_with_the_image(workshop: Workshop) -> None:
+    text = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nCOPY f /f\nWORKDIR /tmp\n"
+    first = await workshop.build(
+        text,
+        workshop.context(f="1"),
+        tags=("cached:1",),
+        build_args={"BUILDKIT_INLINE_CACHE": "1"},
+    )
+    cache = workshop.deps.shared.cache
+    for record in cache.records():
+        cache.drop(record)
+    second = await workshop.build(text, workshop.context(f="1"), cache_from=("cached:1", "gone:1"))
+    assert "StepRunning" not in workshop.kinds()
+    assert await workshop.read(first, "/id") == await workshop.read(second, "/id")
+    assert second.unused_build_args == ()
+
+
+async def test_security_options(workshop: Workshop) -> None:
+    await workshop.build(
+        "FROM busybox\nRUN grep -q 'NoNewPrivs:.1' /proc/self/status\n",
+        security_opt=("no-new-privileges",),
+    )
+    await workshop.build(
+        "FROM busybox\nRUN grep -q 'Seccomp:.0' /proc/self/status\n",
+        security_opt=("seccomp=unconfined",),
+    )
+    with pytest.raises(InvalidParameter, match="invalid security option 'x=y'"):
+        await workshop.build("FROM busybox\nRUN true\n", security_opt=("x=y",))
+    await workshop.build(
+        "FROM busybox\nRUN --security=insecure grep -q 'Seccomp:.0' /proc/self/status\n",
+        allow_insecure=True,
+    )

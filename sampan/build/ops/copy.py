@@ -133,8 +133,8 @@ class Copier:
         elif stat.S_ISLNK(mode):
             self._symlink(item, base, holder)
             return
-        elif stat.S_ISSOCK(mode):
-            return
+        elif stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and info.st_rdev == 0):
+            return  # A socket is no content; the device 0:0 means a deletion to overlayfs.
         else:
             self._make_room(base, holder)
             os.mknod(base, stat.S_IFMT(mode) | 0o600, info.st_rdev, dir_fd=holder)

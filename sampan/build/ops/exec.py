@@ -17,7 +17,7 @@ from typing import Any, Literal
 from sampan.build.errors import StepError
 from sampan.build.graph.ops import Exec
 from sampan.build.ops.tree import mounted
-from sampan.errors import NotFound, SampanError
+from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.network.manager import NetworkManager
 from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
 from sampan.runtime.control import Keeper
@@ -49,6 +49,33 @@ class ExecSettings:
     resources: Mapping[str, object] = field(default_factory=dict)
     cgroup_parent: str = "/sampan"
     hostname: str = HOSTNAME
+    no_new_privileges: bool = False
+    seccomp: bool = True
+    system_paths_masked: bool = True
+
+
+def parse_security_options(options: Sequence[str]) -> dict[str, bool]:
+    """``--security-opt`` values as fields of :class:`ExecSettings`.
+
+    Raises InvalidParameter for one that builds do not have.
+    """
+    fields: dict[str, bool] = {}
+    for option in options:
+        name, separator, value = option.partition("=")
+        if not separator:
+            name, _, value = option.partition(":")
+        if name == "no-new-privileges" and value in ("", "true", "false"):
+            fields["no_new_privileges"] = value != "false"
+        elif name == "seccomp" and value == "unconfined":
+            fields["seccomp"] = False
+        elif name == "systempaths" and value == "unconfined":
+            fields["system_paths_masked"] = False
+        else:
+            raise InvalidParameter(
+                f"invalid security option {option!r}: a build takes no-new-privileges,"
+                " seccomp=unconfined and systempaths=unconfined"
+            )
+    return fields
 
 
 @dataclass(slots=True)
@@ -183,6 +210,12 @@ class ExecRunner:
         )
         if op.security == "insecure":
             make_privileged(spec)
+        if settings.no_new_privileges:
+            spec["process"]["noNewPrivileges"] = True
+        if not settings.seccomp:
+            spec["linux"].pop("seccomp", None)
+        if not settings.system_paths_masked:
+            spec["linux"].update(maskedPaths=[], readonlyPaths=[])
         if settings.rlimits:
             spec["process"]["rlimits"] = [dict(limit) for limit in settings.rlimits]
         if settings.resources:

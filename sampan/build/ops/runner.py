@@ -10,12 +10,11 @@ from contextlib import AsyncExitStack, ExitStack
 from sampan.build.context import Context
 from sampan.build.graph.ops import Exec, File, Merge, MkdirAction, Source, Vertex
 from sampan.build.ops.checksum import checksum
-from sampan.build.ops.copy import Copier
 from sampan.build.ops.exec import ExecRunner, Job, Stream, new_container_id
 from sampan.build.ops.file import FileRunner, exists, selections
 from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
-from sampan.build.ops.select import select
+from sampan.build.ops.replay import replay
 from sampan.build.ops.tree import Folder, Tree, folder, mounted
 from sampan.build.solver.scheduler import Done, Result
 from sampan.errors import NotFound, Unsupported
@@ -180,10 +179,8 @@ class OperationRunner:
         try:
             with mounted(mounts) as target:
                 for result in inputs[1:]:
-                    with self._tree(result) as source:
-                        copier = Copier(source, target)
-                        for chosen in select(source, "/"):
-                            copier.copy(chosen, "/", into=True)
+                    if result is not None and result.snapshot is not None:
+                        replay(self._snapshots.upper(result.snapshot), target)
         except BaseException:
             self._discard(active)
             raise

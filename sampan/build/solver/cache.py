@@ -181,7 +181,9 @@ class BuildCache:
     def _remove(self, record: CacheRecord) -> bool:
         if record.kind == "exec.cachemount":
             shutil.rmtree(self.mounts_dir / str(record.snapshot), ignore_errors=True)
-        elif record.snapshot is not None and not record.empty:
+        elif (
+            record.snapshot is not None and record.snapshot.startswith(PREFIX) and not record.empty
+        ):
             try:
                 self._snapshotter.remove(record.snapshot)
             except NotFound:
