@@ -10,6 +10,7 @@ from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.images import platform_json, split_tag
+from sampan.client.api import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def load(session: Session, options: Options, arguments: list[str]) -> int:
             body=body,
             headers={"Content-Type": "application/x-tar"},
         )
-        for message in progress.checked(messages):
+        for message in checked(messages):
             if not options["quiet"] or "stream" in message:
                 progress.put(screen, message)
     return 0
@@ -102,7 +103,7 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
             body=body,
             headers={"Content-Type": "application/x-tar"},
         )
-        for message in progress.checked(messages):
+        for message in checked(messages):
             progress.put(screen, message)
     return 0
 

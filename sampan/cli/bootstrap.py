@@ -9,6 +9,7 @@ from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.references import tagged
+from sampan.client.api import checked
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _import(
         headers={"Content-Type": "application/x-tar"},
     )
     identifier = ""
-    for message in progress.checked(messages):
+    for message in checked(messages):
         status = str(message.get("status") or message.get("stream") or "").strip()
         if status.startswith("sha256:"):
             identifier = status

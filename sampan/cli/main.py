@@ -58,7 +58,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return code
     except BrokenPipeError:
         # The reader has gone: what every tool of a pipe does then is to end by SIGPIPE.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 141
     except KeyboardInterrupt:
         return 130

@@ -119,25 +119,25 @@ def member(
     """
     raw = os.fsencode(name)
     mode = info.st_mode
-    common = {"mtime": int(info.st_mtime)}
+    when = int(info.st_mtime)
     who = owner if owner is not None else (info.st_uid, info.st_gid)
     if stat.S_ISDIR(mode):
-        yield header(raw.rstrip(b"/") + b"/", mode, kind=b"5", owner=who, **common)
+        yield header(raw.rstrip(b"/") + b"/", mode, kind=b"5", owner=who, mtime=when)
     elif stat.S_ISLNK(mode):
         target = os.fsencode(os.readlink(path))
-        yield header(raw, 0o777, kind=b"2", link=target, owner=who, **common)
+        yield header(raw, 0o777, kind=b"2", link=target, owner=who, mtime=when)
     elif stat.S_ISREG(mode):
         before = links.first(info, raw)
         if before is not None:
-            yield header(raw, mode, kind=b"1", link=before, owner=who, **common)
+            yield header(raw, mode, kind=b"1", link=before, owner=who, mtime=when)
             return
         yield from _regular(path, raw, info, who)
     elif stat.S_ISFIFO(mode):
-        yield header(raw, mode, kind=b"6", owner=who, **common)
+        yield header(raw, mode, kind=b"6", owner=who, mtime=when)
     elif stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         kind = b"3" if stat.S_ISCHR(mode) else b"4"
         device = (os.major(info.st_rdev), os.minor(info.st_rdev))
-        yield header(raw, mode, kind=kind, owner=who, device=device, **common)
+        yield header(raw, mode, kind=kind, owner=who, device=device, mtime=when)
 
 
 def _regular(path: str, raw: bytes, info: os.stat_result, who: tuple[int, int]) -> Iterator[bytes]:

@@ -43,7 +43,8 @@ def update(session: Session, options: Options, arguments: list[str]) -> int:
         body["RestartPolicy"] = restart_policy(options["restart"])
     if not body:
         raise Failure("you must provide one or more flags when using this command")
-    failures, warnings = [], []
+    failures: list[str] = []
+    warnings: list[str] = []
     for name in arguments:
         try:
             answer = session.api.post(f"/containers/{quote(name)}/update", json=body)
