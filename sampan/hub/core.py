@@ -91,4 +91,10 @@ def _open_database(config: HubConfig) -> Database:
 
 
 def _open_storage(config: HubConfig) -> BlobStorage:
-    return FileStorage(config.root)
+    if not config.storage_url:
+        return FileStorage(config.root)
+    # Imported only where it is used: it is large.
+    from sampan.hub.storage.objects import ObjectStorage, open_store
+
+    store = open_store(config.storage_url, config.storage_options)
+    return ObjectStorage(store, signed=config.redirects)

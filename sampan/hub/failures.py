@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import sqlite3
 from typing import Any
 
 import msgspec
 from aiohttp import web
+
+_log = logging.getLogger(__name__)
 
 
 class RegistryError(Exception):
@@ -80,6 +85,17 @@ def denied(message: str = "requested access to the resource is denied") -> Regis
 
 def unsupported(message: str = "the operation is unsupported") -> RegistryError:
     return RegistryError(405, "UNSUPPORTED", message)
+
+
+def of(exc: Exception) -> RegistryError:
+    """What a client is told of a failure below: 507 for a full disk, 503 for what may pass."""
+    if isinstance(exc, RegistryError):
+        return exc
+    full = isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (isinstance(exc, sqlite3.OperationalError) and "full" in str(exc)):
+        return disk_full()
+    _log.error("a request failed", exc_info=exc)
+    return RegistryError(503, "UNAVAILABLE", "the registry's storage fails: try again later")
 
 
 def disk_full() -> RegistryError:

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from sampan.hub import failures
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 BATCH_BYTES = 1 << 20
 REMEMBERED_HASHES = 4096
 RESERVE_ATTEMPTS = 100
+CLAIM_SECONDS = 3600
 
 
 class Uploads:
@@ -85,7 +87,7 @@ class Uploads:
         hasher = await self._hash(upload, size)
         received = _Counter()
         try:
-            async with self._storage.append(upload, size, hasher) as sink:
+            async with self._claim(upload), self._storage.append(upload, size, hasher) as sink:
                 # The hash runs ahead of what is remembered until all is written.
                 self._hashes.pop(upload, None)
                 await _receive(chunks, sink, received, length)
@@ -139,6 +141,37 @@ class Uploads:
             await self._storage.discard(upload)
             await self._forget(upload)
         return len(stale)
+
+    @asynccontextmanager
+    async def _claim(self, upload: str) -> AsyncIterator[None]:
+        """Keep other processes from writing to an upload, where the storage itself does not.
+
+        A claim that was not let go of, for its process died, is void after a while.  Raises Busy.
+        """
+        if self._storage.exclusive:
+            yield
+            return
+        now = int(time.time())
+        claimed = await self._database.write(
+            lambda sql: sql.run(
+                "UPDATE uploads SET state = ?, touched = ? WHERE id = ? "
+                "AND (state = '' OR touched < ?)",
+                "claimed",
+                now,
+                upload,
+                now - CLAIM_SECONDS,
+            )
+        )
+        if not claimed:
+            raise Busy
+        try:
+            yield
+        finally:
+            await asyncio.shield(
+                self._database.write(
+                    lambda sql: sql.run("UPDATE uploads SET state = '' WHERE id = ?", upload)
+                )
+            )
 
     async def _forget(self, upload: str) -> None:
         self._hashes.pop(upload, None)

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+import subprocess
+import sys
+import urllib.request
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,6 +20,7 @@ from sampan.registry.auth import Auth
 from sampan.registry.client import RegistryClient
 from sampan.registry.config import RegistryConfig
 from sampan.store.content import ContentStore
+from tests.registry.servers import free_port, wait_for_port
 
 
 @dataclass
@@ -79,10 +85,46 @@ async def hubs() -> AsyncIterator[Hubs]:
     await value.stop()
 
 
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[str]:
+    """The endpoint of an S3 server."""
+    port = free_port()
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, lambda: process.poll() is None)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
 @pytest.fixture
-async def hub(hubs: Hubs, tmp_path: Path) -> Running:
-    """A hub where anybody may push."""
-    return await hubs.start(HubConfig(root=tmp_path / "hub", anonymous="push"))
+def bucket(object_store: str) -> dict[str, Any]:
+    """Settings of a hub that keeps its blobs in a fresh bucket."""
+    name = "hub-" + secrets.token_hex(6)
+    request = urllib.request.Request(f"{object_store}/{name}", method="PUT")
+    urllib.request.urlopen(request).close()
+    options = {
+        "endpoint": object_store,
+        "region": "us-east-1",
+        "access_key_id": "key",
+        "secret_access_key": "secret",
+    }
+    return {"storage_url": f"s3://{name}", "storage_options": options}
+
+
+@pytest.fixture(params=["files", "objects"])
+async def hub(hubs: Hubs, tmp_path: Path, request: pytest.FixtureRequest) -> Running:
+    """A hub where anybody may push, on a folder and on an object store."""
+    more = request.getfixturevalue("bucket") if request.param == "objects" else {}
+    return await hubs.start(HubConfig(root=tmp_path / "hub", anonymous="push", **more))
+
+
+@pytest.fixture
+async def file_hub(hubs: Hubs, tmp_path: Path) -> Running:
+    """A hub where anybody may push, on a folder."""
+    return await hubs.start(HubConfig(root=tmp_path / "file-hub", anonymous="push"))
 
 
 @pytest.fixture

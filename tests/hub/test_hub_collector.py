@@ -76,20 +76,20 @@ async def test_pushes_beside_collections_lose_nothing(
 
 
 async def test_damage_is_found_and_repaired(
-    hub: Running, client: RegistryClient, source: ContentStore
+    file_hub: Running, client: RegistryClient, source: ContentStore
 ) -> None:
     made = make_image(source, [1000, 2000], seed=9)
-    ref = Reference.parse(f"{hub.host}/a:1")
+    ref = Reference.parse(f"{file_hub.host}/a:1")
     await client.push(ref, auth=None, manifest_bytes=made.manifest, content=source, report=ignore)
-    assert await hub.hub.collector.check() == []
-    first, second = (hub.hub.storage.local_path(d) for d in made.layers)
+    assert await file_hub.hub.collector.check() == []
+    first, second = (file_hub.hub.storage.local_path(d) for d in made.layers)
     assert first and second
     first.write_bytes(b"x" * first.stat().st_size)
     second.unlink()
-    faults = await hub.hub.collector.check(repair=True)
+    faults = await file_hub.hub.collector.check(repair=True)
     assert {f.reason for f in faults} == {"its bytes are damaged", "its bytes are missing"}
     await client.push(ref, auth=None, manifest_bytes=made.manifest, content=source, report=ignore)
-    assert await hub.hub.collector.check() == []
+    assert await file_hub.hub.collector.check() == []
 
 
 async def test_quota_and_immutable_tags(hubs: Hubs, tmp_path: Path) -> None:

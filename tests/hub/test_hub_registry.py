@@ -284,7 +284,10 @@ async def test_an_upload_that_breaks_off_is_kept_and_belongs_to_its_repository(
     busy = None
     upload = location.rsplit("/", 1)[1]
     for _ in range(500):
-        if (await hub.hub.storage.size(upload) or 0) >= MB:
+        claimed = await hub.hub.database.read(
+            lambda sql: sql.one("SELECT state FROM uploads WHERE id = ?", upload)
+        )
+        if claimed == ("claimed",) or (await hub.hub.storage.size(upload) or 0) >= MB:
             busy = await hub.http.patch(location, data=b"x")
             break
         await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote, urlencode
@@ -55,8 +56,10 @@ class RegistryApi:
             if handler is None:
                 raise failures.unsupported(f"{method} is not supported here")
             response = await handler(self, request, target)
-        except RegistryError as exc:
-            response = exc.response()
+        except ConnectionError:
+            raise
+        except (RegistryError, OSError, sqlite3.OperationalError) as exc:
+            response = failures.of(exc).response()
             if request.body_exists and not request.content.is_eof():
                 # The rest of a refused body is not read: the connection ends with the answer.
                 response.force_close()

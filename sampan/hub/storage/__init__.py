@@ -36,7 +36,12 @@ class Sink(Protocol):
 
 
 class BlobStorage(Protocol):
-    """All methods may be called concurrently."""
+    """All methods may be called concurrently.
+
+    ``exclusive``: whether ``append`` itself keeps a second writer out, also of another process.
+    """
+
+    exclusive: bool
 
     async def begin(self, upload: str) -> None:
         """Make an empty upload."""

@@ -24,6 +24,8 @@ _UPLOAD_RE = re.compile(r"[0-9a-f]{32}")
 class FileStorage:
     """A folder on a local file system.  Several processes may share it."""
 
+    exclusive = True
+
     def __init__(self, root: Path, threads: int = 16) -> None:
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
