@@ -14,7 +14,7 @@ from sampan.build.graph.draft import Record
 from sampan.build.graph.plan import StagePlan
 from sampan.build.ops.replay import replay
 from sampan.build.ops.tree import mounted
-from sampan.build.solver.cache import BuildCache, CacheRecord
+from sampan.build.solver.cache import BuildCache
 from sampan.build.solver.inline import InlineStep, add_to_config
 from sampan.build.solver.scheduler import Result, Solver
 from sampan.errors import NotFound
@@ -110,24 +110,22 @@ class Exporter:
         return self._images.register(assembled.config, assembled.layers, assembled.manifest, tags)
 
     async def _layers(self, results: Sequence[Result]) -> list[LayerRef]:
-        fresh: list[CacheRecord] = []
-
         async def one(result: Result) -> LayerRef:
             record = result.record
             assert record is not None and result.snapshot is not None
-            known = record.layer if self._epoch is None else None
-            if known is not None and self._images.content.has(known.blob.digest):
-                return known
-            layer = await self._images.commit_layer(result.snapshot, clamp_mtime=self._epoch)
-            if self._epoch is None:
-                record.layer = layer
-                fresh.append(record)
-            return layer
+            # Another build may be making, or have made, the same layer.
+            async with self._cache.lock(record.id):
+                current = self._cache.record(record.id) or record
+                known = current.layer if self._epoch is None else None
+                if known is not None and self._images.content.has(known.blob.digest):
+                    return known
+                layer = await self._images.commit_layer(result.snapshot, clamp_mtime=self._epoch)
+                if self._epoch is None:
+                    record.layer = layer
+                    self._cache.save([record])
+                return layer
 
-        layers = await asyncio.gather(*(one(result) for result in results))
-        if fresh:
-            self._cache.save(fresh)
-        return list(layers)
+        return list(await asyncio.gather(*(one(result) for result in results)))
 
     async def _squashed(
         self, results: Sequence[Result], base_layers: Sequence[LayerRef]

@@ -15,7 +15,7 @@ import pytest
 from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, StepLog, build
 from sampan.build.context import extract
 from sampan.build.ops.tree import mounted
-from sampan.errors import NotFound
+from sampan.errors import NotFound, Unsupported
 from sampan.image.config import ImageConfig, RunConfig
 from sampan.image.manifest import Platform
 from sampan.image.reference import Reference
@@ -23,11 +23,11 @@ from sampan.network.manager import NetworkManager, NetworkSettings
 from sampan.network.types import Endpoint, Network
 from sampan.progress import Report
 from sampan.runtime.spawner import Spawner
+from sampan.store import probe
 from sampan.store.archives import Archives
 from sampan.store.content import ContentStore
 from sampan.store.images import Image, ImageStore
 from sampan.store.metadata import Metadata
-from sampan.store.overlay import OverlaySnapshotter
 
 BUSYBOX = Path("/bin/busybox")
 
@@ -138,14 +138,18 @@ class Workshop:
         return [type(e).__name__ for e in self.events]
 
 
-@pytest.fixture(params=["folder", "archive"])
+@pytest.fixture(params=["folder-overlay", "archive-erofs", "folder-plain"])
 async def workshop(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Workshop]:
     state, run = tmp_path / "state", tmp_path / "run"
     state.mkdir()
     run.mkdir()
     metadata = Metadata(state / "meta.db")
     content = ContentStore(state)
-    snapshots = OverlaySnapshotter(state / "snapshots", metadata)
+    form, _, driver = request.param.partition("-")
+    try:
+        snapshots, _ = probe.choose(state, run, metadata, driver)
+    except Unsupported as error:
+        pytest.skip(str(error))
     images = ImageStore(content, metadata, snapshots)
     networks = NetworkManager(
         metadata.collection("networks", Network),
@@ -168,8 +172,9 @@ async def workshop(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncItera
 
     deps = BuildDeps(images, content, snapshots, metadata, spawner, networks, pull, state, run)
     try:
-        yield Workshop(deps, tmp_path, archived=request.param == "archive")
+        yield Workshop(deps, tmp_path, archived=form == "archive")
     finally:
         await spawner.close()
         await networks.close(remove_all=True)
+        snapshots.close()
         metadata.close()

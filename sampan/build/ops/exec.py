@@ -281,8 +281,8 @@ class ExecRunner:
 
     def _clean_mount_points(self, key: str, parent: str | None, points: Sequence[str]) -> None:
         """Remove the empty files and directories that were made only to be mounted on."""
-        upper = self._snapshots.upper(key)
-        made = [point for point in points if _is_stub(upper, point)]
+        root = self._writable(key)
+        made = [point for point in points if _is_stub(root, point)]
         if not made:
             return
         existing: set[str] = set()
@@ -297,7 +297,7 @@ class ExecRunner:
         for point in sorted(made, key=len, reverse=True):
             if point in existing:
                 continue
-            path = upper / point.lstrip("/")
+            path = root / point.lstrip("/")
             try:
                 if stat.S_ISDIR(path.lstat().st_mode):
                     path.rmdir()
@@ -306,10 +306,15 @@ class ExecRunner:
             except OSError:
                 pass
 
+    def _writable(self, key: str) -> Path:
+        """The directory that the command's changes are in: the whole tree, or an upper layer."""
+        mount = self._snapshots.mounts(key)[-1]
+        return Path(mount.source) if mount.type == "bind" else self._snapshots.upper(key)
 
-def _is_stub(upper: Path, point: str) -> bool:
+
+def _is_stub(root: Path, point: str) -> bool:
     try:
-        info = os.lstat(upper / point.lstrip("/"))
+        info = os.lstat(root / point.lstrip("/"))
     except OSError:
         return False
     return stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_size == 0)

@@ -235,7 +235,7 @@ class MountSetup:
 
     def _note(self, record_id: str, name: str, mount: ExecMount) -> None:
         now = time.time()
-        known = {record.id: record for record in self._cache.records()}.get(record_id)
+        known = self._cache.record(record_id)
         if known is None:
             known = CacheRecord(
                 record_id,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -55,7 +57,18 @@ class BuildCache:
         self._keys = metadata.collection("build_keys", CacheKey)
         self._records = metadata.collection("build_cache", CacheRecord)
         self.mounts_dir = mounts_dir
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.in_use: Counter[str] = Counter()
+
+    def lock(self, record_id: str) -> asyncio.Lock:
+        """The lock for making something of a record."""
+        lock = self._locks.get(record_id)
+        if lock is None:
+            lock = self._locks[record_id] = asyncio.Lock()
+        return lock
+
+    def record(self, record_id: str) -> CacheRecord | None:
+        return self._records.get(record_id)
 
     def find(self, key: str) -> CacheRecord | None:
         """The record under ``key`` whose snapshot is still there."""
