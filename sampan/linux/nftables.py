@@ -418,6 +418,30 @@ def deleted_table(received: Received) -> str:
     return _name(received.payload, _TABLE_NAME)
 
 
+def elements(netfilter: Socket, family: int, table: str, name: str) -> set[tuple[bytes, bytes]]:
+    """The (key, data) pairs of a set or map."""
+    request = _header(family) + text(_ELEMENTS_TABLE, table) + text(_ELEMENTS_SET, name)
+    found: set[tuple[bytes, bytes]] = set()
+    for received in netfilter.dump(_GETSETELEM, request, f"listing the nftables set {name}"):
+        for kind, value in attributes(received.payload[4:]):
+            if kind == _ELEMENTS_LIST:
+                found |= parse_elements(value)
+    return found
+
+
+def parse_elements(packed: bytes) -> set[tuple[bytes, bytes]]:
+    """The (key, data) pairs in a run of :func:`element`."""
+    return {
+        (_value(held.get(_ELEMENT_KEY)), _value(held.get(_ELEMENT_DATA)))
+        for _, body in attributes(packed)
+        for held in (dict(attributes(body)),)
+    }
+
+
+def _value(data: bytes | None) -> bytes:
+    return dict(attributes(data)).get(_DATA_VALUE, b"") if data else b""
+
+
 def table_exists(netfilter: Socket, family: int, table: str) -> bool:
     found = netfilter.dump(_GETTABLE, _header(family), "listing the nftables tables")
     return any(_name(received.payload, _TABLE_NAME) == table for received in found)

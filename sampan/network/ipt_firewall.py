@@ -75,6 +75,18 @@ class IptablesFirewall:
     def intact(self) -> bool:
         return f"-N {self._name}-PORTS" in iptables.listing(4, "nat")
 
+    def differences(self, rules: Rules) -> list[str]:
+        if not self.intact():
+            return [f"the iptables chain {self._name}-PORTS is missing"]
+        found = []
+        for version in iptables.VERSIONS:
+            listed = iptables.listing(version, "nat")
+            here = sum(line.startswith(f"-A {self._name}-PORTS ") for line in listed)
+            should = sum(_version(t) == version for t in rules.translations)
+            if here != should:
+                found.append(f"there are {here} port rules of IPv{version} instead of {should}")
+        return found
+
     # Composition
 
     def _parents(self, version: int) -> list[tuple[str, str, list[str]]]:

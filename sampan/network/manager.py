@@ -110,6 +110,13 @@ class NetworkManager:
                 self._networks.remove_links(network)
         self._networks.close()
 
+    def check(self) -> Sequence[str]:
+        """Whether the kernel agrees with the records: each disagreement in words.
+
+        Containers that are just being started have no interface yet, and are named too.
+        """
+        return [*self._networks.differences(self._members.host_names()), *self._rules.differences()]
+
     # Networks
 
     async def create(self, config: NetworkConfig) -> Network:

@@ -74,8 +74,12 @@ class Members:
             yield from members
 
     def host_names(self) -> set[str]:
-        """The names of the host ends of all running containers' interfaces."""
-        return {e.interface.host_name for e in self.everyone() if e.interface is not None}
+        """The names of the host ends of all running containers' interfaces on bridges."""
+        return {
+            endpoint.interface.host_name
+            for endpoint in self.everyone()
+            if endpoint.interface is not None and endpoint.interface.bridge
+        }
 
     def record(self, container_id: str, made: Sequence[Endpoint]) -> None:
         """Keep the endpoints of a container that had none."""

@@ -58,6 +58,8 @@ _RTN_LOCAL = struct.pack("=I", 2)
 _LOOPBACK4 = b"\x7f"
 _LOOPBACK6 = ipaddress.IPv6Address("::1").packed
 _IP_FAMILIES = (4, 6)
+# Those whose elements the kernel gives back as they were added.
+_PLAIN_SETS = ("bridges", "internal", "open", "joined", "any4", "any6", "at4", "at6")
 
 
 class NftFirewall:
@@ -111,6 +113,23 @@ class NftFirewall:
 
     def intact(self) -> bool:
         return nft.table_exists(self._socket, _FAMILY, self._table)
+
+    def differences(self, rules: Rules) -> list[str]:
+        if not self.intact():
+            return [f"the nftables table {self._table} is missing"]
+        wanted: dict[str, list[bytes]] = {name: [] for name in _PLAIN_SETS}
+        for bridge in rules.bridges:
+            _merge(wanted, _bridge_elements(bridge))
+        _merge(wanted, _translation_elements(rules.translations))
+        found = []
+        for name in _PLAIN_SETS:
+            here = nft.elements(self._socket, _FAMILY, self._table, name)
+            should = nft.parse_elements(b"".join(wanted[name]))
+            if here - should:
+                found.append(f"the nftables set {name} has {len(here - should)} elements too many")
+            if should - here:
+                found.append(f"the nftables set {name} lacks {len(should - here)} elements")
+        return found
 
     def _add(self, elements: dict[str, list[bytes]]) -> list[Message]:
         return [

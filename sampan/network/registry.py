@@ -215,19 +215,37 @@ class Networks:
 
     def remove_stale_ports(self, current: AbstractSet[str]) -> None:
         """Delete the ports of our bridges that no running container has."""
+        for name in self._ports() - current:
+            self._route.request([rtnetlink.delete_link(name, missing_ok=True)])
+
+    def differences(self, current: AbstractSet[str]) -> builtins.list[str]:
+        """How the host's links differ from the records; ``current`` are the ports that running
+        containers should have."""
+        present = {link.name for link in rtnetlink.links(self._route)}
+        held = {str(address.interface) for address in rtnetlink.addresses(self._route)}
+        found = []
+        for network in self.all():
+            if network.bridge and network.bridge not in present:
+                found.append(f"the bridge {network.bridge} of network {network.name} is missing")
+            for pool in network.pools if network.bridge else ():
+                address = f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
+                if address not in held:
+                    found.append(f"the bridge {network.bridge} lacks its address {address}")
+        ports = self._ports()
+        found += [f"the interface {name} belongs to no container" for name in ports - current]
+        found += [f"the interface {name} of a container is missing" for name in current - ports]
+        return found
+
+    def _ports(self) -> set[str]:
+        """The host ends on our bridges."""
         bridges = {network.bridge for network in self._networks.values() if network.bridge}
         links = rtnetlink.links(self._route)
         ours = {link.ifindex for link in links if link.name in bridges}
-        stale = [
+        return {
             link.name
             for link in links
-            if link.master in ours
-            and link.kind == "veth"
-            and link.name.startswith(_PORT_PREFIX)
-            and link.name not in current
-        ]
-        for name in stale:
-            self._route.request([rtnetlink.delete_link(name, missing_ok=True)])
+            if link.master in ours and link.kind == "veth" and link.name.startswith(_PORT_PREFIX)
+        }
 
     def rules(self, network: Network) -> BridgeRules:
         """What the firewall is to hold for a bridge network."""

@@ -64,6 +64,12 @@ class RuleKeeper:
             self._firewall.close()
             self._firewall = None
 
+    def differences(self) -> list[str]:
+        """How the kernel's rules differ from what they should be."""
+        if self._firewall is None:
+            return ["the network manager is not started"]
+        return self._firewall.differences(self._current())
+
     def add_bridge(self, bridge: BridgeRules) -> None:
         self._do(lambda firewall: firewall.add_bridge(bridge))
         self._bridges_changed()

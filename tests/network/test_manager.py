@@ -222,6 +222,7 @@ async def test_restart_keeps_what_runs_and_removes_the_rest(world: World) -> Non
     assert again.get("bridge").pools[0].subnet == subnet
     assert ask("127.0.0.1", 8080)
     assert [e.container_name for e in again.endpoints(again.get("bridge").id)] == ["kept"]
+    assert again.check() == []
     rules = run("nft", "list", "ruleset")
     assert "8080" in rules and "8081" not in rules
     assert run("ip", "-o", "link").count("veth") == 1, "the veth of the one that is gone"
@@ -240,13 +241,16 @@ async def test_flushed_rules_and_a_deleted_bridge_come_back(world: World) -> Non
     inside = world.plug(web)
     world.serve(inside, 80)
     assert ask("127.0.0.1", 8080)
+    assert manager.check() == []
     run("nft", "flush", "ruleset")
+    assert manager.check() != []
     run("ip", "link", "del", manager.get("bridge").bridge)
     for _ in range(300):
         await asyncio.sleep(0.01)
         attached = f"master {manager.get('bridge').bridge}" in run("ip", "-o", "link")
         if attached and "8080" in run("nft", "list", "ruleset"):
             break
+    assert manager.check() == []
     assert ask("127.0.0.1", 8080)
     close_fds(web)
     await manager.close(remove_all=True)
@@ -474,4 +478,29 @@ async def test_a_udp_flow_that_was_there_before_finds_the_new_container(world: W
         served.close()
         inside.close()
     client.close()
+    await manager.close(remove_all=True)
+
+
+@backends
+async def test_check_finds_what_is_wrong(world: World, backend: str) -> None:
+    manager = world.manager(firewall=backend)
+    await manager.start(set())
+    ports = [PortBinding(container_port=80, host_port=8080)]
+    web = await manager.prepare(request("web", ports=ports))
+    inside = world.plug(web)
+    assert manager.check() == []
+    bridge = manager.get("bridge").bridge
+    run("ip", "link", "add", "veth1234567", "type", "veth", "peer", "name", "other0")
+    run("ip", "link", "set", "veth1234567", "master", bridge)
+    if backend == "nftables":
+        table = next(iter(run("nft", "list", "tables").split()[2:]))
+        run("nft", "delete", "element", "inet", table, "any4", "{ tcp . 8080 }")
+        rule = "the nftables set any4 lacks 1 elements"
+    else:
+        chain = next(w for w in run("iptables", "-t", "nat", "-S").split() if "-PORTS" in w)
+        run("iptables", "-t", "nat", "-F", chain)
+        rule = "there are 0 port rules of IPv4 instead of 1"
+    assert manager.check() == ["the interface veth1234567 belongs to no container", rule]
+    close_fds(web)
+    inside.close()
     await manager.close(remove_all=True)
