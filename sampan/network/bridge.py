@@ -44,11 +44,7 @@ def ensure_bridge(
         done.append(f"made the bridge {name}")
     index = rtnetlink.index_of(name)
     held = {str(a.interface) for a in rtnetlink.addresses(route) if a.ifindex == index}
-    wanted = [
-        f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
-        for pool in pools
-        if pool.gateway
-    ]
+    wanted = gateways(pools)
     missing = [cidr for cidr in wanted if cidr not in held]
     if missing:
         route.request([rtnetlink.add_address(index, name, c, exist_ok=True) for c in missing])
@@ -66,6 +62,31 @@ def ensure_bridge(
     else:
         set_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
     return done
+
+
+def gateways(pools: Sequence[Pool]) -> list[str]:
+    """The addresses of a bridge with these pools."""
+    return [
+        f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
+        for pool in pools
+        if pool.gateway
+    ]
+
+
+def addresses_of(route: Socket, name: str) -> list[str] | None:
+    """The addresses of a link in CIDR notation; None if there is no such link."""
+    for link in rtnetlink.links(route):
+        if link.name == name:
+            held = rtnetlink.addresses(route)
+            return [str(a.interface) for a in held if a.ifindex == link.ifindex]
+    return None
+
+
+def remove_addresses(route: Socket, name: str, addresses: Sequence[str]) -> None:
+    """Take addresses from a link that is to stay."""
+    if addresses and any(link.name == name for link in rtnetlink.links(route)):
+        index = rtnetlink.index_of(name)
+        route.request([rtnetlink.delete_address(index, name, cidr) for cidr in addresses])
 
 
 def enslave_again(route: Socket, bridge: str, ports: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.network import definition, ipam
 from sampan.network.types import Endpoint, EndpointConfig, Network, PortBinding, SandboxRequest
-from sampan.runtime.interfaces import Interface
+from sampan.runtime.interfaces import Interface, Route
 
 SHORT_ID = 12
 
@@ -184,6 +184,12 @@ def _routed(endpoint: Endpoint, carries4: bool, carries6: bool) -> Endpoint:
     interface = endpoint.interface
     if interface is None:
         return endpoint
+    if interface.kind == "ipvlan" and interface.mode.startswith("l3"):
+        # Layer 3 has no neighbours, so no gateway: all is on the link.
+        carried = [("0.0.0.0/0", carries4), ("::/0", carries6)]
+        routes = [Route(destination=everything) for everything, carries in carried if carries]
+        interface = msgspec.structs.replace(interface, routes=routes)
+        return msgspec.structs.replace(endpoint, interface=interface)
     interface = msgspec.structs.replace(
         interface,
         gateway=endpoint.gateway if carries4 else "",

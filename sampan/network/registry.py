@@ -134,6 +134,9 @@ class Networks:
             if network.driver != "bridge" and not network.options.get("parent"):
                 options = {**network.options, "parent": bridge.DUMMY_PREFIX + network.id[:12]}
                 network = msgspec.structs.replace(network, options=options)
+            kept = bridge.addresses_of(self._route, wanted_bridge) if wanted_bridge else None
+            if kept is not None:
+                network = msgspec.structs.replace(network, borrowed=True, kept=kept)
             self._keep(network)
             # While the lock is held, so that the next chooser sees our subnet on the host.
             try:
@@ -207,7 +210,10 @@ class Networks:
 
     def remove_links(self, network: Network) -> None:
         """Delete what :meth:`make_links` made."""
-        if network.bridge:
+        if network.borrowed:
+            ours = set(bridge.gateways(network.pools)) - set(network.kept)
+            bridge.remove_addresses(self._route, network.bridge, sorted(ours))
+        elif network.bridge:
             bridge.remove_link(self._route, network.bridge)
         parent = network.options.get("parent", "")
         if network.driver in ("macvlan", "ipvlan") and parent.startswith(bridge.DUMMY_PREFIX):
@@ -227,8 +233,7 @@ class Networks:
         for network in self.all():
             if network.bridge and network.bridge not in present:
                 found.append(f"the bridge {network.bridge} of network {network.name} is missing")
-            for pool in network.pools if network.bridge else ():
-                address = f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
+            for address in bridge.gateways(network.pools) if network.bridge else ():
                 if address not in held:
                     found.append(f"the bridge {network.bridge} lacks its address {address}")
         ports = self._ports()

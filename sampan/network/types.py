@@ -59,7 +59,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
-    """A network as it stands.  ``created`` is RFC 3339 with nanoseconds, as the API shows it."""
+    """A network as it stands.  ``created`` is RFC 3339 with nanoseconds, as the API shows it.
+    ``borrowed``: the bridge was there before the network and stays after it, with the addresses
+    in ``kept``."""
 
     id: str
     name: str
@@ -76,6 +78,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
     bridge: str = ""
+    borrowed: bool = False
+    kept: list[str] = []
 
 
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sampan.errors import Conflict, InvalidParameter
+from sampan.errors import Conflict, InvalidParameter, SampanError
 from sampan.linux.netlink import Socket
 from sampan.network.manager import NetworkManager
 from sampan.network.types import (
@@ -211,6 +211,7 @@ async def test_death_at_any_step_of_a_start_leaves_nothing(
     await again.start(set())
     assert run("nft", "list", "ruleset") == before
     assert world.members.rows == {}
+    assert again.check() == []
     assert not list((world.tmp_path / "run/networks/containers").iterdir())
     sandbox = await again.prepare(request("b", "bridge", ports=ports))
     assert sandbox.endpoints[0].ip.endswith(".2")
@@ -275,4 +276,33 @@ async def test_files_of_the_host_mode(world: World, tmp_path: Path) -> None:
         SandboxRequest(container_id="b" * 64, container_name="b", hostname="b")
     )
     assert none.endpoints[0].network_name == "none"
+    await manager.close(remove_all=True)
+
+
+async def test_a_bridge_that_was_there_before_stays(world: World) -> None:
+    run("ip", "link", "add", "old0", "type", "bridge")
+    run("ip", "addr", "add", "10.20.0.9/24", "dev", "old0")
+    manager = world.manager()
+    await manager.start(set())
+    await manager.create(
+        NetworkConfig(
+            name="old",
+            options={"com.docker.network.bridge.name": "old0"},
+            pools=[Pool(subnet="10.20.0.0/24", gateway="10.20.0.1")],
+        )
+    )
+    assert "10.20.0.1/24" in run("ip", "addr", "show", "old0")
+    with pytest.raises(Conflict, match="belongs to another network"):
+        await manager.create(
+            NetworkConfig(name="two", options={"com.docker.network.bridge.name": "old0"})
+        )
+    await manager.remove("old")
+    shown = run("ip", "addr", "show", "old0")
+    assert "10.20.0.9/24" in shown and "10.20.0.1/24" not in shown
+    run("ip", "link", "add", "old1", "type", "veth", "peer", "name", "old2")
+    with pytest.raises(SampanError, match="a veth interface has this name"):
+        await manager.create(
+            NetworkConfig(name="x", options={"com.docker.network.bridge.name": "old1"})
+        )
+    assert "old1" in run("ip", "-o", "link"), "and is not deleted"
     await manager.close(remove_all=True)
