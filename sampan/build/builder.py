@@ -20,6 +20,7 @@ from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_secu
 from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.runner import OperationRunner
+from sampan.build.outputs import write_archive, write_folder, write_tar
 from sampan.build.solver.inline import import_steps, steps_of
 from sampan.build.solver.scheduler import Solver
 from sampan.build.types import (
@@ -35,6 +36,7 @@ from sampan.build.types import (
 )
 from sampan.errors import InvalidParameter, NotFound, Unauthorized, Unavailable
 from sampan.image.config import ImageConfig
+from sampan.image.digest import sha256
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
 from sampan.progress import Progress
@@ -70,6 +72,11 @@ class _Build:
         self.remote = Remote(deps.state_dir / "tmp" / "build" / secrets.token_hex(8))
         self.solver: Solver | None = None
         self.execs: ExecRunner | None = None
+        self.runner: OperationRunner | None = None
+        self._was_there = False
+        for output in request.outputs:
+            if output.type in ("local", "tar", "oci", "docker") and output.dest is None:
+                raise InvalidParameter(f"dest is required for the {output.type} output")
         given = {k: v for k, v in request.build_args.items() if v is not None}
         self.build_args = given
         self.epoch = request.source_date_epoch
@@ -101,30 +108,78 @@ class _Build:
             return BuildResult(None, (), warnings, plan.unused_args)
         self._check_permissions(plan)
         narrator = Narrator(plan, self.report)
-        runner = self._runner(narrator)
+        self.runner = self._runner(narrator)
         shared = self.deps.shared
-        self.solver = Solver(shared.cache, runner, narrator, shared.flights)
+        self.solver = Solver(shared.cache, self.runner, narrator, shared.flights)
         await self._import_cache()
         narrator.begin()
         target = plan.target
         await self._solve(target.draft.vertex)
         target.draft.labels.update(request.labels)
-        exporter = Exporter(self.deps.images, shared.cache, self.epoch)
-        base = await self._base(plan)
+        image = await self._image_result(plan, tags) if self._wants_image() else None
+        if image is not None:
+            await self._archives(image, tags)
+            if not any(output.type == "image" for output in request.outputs):
+                self._forget(image)
+                image = None
+        await self._files(target.draft.vertex)
+        narrator.finish(None if image is None else image.id)
+        shared.cache.touch([record for record in self.solver.used if record.uses])
+        names = tuple(tag.familiar() for tag in tags) if image is not None else ()
+        return BuildResult(None if image is None else image.id, names, warnings, plan.unused_args)
+
+    # results
+
+    def _wants_image(self) -> bool:
+        return any(output.type in ("image", "oci", "docker") for output in self.request.outputs)
+
+    async def _image_result(self, plan: Plan, tags: tuple[Reference, ...]) -> Image:
+        """Assemble and register the image, under its tags if it is to stay."""
+        request, deps = self.request, self.deps
+        assert self.solver is not None
+        exporter = Exporter(deps.images, deps.shared.cache, self.epoch)
         assembled = await exporter.assemble(
-            target,
-            base,
+            plan.target,
+            await self._base(plan),
             self.solver,
             request.annotations,
             inline_cache=self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"),
             squash=request.squash,
         )
-        image = exporter.register(assembled, tags)
-        narrator.finish(image.id)
-        shared.cache.touch([record for record in self.solver.used if record.uses])
-        return BuildResult(
-            image.id, tuple(tag.familiar() for tag in tags), warnings, plan.unused_args
-        )
+        stays = any(output.type == "image" for output in request.outputs)
+        self._was_there = stays or self._exists(sha256(assembled.config))
+        return exporter.register(assembled, tags if stays else ())
+
+    def _exists(self, image_id: str) -> bool:
+        try:
+            self.deps.images.get(image_id)
+        except NotFound:
+            return False
+        return True
+
+    def _forget(self, image: Image) -> None:
+        """Remove an image that was made only to be written to an archive."""
+        if not self._was_there:
+            self.deps.images.delete(image.id)
+
+    async def _archives(self, image: Image, tags: tuple[Reference, ...]) -> None:
+        for output in self.request.outputs:
+            if output.type in ("oci", "docker") and output.dest is not None:
+                await write_archive(self.deps.images, image, tags, output.dest)
+
+    async def _files(self, vertex: Node | None) -> None:
+        """Write folders and tars of the result's files."""
+        assert self.solver is not None
+        wanted = [output for output in self.request.outputs if output.type in ("local", "tar")]
+        if not wanted:
+            return
+        result = await self.solver.solve(vertex)
+        if result.record is None and result.snapshot is not None and self.runner is not None:
+            await self.runner.ready(result)
+        for output in wanted:
+            assert output.dest is not None
+            write = write_folder if output.type == "local" else write_tar
+            await asyncio.to_thread(write, self.deps.snapshots, result.snapshot, output.dest)
 
     async def _solve(self, vertex: Node | None) -> None:
         assert self.solver is not None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from conftest import Workshop
 
-from sampan.build import BuildEvent, BuildRequest, StepRunning, build
+from sampan.build import BuildEvent, BuildRequest, Output, StepRunning, build
 from sampan.build.context import extract
 from sampan.build.errors import StepError
 from sampan.build.narrator import InOrder
@@ -538,3 +538,30 @@ async def test_security_options(workshop: Workshop) -> None:
         "FROM busybox\nRUN --security=insecure grep -q 'Seccomp:.0' /proc/self/status\n",
         allow_insecure=True,
     )
+
+
+async def test_outputs(workshop: Workshop, tmp_path: Path) -> None:
+    await workshop.build("FROM busybox\n", tags=("b:1",))
+    before = {image.id for image in workshop.deps.images.list()}
+    text = "FROM busybox AS made\nRUN echo out > /f\nFROM scratch\nCOPY --from=made /f /bin/busybox /o/\n"
+    result = await workshop.build(
+        text,
+        outputs=(
+            Output("local", tmp_path / "folder"),
+            Output("tar", tmp_path / "files.tar"),
+            Output("oci", tmp_path / "image.tar"),
+        ),
+        tags=("o:1",),
+    )
+    assert result.image_id is None
+    assert {image.id for image in workshop.deps.images.list()} == before
+    assert (tmp_path / "folder/o/f").read_text() == "out\n"
+    with tarfile.open(tmp_path / "files.tar") as archive:
+        names = {name.removeprefix("./") for name in archive.getnames()}
+        assert {"o", "o/f", "o/busybox"} <= names
+    with tarfile.open(tmp_path / "image.tar") as archive:
+        assert {"oci-layout", "index.json", "manifest.json"} <= set(archive.getnames())
+    with pytest.raises(InvalidParameter, match="dest is required"):
+        await workshop.build(text, outputs=(Output("tar"),))
+    kept = await workshop.build(text, outputs=(Output("cacheonly"),))
+    assert kept.image_id is None
