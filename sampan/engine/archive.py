@@ -11,13 +11,13 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from typing import Any, BinaryIO
 
 from sampan.engine.containers import Containers
 from sampan.engine.roots import Roots
 from sampan.engine.state import Container
-from sampan.engine.threads import pump, reader
+from sampan.engine.threads import pump
 from sampan.engine.timestamps import format_time
 from sampan.engine.tree_tar import pack
 from sampan.engine.tree_untar import Policy, unpack
@@ -25,6 +25,7 @@ from sampan.errors import Conflict, DiskFull, InvalidParameter, NotFound
 from sampan.image.compression import CorruptStream, decompressed
 from sampan.linux.openat2 import O_PATH, open_in_root
 from sampan.runtime.users import UnknownUser, read_database, resolve
+from sampan.store.bridge import in_thread
 
 _OWN_FILES = (b"/etc/hosts", b"/etc/hostname", b"/etc/resolv.conf")
 _GO_TYPES = {
@@ -55,7 +56,7 @@ class Archive:
 
         return await asyncio.to_thread(look)
 
-    async def get(self, ref: str, path: str) -> tuple[dict[str, Any], AsyncIterator[bytes]]:
+    async def get(self, ref: str, path: str) -> tuple[dict[str, Any], AsyncGenerator[bytes, None]]:
         """What is at ``path``, and it as a tar.  Raises NotFound."""
         container = self._get(ref)
         found: dict[str, Any] = {}
@@ -82,11 +83,14 @@ class Archive:
         Raises NotFound, InvalidParameter, DiskFull.
         """
         container = self._get(ref)
-        source = reader(stream)
-        await asyncio.to_thread(self._unpack, container, path, source, strict, keep_owner)
+
+        def work(source: BinaryIO) -> None:
+            self._unpack(container, path, source, strict, keep_owner)
+
+        await in_thread(stream, work)
         self._containers.publish(container.record, "extract-to-dir", path=path)
 
-    async def export(self, ref: str) -> AsyncIterator[bytes]:
+    async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
         """The container's root file system, without its volumes, as a tar."""
         container = self._get(ref)
         self._containers.publish(container.record, "export")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import io
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, TypeVar, cast
 
 T = TypeVar("T")
 
 _LIMIT = 8 << 20
+_PACED = ThreadPoolExecutor(64, "stream")
+"""Threads whose pace is a client's: a slow one must not hold those that the daemon works with."""
 
 
 class _Bridge(io.RawIOBase):
@@ -80,7 +84,9 @@ async def in_thread(stream: AsyncIterable[bytes], work: Callable[[BinaryIO], T])
     the stream's own error is raised."""
     bridge = _Bridge()
     feeding = asyncio.create_task(bridge.feed(stream))
-    working = asyncio.create_task(asyncio.to_thread(work, cast(BinaryIO, bridge)))
+    context = contextvars.copy_context()
+    loop = asyncio.get_running_loop()
+    working = loop.run_in_executor(_PACED, context.run, work, cast(BinaryIO, bridge))
     try:
         await asyncio.wait((feeding, working), return_when=asyncio.FIRST_COMPLETED)
         if feeding.done() and feeding.exception() is not None:

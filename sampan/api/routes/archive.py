@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -31,9 +32,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if request.version >= (1, 1):
             answer.enable_chunked_encoding()
         await answer.prepare(request)
-        async for piece in pieces:
-            if piece:
-                await answer.write(piece)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                if piece:
+                    await answer.write(piece)
         await answer.write_eof()
         return answer
 
@@ -53,8 +55,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def export(request: web.Request) -> web.StreamResponse:
         pieces = await archive.export(request.match_info["id"])
         answer = await streams.start(request, "application/octet-stream")
-        async for piece in pieces:
-            await answer.write(piece)
+        async with aclosing(pieces):
+            async for piece in pieces:
+                await answer.write(piece)
         await answer.write_eof()
         return answer
 
