@@ -334,13 +334,43 @@ def detached(mount: MountLike) -> int:
     return fd
 
 
+class _Filled(NamedTuple):
+    """A mount with its references to earlier ones filled in."""
+
+    type: str
+    source: str
+    options: list[str]
+
+
 def stacked(mounts: Sequence[MountLike]) -> int:
-    """The detached root of a list of mounts: the last one; earlier ones serve as its sources."""
+    """The detached root of a list of mounts, which is the last one.
+
+    Earlier ones serve it: ``{0}`` in its source or options stands for the first mount's root,
+    ``{1}`` for the second's.  They live as long as the last one uses them.  A reference to a
+    detached mount needs Linux ≥ 6.15 where the file system clones it (an overlay's layers).
+    """
     if not mounts:
         raise OSError(errno.EINVAL, "a root file system needs at least one mount")
-    if len(mounts) > 1:
-        raise OSError(errno.EINVAL, "a root file system of several stacked mounts is not supported")
-    return detached(mounts[-1])
+    made: list[int] = []
+    try:
+        for entry in mounts:
+            places = [f"/proc/self/fd/{fd}" for fd in made]
+            made.append(detached(_fill(entry, places)))
+        return made.pop()
+    finally:
+        for fd in made:
+            os.close(fd)
+
+
+def _fill(entry: MountLike, places: Sequence[str]) -> MountLike:
+    def fill(text: str) -> str:
+        for number, place in enumerate(places):
+            text = text.replace(f"{{{number}}}", place)
+        return text
+
+    if not places:
+        return entry
+    return _Filled(entry.type, fill(entry.source), [fill(option) for option in entry.options])
 
 
 def _by_mount_call(type: str, source: str, data: str, failure: OSError) -> int:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sampan.linux import namespaces, process
 from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_directories, openat2
-from sampan.runtime import confine, interfaces, parcel, reaper
+from sampan.runtime import confine, interfaces, parcel, reaper, supported
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
@@ -133,6 +133,9 @@ def _run(plan: Plan, sync: ChildSide, stdio: Stdio, guard: Guard) -> None:
         process.set_domainname(str(spec["domainname"]))
     _sysctls(root.proc, linux.get("sysctl") or {})
     _own_settings(root.proc, spec["process"], sync)
+    persona = supported.personality(spec)
+    if persona is not None:
+        process.set_personality(persona)
     confine.apply_limits(plan.confinement, sync.warn)
     try:
         process.new_session_keyring(f"_ses.{plan.request.id}")

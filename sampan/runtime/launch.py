@@ -17,7 +17,7 @@ import msgspec
 
 from sampan.linux import namespaces
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
-from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel
+from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel, supported
 from sampan.runtime.errors import StartError
 from sampan.runtime.sync import KeeperSide, describe
 from sampan.runtime.types import ExecRequest, KeeperRequest
@@ -152,6 +152,7 @@ def _plan(
 
     Descriptors of namespaces are added to ``opened``.  Raises ValueError and OSError.
     """
+    supported.check(request.spec)
     linux = request.spec.get("linux") or {}
     flags, fresh_pid, paths = _namespaces(linux)
     flags_of_filter = (linux.get("seccomp") or {}).get("flags") or ()

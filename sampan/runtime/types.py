@@ -20,7 +20,8 @@ class Mount(Struct, frozen=True):
 
     ``type`` is a kernel file system name or ``bind``; ``options`` are mount(8) option strings
     (flags such as ``ro`` and file-system options such as ``lowerdir=…``).  A list of mounts is
-    stacked from first to last; the last one is the root.
+    stacked from first to last; the last one is the root.  ``{0}`` in a later one's source or
+    options stands for the root of the first, ``{1}`` for that of the second.
     """
 
     type: str

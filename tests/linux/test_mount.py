@@ -79,6 +79,30 @@ def test_a_detached_bind_is_read_only(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_stacked_mounts(tmp_path: Path) -> None:
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/a").write_text("1")
+    fd = mount.stacked(
+        [
+            Described("bind", str(tmp_path / "lower"), ["bind", "ro"]),
+            Described(
+                "overlay",
+                "overlay",
+                ["lowerdir={0}", f"upperdir={tmp_path}/upper", f"workdir={tmp_path}/work"],
+            ),
+        ]
+    )
+    try:
+        assert names_in(fd) == ["a"]
+        os.unlink("a", dir_fd=fd)
+    finally:
+        os.close(fd)
+    assert (tmp_path / "lower/a").exists()
+    assert (tmp_path / "upper/a").is_char_device()
+
+
+@needs_root
 def test_by_the_mount_call(tmp_path: Path) -> None:
     for name in ("lower", "upper", "work"):
         (tmp_path / name).mkdir()

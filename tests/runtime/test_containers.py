@@ -462,6 +462,32 @@ async def test_the_default_filter_is_on(output: Output) -> None:
     assert "ermission denied" in lines[2] or "not permitted" in lines[2]
 
 
+@pytest.mark.parametrize(
+    ("where", "name", "value"),
+    [
+        ("linux", "intelRdt", {"closID": "x"}),
+        ("linux", "personality", {"domain": "AMIGA"}),
+        ("process", "scheduler", {"policy": "SCHED_IDLE"}),
+        (None, "hooks", {"prestart": [{"path": "/bin/true"}]}),
+    ],
+)
+async def test_what_is_not_done_is_refused(
+    run: Run, request_for: MakeRequest, where: str | None, name: str, value: Any
+) -> None:
+    request = request_for("true")
+    part = request.spec[where] if where else request.spec
+    part[name] = value
+    with pytest.raises(StartError, match=name):
+        await run.start(request)
+
+
+async def test_personality(output: Output) -> None:
+    def change(request: KeeperRequest) -> None:
+        request.spec["linux"]["personality"] = {"domain": "LINUX32"}
+
+    assert (await output("uname", "-m", change=change))[1] == "i686\n"
+
+
 async def test_no_new_privileges(output: Output) -> None:
     def change(request: KeeperRequest) -> None:
         request.spec["process"]["noNewPrivileges"] = True
