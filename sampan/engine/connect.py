@@ -45,6 +45,9 @@ class Connector:
         record = container.record
         await self._networks.disconnect(container.id, network.id, _namespace(container))
         record.macs.pop(network.name, None)
+        sandbox = self._networks.describe(self._launcher.sandbox_request(record))
+        self._launcher.write_files(record, sandbox)
+        await container.live_keeper().set_network(sandbox.interfaces, [])
         bindings = self._networks.published(container.id)
         record.ports = ports.published(record.config.exposed_ports, bindings)
 

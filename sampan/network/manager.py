@@ -282,6 +282,13 @@ class NetworkManager:
                 log.warning("disconnecting from %s: %s", network.name, error)
         self._emit("disconnect", network, leaving)
 
+    def describe(self, request: SandboxRequest) -> Sandbox:
+        """A running container's sandbox as it is now: files and interfaces after a change.
+
+        ``request`` as for :meth:`connect`; no sockets are handed out.
+        """
+        return self._compose(request, self._members.of(request.container_id), [])
+
     def rename(self, container_id: str, new_name: str) -> None:
         """Answer to the new name from now on."""
         self._members.rename(container_id, new_name)
@@ -352,7 +359,8 @@ class NetworkManager:
             self._networks.host_gateway(),
             host_file,
         )
-        services += sandbox.relay(made[0], reserved)
+        if reserved:
+            services += sandbox.relay(made[0], reserved)
         return Sandbox(
             endpoints=[*made],
             interfaces=[e.interface for e in made if e.interface is not None],

@@ -48,13 +48,13 @@ def in_container(container: Any, *command: str) -> str:
     code, output = container.exec_run(list(command))
     text: str = output.decode()
     assert code == 0, text
-    return text.strip()
+    return text
 
 
 def fetch(container: Any, url: str) -> str:
     """The page as another container gets it, once the server listens."""
     script = f"for i in $(seq 200); do busybox wget -qO- {url} && exit; busybox sleep 0.02; done"
-    return in_container(container, "sh", "-c", script)
+    return in_container(container, "sh", "-c", script).strip()
 
 
 def test_a_published_port_is_reached_from_everywhere(daemon: Daemon) -> None:
@@ -89,12 +89,16 @@ def test_names(daemon: Daemon, back: Any) -> None:
 
 def test_a_running_container_joins_a_network(daemon: Daemon, back: Any) -> None:
     server(daemon, "web", network="back")
-    other = daemon.client.containers.run("busybox", ["sleep", "1000"], name="other", detach=True)
+    other = daemon.client.containers.run(
+        "busybox", ["sleep", "1000"], name="other", hostname="other", detach=True
+    )
     assert "127.0.0.11" not in in_container(other, "cat", "/etc/resolv.conf")
     back.connect(other, aliases=["alias"])
     assert fetch(other, "http://web/") == "web"
     assert "alias" not in in_container(other, "cat", "/etc/hosts")
+    lines = in_container(other, "cat", "/etc/hosts").count("\tother\n")
     back.disconnect(other)
+    assert in_container(other, "cat", "/etc/hosts").count("\tother\n") == lines - 1
     code, _ = other.exec_run(["sh", "-c", "busybox wget -T 1 -qO- http://web/"])
     assert code != 0
 
