@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sampan.cli.progress import Screen
 
 PROGRAM = "mmdebstrap"
+MERGED_USR = "/usr/share/mmdebstrap/hooks/maybe-merged-usr"
 CHUNK = 256 << 10
 _PERCENT = 100
 
@@ -32,7 +33,7 @@ APT::Update::Post-Invoke { "rm -f /var/cache/apt/archives/*.deb /var/cache/apt/a
 Dir::Cache::pkgcache "";
 Dir::Cache::srcpkgcache "";
 END
-rm -f "$1/etc/hostname" "$1/etc/resolv.conf"
+rm -f "$1/etc/hostname" "$1/etc/resolv.conf" "$1/var/cache/apt/"*.bin
 : > "$1/etc/machine-id"
 """
 
@@ -70,12 +71,19 @@ def tar(suite: str, *, variant: str, include: list[str], screen: Screen | None) 
         command = [PROGRAM, f"--variant={variant}", "--format=tar", f"--customize-hook={_HOOK}"]
         command += ['--aptopt=Acquire::Languages "none"']
         command += [f"--include={','.join(include)}"] if include else []
+        # With /usr merged from the start, no package is needed that merges it (and brings Perl).
+        command += [f"--hook-dir={MERGED_USR}"] if os.path.isdir(MERGED_USR) else []
         command += [suite, "-", listing.name]
         # On a terminal of its own mmdebstrap says how far it is.
         ours, theirs = os.openpty()
+        environment = {**os.environ, "ANSI_COLORS_DISABLED": "1", "NO_COLOR": "1"}
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=theirs,
+                env=environment,
             )
         except FileNotFoundError:
             os.close(ours)
@@ -122,6 +130,18 @@ def _followed(process: Any, messages: int, screen: Screen | None) -> Iterator[by
         raise Failure(f"mmdebstrap could not make the file system: {said.reason()}")
 
 
+_STEPS = {
+    "running --setup-hook": "Fetching package lists",
+    "running apt-get update": "Fetching package lists",
+    "downloading packages": "Downloading packages",
+    "extracting archives": "Extracting packages",
+    "installing essential": "Installing essential packages",
+    "installing remaining": "Installing the other packages",
+    "cleaning": "Cleaning up",
+    "creating tarball": "Packing",
+}
+
+
 class _Narration:
     """What mmdebstrap says, as rows of progress; its complaints are kept."""
 
@@ -144,8 +164,10 @@ class _Narration:
         if line.startswith(("E: ", "W: ", "Err:")) or " error" in line.lower():
             self._complaints.append(line)
         if line.startswith("I: "):
-            self._status = line[3:].rstrip(".").capitalize().removesuffix("...done")
-            self._show(0)
+            for beginning, status in _STEPS.items():
+                if line[3:].startswith(beginning):
+                    self._status = status
+                    self._show(0)
         elif line.endswith("%"):
             try:
                 self._show(float(line.rpartition(" ")[2].rstrip("%").rpartition("[")[2]))
