@@ -15,6 +15,7 @@ from sampan.runtime.types import LogConfig
 
 _LONGEST_LINE = 16 * 1024
 _OPEN = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+_BEFORE = b'{"log":'
 _NAMES = {1: "stdout", 2: "stderr"}
 
 
@@ -124,38 +125,39 @@ class JsonWriter:
 
     def write(self, stream: int, data: bytes, time: int) -> None:
         *lines, rest = (self._pending[stream] + data).split(b"\n")
+        after = self._after(stream, time)
         records: list[bytes] = []
         for line in lines:
-            self._add(records, stream, line + b"\n", time)
+            while len(line) > _LONGEST_LINE:
+                records += (_BEFORE, _quoted(line[:_LONGEST_LINE]), after)
+                line = line[_LONGEST_LINE:]
+            records += (_BEFORE, _quoted(line + b"\n"), after)
         while len(rest) > _LONGEST_LINE:
-            records.append(self._record(stream, rest[:_LONGEST_LINE], time))
+            records += (_BEFORE, _quoted(rest[:_LONGEST_LINE]), after)
             rest = rest[_LONGEST_LINE:]
         self._pending[stream] = rest
         self._times[stream] = time
         if records:
             self._files.append([b"".join(records)])
 
-    def _add(self, records: list[bytes], stream: int, line: bytes, time: int) -> None:
-        while len(line) > _LONGEST_LINE:
-            records.append(self._record(stream, line[:_LONGEST_LINE], time))
-            line = line[_LONGEST_LINE:]
-        records.append(self._record(stream, line, time))
-
-    def _record(self, stream: int, line: bytes, time: int) -> bytes:
-        record: dict[str, object] = {
-            "log": line.decode(errors="replace"),
-            "stream": _NAMES[stream],
-        }
+    def _after(self, stream: int, time: int) -> bytes:
+        """What follows the text in a record; the same for all lines of a chunk."""
+        fields: dict[str, object] = {"stream": _NAMES[stream]}
         if self._attributes:
-            record["attrs"] = self._attributes
-        record["time"] = rfc3339(time)
-        return msgspec.json.encode(record) + b"\n"
+            fields["attrs"] = self._attributes
+        fields["time"] = rfc3339(time)
+        return b"," + msgspec.json.encode(fields)[1:] + b"\n"
 
     def close(self) -> None:
         for stream, rest in self._pending.items():
             if rest:
-                self._files.append([self._record(stream, rest, self._times[stream])])
+                after = self._after(stream, self._times[stream])
+                self._files.append([_BEFORE, _quoted(rest), after])
         self._files.close()
+
+
+def _quoted(text: bytes) -> bytes:
+    return msgspec.json.encode(text.decode(errors="replace"))
 
 
 def rfc3339(nanoseconds: int) -> str:
