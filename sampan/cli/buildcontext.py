@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 
-from sampan.cli import files, tarstream
+from sampan.cli import files
 from sampan.cli.failure import Failure
+from sampan.client import contextfolder, tarstream
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sampan.cli.dockerignore import Matcher
-
-DEFAULT = "Dockerfile"
 _ARCHIVES = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd")
 _USTAR_AT = 257
 
@@ -57,13 +54,15 @@ def _from_stream(chunks: Iterator[bytes], file: str) -> Context:
         if len(first) >= tarstream.BLOCK:
             break
     if first.startswith(_ARCHIVES) or first[_USTAR_AT : _USTAR_AT + 5] == b"ustar":
-        return Context(_joined(first, chunks), file or DEFAULT)
+        return Context(_joined(first, chunks), file or contextfolder.DEFAULT)
     if file:
         raise Failure("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles")
     text = b"".join(_joined(first, chunks))
     if not text.strip():
         raise Failure("unable to prepare context: the Dockerfile on standard input is empty")
-    return Context([_alone(DEFAULT, text), tarstream.END], DEFAULT)
+    return Context(
+        [contextfolder.alone(contextfolder.DEFAULT, text), tarstream.END], contextfolder.DEFAULT
+    )
 
 
 def _joined(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
@@ -71,100 +70,14 @@ def _joined(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
     yield from rest
 
 
-def _alone(name: str, data: bytes) -> bytes:
-    head = tarstream.header(os.fsencode(name), 0o600, size=len(data))
-    return head + data + tarstream.padding(len(data))
-
-
 # A folder.
 
 
 def from_folder(folder: str, file: str) -> Context:
     """A local folder, without what its ``.dockerignore`` names."""
-    extra = b""
-    if file == "-":
-        extra = sys.stdin.buffer.read()
-        name = f".dockerfile.{os.urandom(8).hex()}"
-    else:
-        path = file or os.path.join(folder, DEFAULT)
-        name, extra = _dockerfile(folder, path, given=bool(file))
-    ignored = _ignored(folder, "" if extra else name)
-    return Context(_walk(folder, ignored, name, extra), name)
-
-
-def _dockerfile(folder: str, path: str, *, given: bool) -> tuple[str, bytes]:
-    """The Dockerfile's name in the context; its contents, too, when it lies outside."""
-    if not os.path.lexists(path):
-        what = os.path.abspath(path)
-        raise Failure(
-            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: "
-            f"lstat {what}: no such file or directory"
-        )
-    if os.path.isdir(path):
-        raise Failure(f"unable to prepare context: {path} is a directory, not a Dockerfile")
-    root = os.path.realpath(folder)
-    inside = os.path.relpath(os.path.realpath(path), root)
-    if not inside.startswith("../"):
-        return inside, b""
-    if not given:
-        raise Failure(
-            f'unable to prepare context: the Dockerfile "{path}" leads out of the context'
-        )
-    with files.open_input(path) as file:
-        return f".dockerfile.{os.urandom(8).hex()}", file.read()
-
-
-def _ignored(folder: str, dockerfile: str) -> Matcher | None:
-    candidates = [f"{dockerfile}.dockerignore"] if dockerfile else []
-    for name in (*candidates, ".dockerignore"):
-        try:
-            with open(os.path.join(folder, name), encoding="utf-8", errors="replace") as file:
-                text = file.read()
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise Failure(f"cannot read {name}: {error.strerror}") from None
-        from sampan.cli.dockerignore import BadPattern, Matcher, read
-
-        patterns = read(text)
-        # The daemon needs these two, whatever the patterns say.
-        patterns += [f"!{kept}" for kept in (dockerfile, name) if kept]
-        try:
-            return Matcher(patterns)
-        except BadPattern as error:
-            raise Failure(f"error checking context: {error} in {name}") from None
-    return None
-
-
-def _walk(folder: str, ignored: Matcher | None, name: str, extra: bytes) -> Iterator[bytes]:
-    links = tarstream.Hardlinks()
-    if extra:
-        yield _alone(name, extra)
-    yield from _below(folder, "", ignored, links)
-    yield tarstream.END
-
-
-def _below(
-    folder: str, prefix: str, ignored: Matcher | None, links: tarstream.Hardlinks
-) -> Iterator[bytes]:
-    for entry in sorted(os.listdir(folder)):
-        path, name = f"{folder}/{entry}", f"{prefix}{entry}"
-        left_out = ignored is not None and ignored.excluded(name)
-        info = os.lstat(path)
-        directory = stat.S_ISDIR(info.st_mode)
-        if left_out and not (
-            directory and ignored is not None and ignored.may_hold_exceptions(name)
-        ):
-            continue
-        if not left_out:
-            try:
-                yield from tarstream.member(path, name, info, links, owner=(0, 0))
-            except PermissionError:
-                raise Failure(
-                    f"error checking context: no permission to read from '{path}'"
-                ) from None
-        if directory:
-            yield from _below(path, f"{name}/", ignored, links)
+    given = sys.stdin.buffer.read() if file == "-" else None
+    packed = contextfolder.packed(folder, "" if file == "-" else file, dockerfile_text=given)
+    return Context(packed.chunks, packed.dockerfile)
 
 
 # Elsewhere.

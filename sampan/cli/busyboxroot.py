@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from sampan.cli.failure import Failure
-from sampan.cli.tarstream import CHUNK, END, header, padding
+from sampan.client.tarstream import CHUNK, END, header, padding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from sampan.client import wirejson
+from sampan.client import contextfolder, wirejson
 from sampan.client.api import Api, checked
 from sampan.client.failures import OperationFailed
 from sampan.client.http import quote
@@ -118,6 +118,13 @@ class Images:
     def __init__(self, api: Api) -> None:
         self._api = api
 
+    def search(self, term: str, *, limit: int = 25) -> list[dict[str, Any]]:
+        """What the default registry has, as the API gives it."""
+        found: list[dict[str, Any]] = self._api.get(
+            "/images/search", {"term": term, "limit": limit}
+        )
+        return found
+
     def list(self, *, all: bool = False, **filters: str) -> list[ImageInfo]:
         """The images there are; ``filters`` are the API's (``reference="debian"``)."""
         query: dict[str, object] = {"all": all}
@@ -164,14 +171,17 @@ class Images:
     ) -> Image:
         """Build from the folder ``path``, or from ``context``, a tar stream.
 
-        ``.dockerignore`` is honoured by the command line, not here: give a folder that holds what
-        is to be sent.
+        ``dockerfile`` is a path in the context.
 
         :raises OperationFailed: the Dockerfile is wrong or a step of it failed.
         """
         if (path is None) == (context is None):
             raise ValueError("give either a path or a context")
-        body = context if context is not None else _packed(os.fspath(path or ""))
+        body = context
+        if body is None:
+            folder = os.fspath(path or "")
+            packed = contextfolder.packed(folder, os.path.join(folder, dockerfile))
+            body, dockerfile = packed.chunks, packed.dockerfile
         query: dict[str, object] = {
             "dockerfile": dockerfile,
             "t": [tag] if tag else None,
@@ -215,13 +225,6 @@ class Images:
         _follow(messages, _ignore)
         return Image(self._api, name)
 
-    def search(self, term: str, *, limit: int = 25) -> list[dict[str, Any]]:
-        """What the default registry has, as the API gives it."""
-        found: list[dict[str, Any]] = self._api.get(
-            "/images/search", {"term": term, "limit": limit}
-        )
-        return found
-
     def prune(self, *, all: bool = False) -> int:
         """Remove images without a name (or ``all`` without a container); the bytes freed."""
         query = {"filters": {"dangling": {"false" if all else "true": True}}}
@@ -235,13 +238,3 @@ def _chunks(source: Iterator[bytes] | BinaryIO) -> Iterator[bytes]:
         return
     while chunk := read(256 << 10):
         yield chunk
-
-
-def _packed(path: str) -> bytes:
-    import io
-    import tarfile
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(path, arcname=".")
-    return buffer.getvalue()

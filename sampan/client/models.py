@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import gmtime, strftime
 from typing import Any
 
 
@@ -105,15 +106,22 @@ class ImageInfo:
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> ImageInfo:
-        """From ``GET /images/{name}/json``."""
+        """From ``GET /images/{name}/json``, or one of ``GET /images/json``."""
         return cls(
             id=raw["Id"],
             tags=list(raw.get("RepoTags") or []),
             digests=list(raw.get("RepoDigests") or []),
             size=raw.get("Size") or 0,
-            created=str(raw.get("Created") or ""),
+            created=_moment(raw.get("Created")),
             raw=raw,
         )
+
+
+def _moment(value: str | int | None) -> str:
+    """RFC 3339 of what is that already (inspect) or seconds since the epoch (lists)."""
+    if isinstance(value, int):
+        return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(value))
+    return value or ""
 
 
 @dataclass(frozen=True, slots=True)
