@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sampan.errors import Unsupported
 from sampan.hub.access import Access
 from sampan.hub.accounts import Accounts
 from sampan.hub.activity import Activity
@@ -87,14 +88,26 @@ def open_hub(config: HubConfig) -> Hub:
 
 
 def _open_database(config: HubConfig) -> Database:
-    return SqliteDatabase(config.root / "hub.db", MIGRATIONS)
+    if not config.database_url:
+        return SqliteDatabase(config.root / "hub.db", MIGRATIONS)
+    try:
+        from sampan.hub.postgres import PostgresDatabase
+    except ImportError:
+        raise Unsupported(
+            "PostgreSQL needs the Python package psycopg: install sampan[hub]"
+        ) from None
+    return PostgresDatabase(config.database_url, MIGRATIONS)
 
 
 def _open_storage(config: HubConfig) -> BlobStorage:
     if not config.storage_url:
         return FileStorage(config.root)
-    # Imported only where it is used: it is large.
-    from sampan.hub.storage.objects import ObjectStorage, open_store
-
+    try:
+        # Imported only where it is used: it is large, and optional.
+        from sampan.hub.storage.objects import ObjectStorage, open_store
+    except ImportError:
+        raise Unsupported(
+            "an object store needs the Python package obstore: install sampan[hub]"
+        ) from None
     store = open_store(config.storage_url, config.storage_options)
     return ObjectStorage(store, signed=config.redirects)

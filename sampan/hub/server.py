@@ -6,15 +6,14 @@ import asyncio
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 
 import uvloop
 from aiohttp import web
 
-from sampan.errors import InvalidParameter, SampanError, Unavailable
+from sampan.errors import InvalidParameter, Unavailable
 from sampan.hub.config import HubConfig
 from sampan.hub.core import Hub, open_hub
-from sampan.hub.options import parse
 from sampan.hub.routes import account, operations, pages, registry, search, tokens
 
 READ_BUFFER_BYTES = 512 << 10
@@ -120,16 +119,3 @@ def _load_certificate(context: ssl.SSLContext, config: HubConfig) -> None:
         raise InvalidParameter(
             f"cannot use the certificate {config.tls_certificate}: {exc}"
         ) from exc
-
-
-def main(words: Sequence[str]) -> int:
-    """``sampan hub serve``; returns the exit code."""
-    try:
-        run(parse(words))
-    except SampanError as exc:
-        say(f"sampan hub serve: {exc}")
-        return 125
-    except OSError as exc:
-        say(f"sampan hub serve: cannot use {exc.filename or 'the folder'}: {exc.strerror or exc}")
-        return 125
-    return 0

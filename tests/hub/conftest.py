@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import psycopg
 import pytest
 from aiohttp import web
 
@@ -114,10 +119,59 @@ def bucket(object_store: str) -> dict[str, Any]:
     return {"storage_url": f"s3://{name}", "storage_options": options}
 
 
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL server, but for the database's name."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("Debian's postgresql is not installed")
+    programs = found[-1].parent
+    # PostgreSQL refuses to run as root, and its folder must be its user's own.
+    folder = Path(tempfile.mkdtemp(prefix="sampan-postgres-"))
+    shutil.chown(folder, "postgres", "postgres")
+    port = free_port()
+    run = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    initdb = [*run, programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "hub"]
+    subprocess.run(initdb, check=True, capture_output=True, cwd="/")
+    options = ["-D", folder / "data", "-k", folder, "-h", "127.0.0.1", "-p", str(port), "-F"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [*run, programs / "postgres", *options], stdout=log, stderr=log, cwd="/"
+        )
+        try:
+            wait_for_port(port, lambda: process.poll() is None)
+            yield f"postgresql://hub@127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+            process.wait()
+            shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database(postgres: str) -> str:
+    """The URL of a fresh PostgreSQL database."""
+    name = "hub_" + secrets.token_hex(6)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with psycopg.connect(postgres + "postgres", autocommit=True) as connection:
+                connection.execute(f"CREATE DATABASE {name}".encode())
+            return postgres + name
+        except psycopg.OperationalError:
+            # It accepts connections a little before it answers queries.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 @pytest.fixture(params=["files", "objects"])
 async def hub(hubs: Hubs, tmp_path: Path, request: pytest.FixtureRequest) -> Running:
-    """A hub where anybody may push, on a folder and on an object store."""
-    more = request.getfixturevalue("bucket") if request.param == "objects" else {}
+    """A hub where anybody may push: on a folder with SQLite, and on an object store with
+    PostgreSQL."""
+    more: dict[str, Any] = {}
+    if request.param == "objects":
+        more = request.getfixturevalue("bucket")
+        more["database_url"] = request.getfixturevalue("database")
     return await hubs.start(HubConfig(root=tmp_path / "hub", anonymous="push", **more))
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from sampan.errors import InvalidParameter
 from sampan.hub.config import HubConfig, Webhook
-from sampan.hub.options import parse
 from sampan.hub.webhooks import signature
 from sampan.image.reference import Reference
 from sampan.progress import ignore
@@ -174,26 +172,3 @@ async def test_pulls_are_counted(hub: Running) -> None:
     found = await hub.hub.records.repository("a")
     assert found and found.pulls == 3
     assert (await hub.hub.records.pulls_by_day("a", 30))[-1] == 3
-
-
-def test_options() -> None:
-    config = parse(
-        [
-            "--listen", "[::1]:80", "--root", "/x", "--quota", "5g", "--gc-grace", "90m",
-            "--webhook", "http://h/x,secret=s,events=push", "--immutable-tag", "v*",
-        ]
-    )  # fmt: skip
-    assert (config.host, config.port, config.quota_bytes) == ("::1", 80, 5_000_000_000)
-    assert config.grace_seconds == 5400
-    assert config.webhooks == (Webhook("http://h/x", "s", ("push",)),)
-    for words in (
-        ["--nothing"],
-        ["--listen", "x"],
-        ["--quota", "many"],
-        ["--gc-grace", "5"],
-        ["--webhook", "ftp://x"],
-        ["--tls-cert", "x"],
-        ["--pull-through", "x"],
-    ):
-        with pytest.raises(InvalidParameter):
-            parse(words)
