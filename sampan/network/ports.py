@@ -4,7 +4,8 @@ A published port is held by a bound socket for as long as its container lives (t
 it), so that neither another container nor any program of the host gets the port, and a daemon that
 is away changes nothing.  IPv4 sockets only reserve: the firewall translates the packets before
 they reach a socket.  IPv6 sockets listen: the keeper relays what cannot be translated, which is
-``::1`` and, for a container without an IPv6 address, everything.
+``::1`` and, for a container without an IPv6 address, everything.  For a container that has only
+IPv6, IPv4 sockets listen too.
 """
 
 from __future__ import annotations
@@ -37,16 +38,20 @@ class Reservation:
 
 
 def reserve(
-    bindings: Sequence[PortBinding], *, default_host_ip: str = "", ipv6: bool = True
+    bindings: Sequence[PortBinding],
+    *,
+    default_host_ip: str = "",
+    ipv6: bool = True,
+    listen4: bool = False,
 ) -> list[Reservation]:
-    """Reserve all or none.
+    """Reserve all or none.  ``ipv6``: the host has it; ``listen4``: IPv4 sockets are to be relayed.
 
     Raises :class:`Conflict` for a taken port, :class:`InvalidParameter` for an impossible request.
     """
     made: list[Reservation] = []
     try:
         for binding in bindings:
-            made += _reserve_one(binding, default_host_ip, ipv6)
+            made += _reserve_one(binding, default_host_ip, ipv6, listen4)
     except BaseException:
         release(made)
         raise
@@ -64,20 +69,22 @@ def hand_over(reservations: Sequence[Reservation]) -> list[int]:
     return [r.socket.detach() for r in reservations if r.socket is not None]
 
 
-def _reserve_one(binding: PortBinding, default_host_ip: str, ipv6: bool) -> list[Reservation]:
+def _reserve_one(
+    binding: PortBinding, default_host_ip: str, ipv6: bool, listen4: bool
+) -> list[Reservation]:
     if binding.protocol not in _KINDS:
         raise InvalidParameter(f"invalid protocol: {binding.protocol}")
     if not 0 < binding.container_port < 65536:
         raise InvalidParameter(f"invalid container port: {binding.container_port}")
     host_ips = _host_ips(binding.host_ip or default_host_ip, ipv6)
     if not binding.host_port:
-        return _ephemeral(binding, host_ips)
+        return _ephemeral(binding, host_ips, listen4)
     end = binding.host_port_end or binding.host_port
     if not 0 < binding.host_port <= end < 65536:
         raise InvalidParameter(f"invalid host port: {binding.host_port}-{end}")
     for port in range(binding.host_port, end + 1):
         try:
-            return _bind_all(binding, host_ips, port)
+            return _bind_all(binding, host_ips, port, listen4)
         except Conflict:
             if port == end:
                 raise
@@ -93,14 +100,15 @@ def _host_ips(host_ip: str, ipv6: bool) -> list[str]:
         raise InvalidParameter(f"invalid host IP address: {host_ip}") from None
 
 
-def _ephemeral(binding: PortBinding, host_ips: list[str]) -> list[Reservation]:
+def _ephemeral(binding: PortBinding, host_ips: list[str], listen4: bool) -> list[Reservation]:
     """The kernel chooses a port for the first address; the others must have it free as well."""
     for attempt in range(_EPHEMERAL_TRIES):
-        first = _bind(binding, host_ips[0], 0)
+        first = _bind(binding, host_ips[0], 0, listen4)
         if first.socket is None:
             raise SampanError("an ephemeral SCTP port needs a kernel with SCTP: name the host port")
         try:
-            rest = [_bind(binding, ip, first.binding.host_port) for ip in host_ips[1:]]
+            port = first.binding.host_port
+            rest = [_bind(binding, ip, port, listen4) for ip in host_ips[1:]]
         except Conflict:
             release([first])
             if attempt == _EPHEMERAL_TRIES - 1:
@@ -110,18 +118,20 @@ def _ephemeral(binding: PortBinding, host_ips: list[str]) -> list[Reservation]:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _bind_all(binding: PortBinding, host_ips: list[str], port: int) -> list[Reservation]:
+def _bind_all(
+    binding: PortBinding, host_ips: list[str], port: int, listen4: bool
+) -> list[Reservation]:
     made: list[Reservation] = []
     try:
         for ip in host_ips:
-            made.append(_bind(binding, ip, port))
+            made.append(_bind(binding, ip, port, listen4))
     except BaseException:
         release(made)
         raise
     return made
 
 
-def _bind(binding: PortBinding, host_ip: str, port: int) -> Reservation:
+def _bind(binding: PortBinding, host_ip: str, port: int, listen4: bool) -> Reservation:
     family = socket.AF_INET6 if ":" in host_ip else socket.AF_INET
     kind, protocol = _KINDS[binding.protocol]
     try:
@@ -134,7 +144,7 @@ def _bind(binding: PortBinding, host_ip: str, port: int) -> Reservation:
         if family == socket.AF_INET6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if binding.protocol == "tcp":
-            _claim_tcp(held, host_ip, port)
+            _claim_tcp(held, host_ip, port, listen4)
         else:
             held.bind((host_ip, port))
         port = held.getsockname()[1]
@@ -153,12 +163,12 @@ def _bind(binding: PortBinding, host_ip: str, port: int) -> Reservation:
     return Reservation(_resolved(binding, host_ip, port), held)
 
 
-def _claim_tcp(held: socket.socket, host_ip: str, port: int) -> None:
+def _claim_tcp(held: socket.socket, host_ip: str, port: int, listen4: bool) -> None:
     """Bind so that connections of an earlier server in TIME_WAIT do not stand in the way, but any
     other socket does, now and later.
 
     Listening makes the kernel check against every other socket; from then on it refuses other
-    binds.  An IPv4 socket stops listening at once (a connection that reaches it, because the
+    binds.  An IPv4 socket that nobody serves stops listening at once (a connection that reaches it, because the
     firewall was flushed, is refused instead of hanging) and keeps its port, unshared.
     """
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -172,7 +182,7 @@ def _claim_tcp(held: socket.socket, host_ip: str, port: int) -> None:
         held.bind((host_ip, port))
     held.listen(_BACKLOG)
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    if held.family == socket.AF_INET:
+    if held.family == socket.AF_INET and not listen4:
         held.shutdown(socket.SHUT_RD)
 
 

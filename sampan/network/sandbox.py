@@ -149,7 +149,7 @@ def translations(endpoint: Endpoint) -> list[Translation]:
 
 
 def relay(endpoint: Endpoint, reservations: Sequence[Reservation]) -> list[ServiceRequest]:
-    """The service that relays what arrives at IPv6 sockets; none when there is no such socket.
+    """The service that relays what arrives at listening sockets; none when there is none.
 
     ``fd`` of each entry is the position of the socket among those that the sandbox holds.
     """
@@ -157,7 +157,8 @@ def relay(endpoint: Endpoint, reservations: Sequence[Reservation]) -> list[Servi
     held = [r for r in reservations if r.socket is not None]
     for position, reservation in enumerate(held):
         binding = reservation.binding
-        if ":" in binding.host_ip and binding.protocol in ("tcp", "udp"):
+        relayed = ":" in binding.host_ip or not endpoint.ip
+        if relayed and binding.protocol in ("tcp", "udp"):
             entries.append(
                 {
                     "fd": position,

@@ -88,6 +88,20 @@ async def test_dual_stack(world: World) -> None:
     await manager.close(remove_all=True)
 
 
+async def test_ipv4_of_the_host_to_an_ipv6_container(world: World) -> None:
+    manager = world.manager()
+    await manager.start(set())
+    await manager.create(NetworkConfig(name="six", enable_ipv4=False, enable_ipv6=True))
+    sandbox = await manager.prepare(published("six"))
+    inside = world.plug(sandbox)
+    world.serve(inside, 80, "::")
+    with relaying(sandbox):
+        for address in ("127.0.0.1", "198.51.100.1", "::1", "2001:db8:1::1"):
+            assert await asyncio.to_thread(ask, address, 8080)
+        assert await asyncio.to_thread(_in, world.lan, ask, "198.51.100.1", 8080)
+    await manager.close(remove_all=True)
+
+
 async def test_bytes_both_ways_with_half_closes(world: World) -> None:
     manager = world.manager()
     await manager.start(set())
