@@ -339,7 +339,12 @@ class NetworkManager:
             return []
         options = definition.bridge_options(network.options)
         default = options.host_binding or self._settings.default_host_ip
-        return ports.reserve(bindings, default_host_ip=default, ipv6=self._networks.ipv6_kernel)
+        return ports.reserve(
+            bindings,
+            default_host_ip=default,
+            ipv6=self._networks.ipv6_kernel,
+            listen4=not endpoint.ip,
+        )
 
     def _compose(
         self,
