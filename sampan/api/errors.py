@@ -12,6 +12,9 @@ from sampan.errors import DiskFull, InvalidParameter, NotModified, SampanError
 
 log = logging.getLogger("sampan.api")
 
+CLIENT_GONE = 499
+"""Nobody reads this status; it is for the request log."""
+
 
 def body(message: str) -> bytes:
     return msgspec.json.encode({"message": message}) + b"\n"
@@ -27,6 +30,9 @@ def explain(error: BaseException) -> tuple[int, str]:
         return InvalidParameter.status, f"invalid request body: {error}"
     if isinstance(error, web.HTTPException):
         return error.status, "page not found" if error.status == 404 else error.reason
+    if isinstance(error, ConnectionResetError):
+        log.debug("the client has gone away: %s", error)
+        return CLIENT_GONE, "the client closed the connection"
     log.error("request failed", exc_info=error)
     return 500, f"{type(error).__name__}: {error}"
 

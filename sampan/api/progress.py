@@ -32,7 +32,7 @@ _ANNOUNCEMENT = "Pulling from "
 """A message about a tag: its id names no transfer."""
 
 
-class ClientGone(ConnectionError):
+class ClientGone(ConnectionResetError):
     """The client closed its connection before the answer was complete."""
 
 

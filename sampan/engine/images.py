@@ -7,7 +7,6 @@ Bringing images in and out is :mod:`sampan.engine.distribution` (registries) and
 from __future__ import annotations
 
 import asyncio
-import fnmatch
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -283,15 +282,16 @@ def timestamp_ns(text: str) -> int:
 def pattern_of(text: str) -> re.Pattern[str]:
     """A shell pattern as Go's ``path.Match`` reads it: ``*`` and ``?`` stop at slashes."""
     parts = []
-    for part in re.split(r"(\*|\?|\[[^]]+\])", text):
+    for part in re.split(r"(\\.|\*|\?|\[[^]]+\])", text):
         if part == "*":
             parts.append("[^/]*")
         elif part == "?":
             parts.append("[^/]")
         elif part.startswith("[") and part.endswith("]"):
-            parts.append(fnmatch.translate(part.replace("[^", "[!"))[4:-3])
+            inner = re.sub(r"([\[&|~])", r"\\\1", part[1:-1]).replace("--", r"-\-")
+            parts.append(f"[{inner}]")
         else:
-            parts.append(re.escape(part))
+            parts.append(re.escape(part[1:] if part.startswith("\\") else part))
     try:
         return re.compile("".join(parts))
     except re.error:
