@@ -141,7 +141,9 @@ async def download(url: str, report: Report) -> AsyncIterator[bytes]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=60)
     try:
         async with (
-            aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
+            aiohttp.ClientSession(
+                timeout=timeout, auto_decompress=False, trust_env=True
+            ) as session,
             session.get(url) as answer,
         ):
             if answer.status == 404:
@@ -153,7 +155,7 @@ async def download(url: str, report: Report) -> AsyncIterator[bytes]:
                 done += len(chunk)
                 report(Progress("Importing", "", done, total))
                 yield chunk
-    except aiohttp.InvalidURL:
+    except (aiohttp.InvalidURL, UnicodeError):
         raise InvalidParameter(f"{url!r} is not an address") from None
     except (aiohttp.ClientError, TimeoutError) as error:
         raise Unavailable(f"cannot download {url}: {error or 'timed out'}") from error
