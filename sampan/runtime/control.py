@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import msgspec
 
 from sampan.errors import InvalidParameter, SampanError
 from sampan.linux import process
-from sampan.runtime import parcel, protocol
+from sampan.runtime import cgroups, parcel, protocol
 from sampan.runtime.errors import KeeperGone, StartError
 from sampan.runtime.interfaces import Interface
 from sampan.runtime.types import (
@@ -33,6 +35,8 @@ from sampan.runtime.types import (
 from sampan.runtime.waiting import writable
 
 _state_decoder = msgspec.json.Decoder(ContainerState)
+_LOST = 255
+_DYING = 2.0
 OnEvent = Callable[[KeeperEvent], None]
 
 
@@ -52,6 +56,32 @@ def keeper_alive(state: ContainerState) -> bool:
         return False
 
 
+def _is_gone(state: ContainerState, patience: float) -> bool:
+    """Whether the keeper has ended, or does within some seconds (its socket closes first)."""
+    try:
+        pidfd = os.pidfd_open(state.keeper_pid)
+    except OSError:
+        return True
+    try:
+        return not keeper_alive(state) or bool(select.select([pidfd], [], [], patience)[0])
+    finally:
+        os.close(pidfd)
+
+
+def bury(state: ContainerState | None) -> None:
+    """Kill what a keeper that died before its container has left running.
+
+    Nothing else can: its streams have no reader and its end no witness.  Blocks for a moment.
+    """
+    if state is None or state.status in ("created", "exited") or not state.cgroup:
+        return
+    if _is_gone(state, _DYING):
+        try:
+            cgroups.group(state.cgroup).delete()
+        except OSError:
+            return  # it is tried again by the next start of a container of this name
+
+
 class Keeper:
     """A live connection to one keeper.  Every command raises KeeperGone when it has ended."""
 
@@ -66,6 +96,7 @@ class Keeper:
         self._replies: dict[int, asyncio.Future[protocol.Reply]] = {}
         self._closed = asyncio.Event()
         self._started: asyncio.Future[Started] | None = None
+        self._burial: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
         sock.setblocking(False)
         self._loop.add_reader(sock, self._readable)
@@ -89,7 +120,7 @@ class Keeper:
     async def connect(cls, run_dir: Path, on_event: OnEvent | None = None) -> Keeper:
         """Connect to the keeper whose run directory this is (after a daemon restart).
 
-        Raises KeeperGone if none listens there.
+        Raises KeeperGone if none listens there; what a dead one has left is killed then.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -101,6 +132,7 @@ class Keeper:
                 os.close(directory)
         except OSError:
             sock.close()
+            await asyncio.to_thread(bury, read_state(run_dir))
             raise KeeperGone(f"no keeper of a container runs in {run_dir}") from None
         keeper = cls(sock, ContainerState("", "created", 0), on_event)
         try:
@@ -228,11 +260,27 @@ class Keeper:
             except OSError:
                 message = None
             if message is None:
-                self.close()
+                self._ended()
                 return
             for fd in message[1]:
                 os.close(fd)
             self._dispatch(protocol.upward_decoder.decode(message[0]))
+
+    def _ended(self) -> None:
+        """The keeper has ended; if it did not say how its container ended, it was killed."""
+        if self.state.status in ("created", "exited"):
+            self.close()
+            return
+        self._loop.remove_reader(self._socket)
+        self._burial = asyncio.ensure_future(self._report_death())
+
+    async def _report_death(self) -> None:
+        await asyncio.to_thread(bury, self.state)
+        event = Exited(_LOST, time.time_ns(), False, "the keeper of the container was killed")
+        self._note(event)
+        if self.on_event:
+            self.on_event(event)
+        self.close()
 
     def _dispatch(self, message: protocol.Upward) -> None:
         if isinstance(message, protocol.Reply):

@@ -71,7 +71,7 @@ def main_spare(sock: socket.socket) -> None:
     The container's first process is forked ahead as well.
     """
     _settle()
-    spare = launch.Spare()
+    spare = launch.Spare(sock)
     received = parcel.Receiver(sock).receive()
     sock.close()
     if received is None:

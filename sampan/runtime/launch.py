@@ -119,11 +119,12 @@ class Spare:
     """A first process forked before there is a container for it, in new process-number, IPC and
     UTS namespaces, waiting for its plan.  Saves the fork when one is wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed_in_child: socket.socket) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = _fork(None, True)
         if not self.pid:
             self.sock.close()
+            closed_in_child.close()
             init.run_spare(theirs, _decode_plan)
         theirs.close()
 

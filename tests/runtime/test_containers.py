@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -369,6 +370,34 @@ async def test_the_keeper_outlives_the_spawner(request_for: MakeRequest) -> None
     assert (await run.event(Exited)).code == 4
     with pytest.raises(StartError, match="ended"):
         await run.spawner.spawn(request_for("true"))
+
+
+async def test_a_keeper_that_is_killed(run: Run, request_for: MakeRequest) -> None:
+    await run.start(request_for("sleep", "1000"))
+    assert run.keeper is not None
+    pid = os.pidfd_open(run.keeper.pid)
+    os.kill(run.keeper.keeper_pid, signal.SIGKILL)
+    exited = await run.event(Exited)
+    assert (exited.code, exited.error) == (255, "the keeper of the container was killed")
+    await run.keeper.wait_closed()
+    assert select.select([pid], [], [], 5)[0], "its processes are killed"
+    os.close(pid)
+
+
+async def test_a_keeper_that_was_killed_unseen(run: Run, request_for: MakeRequest) -> None:
+    request = request_for("sleep", "1000")
+    await run.start(request)
+    assert run.keeper is not None
+    pid = os.pidfd_open(run.keeper.pid)
+    run.keeper.close()
+    keeper = os.pidfd_open(run.keeper.keeper_pid)
+    os.kill(run.keeper.keeper_pid, signal.SIGKILL)
+    assert select.select([keeper], [], [], 5)[0]
+    with pytest.raises(KeeperGone):
+        await Keeper.connect(Path(request.run_dir))
+    assert select.select([pid], [], [], 5)[0], "its processes are killed"
+    os.close(pid)
+    os.close(keeper)
 
 
 async def test_init_reaps_and_forwards(run: Run, request_for: MakeRequest) -> None:
