@@ -24,12 +24,12 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
         ct status dnat oifname @bridges ip saddr @subnets4 masquerade   # hairpin
         oifname @bridges ip saddr 127.0.0.0/8 masquerade }              # loopback publishing
     chain forward { type filter hook forward priority filter
+        ct state established,related accept
         iifname . oifname @joined accept
         iifname @internal drop
         oifname @internal drop
         oifname @bridges jump inward }
     chain inward {
-        ct state established,related accept
         ct status dnat accept
         iifname != @bridges oifname @open accept
         drop }
@@ -259,6 +259,8 @@ def _rules() -> Iterable[tuple[str, list[bytes]]]:
             ],
         )
     yield "postrouting", [*to_bridge, *from_loopback4, nft.masquerade()]
+    # First, because it is most packets; what may not pass never becomes established.
+    yield "forward", [*answer, accept]
     yield (
         "forward",
         [
@@ -271,7 +273,6 @@ def _rules() -> Iterable[tuple[str, list[bytes]]]:
     yield "forward", [nft.meta(nft.META_IIFNAME), nft.lookup("internal"), drop]
     yield "forward", [nft.meta(nft.META_OIFNAME), nft.lookup("internal"), drop]
     yield "forward", [*to_bridge, nft.jump("inward")]
-    yield "inward", [*answer, accept]
     yield "inward", [*translated, accept]
     yield "inward", [*from_bridge, drop]
     yield "inward", [*from_elsewhere, nft.meta(nft.META_OIFNAME), nft.lookup("open"), accept]
