@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 from sampan.build.errors import StepError
 from sampan.build.graph.ops import Exec
+from sampan.build.ops.netns import make_namespace
 from sampan.build.ops.tree import mounted
 from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.network.manager import NetworkManager
 from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
 from sampan.runtime.control import Keeper
 from sampan.runtime.errors import KeeperGone, StartError
+from sampan.runtime.interfaces import Interface
 from sampan.runtime.spawner import Spawner
 from sampan.runtime.spec import default_spec, make_privileged
 from sampan.runtime.types import (
@@ -95,11 +97,21 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Network addresses, name files and a keeper's directory, for one command at a time."""
+    """Network addresses, name files and a keeper's directory, for one command at a time.
+
+    ``netns`` is a descriptor of the network namespace that its commands share; None for the
+    host's, and for a network whose resolver the keeper must serve (each has a namespace then).
+    """
 
     id: str
     sandbox: Sandbox
     directory: Path
+    netns: int | None
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        """What a keeper must make: nothing in a namespace that has it all."""
+        return [] if self.netns is not None else list(self.sandbox.interfaces)
 
 
 class ExecRunner:
@@ -124,6 +136,8 @@ class ExecRunner:
     async def close(self) -> None:
         """Release the places that commands have run in."""
         for place in self._all_places:
+            if place.netns is not None:
+                os.close(place.netns)
             await self._networks.release(place.id)
             shutil.rmtree(place.directory, ignore_errors=True)
         self._all_places.clear()
@@ -146,7 +160,7 @@ class ExecRunner:
                 spec=spec,
                 rootfs=rootfs,
                 log=LogConfig("none"),
-                interfaces=list(sandbox.interfaces),
+                interfaces=place.interfaces,
                 attaches=[AttachRequest()],
                 services=[ServiceRequest(s.name, s.config) for s in sandbox.services],
             )
@@ -166,7 +180,14 @@ class ExecRunner:
         place_id = secrets.token_hex(32)
         sandbox = await self._sandbox(place_id, network)
         directory = self._run_dir / "build" / place_id
-        place = _Place(place_id, sandbox, directory)
+        netns = None
+        try:
+            if network != "host" and not sandbox.services:
+                netns = await asyncio.to_thread(make_namespace, sandbox.interfaces)
+        except BaseException:
+            await asyncio.shield(self._networks.release(place_id))
+            raise
+        place = _Place(place_id, sandbox, directory, netns)
         self._all_places.append(place)
         # The keeper lays the root file system over its own directory.
         (directory / "keeper").mkdir(parents=True, mode=0o700)
@@ -208,6 +229,11 @@ class ExecRunner:
             network=op.network != "host",
             shm_size=settings.shm_size,
         )
+        if place.netns is not None:
+            path = f"/proc/{os.getpid()}/fd/{place.netns}"
+            for namespace in spec["linux"]["namespaces"]:
+                if namespace["type"] == "network":
+                    namespace["path"] = path
         if op.security == "insecure":
             make_privileged(spec)
         if settings.no_new_privileges:
