@@ -1,0 +1,129 @@
+"""Hubs as processes: several on one store, and one that is killed at any instant."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from sampan.hub.config import HubConfig
+from sampan.image.reference import Reference
+from sampan.progress import ignore
+from sampan.registry.client import RegistryClient
+from sampan.registry.config import RegistryConfig
+from sampan.store.content import ContentStore
+from tests.hub.conftest import Hubs
+from tests.hub.test_hub_registry import manifest, put_manifest, sha
+from tests.registry.images import make_image
+from tests.registry.servers import free_port, wait_for_port
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(root: Path, port: int) -> subprocess.Popen[bytes]:
+    """A hub process that answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.hub.serve", root, str(port)],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for_port(port, lambda: process.poll() is None)
+    return process
+
+
+async def test_two_hubs_share_a_bucket_and_a_database(
+    hubs: Hubs, tmp_path: Path, bucket: dict[str, Any], database: str
+) -> None:
+    config = {"anonymous": "push", "database_url": database, **bucket}
+    first = await hubs.start(HubConfig(root=tmp_path / "one", **config))
+    second = await hubs.start(HubConfig(root=tmp_path / "two", **config))
+    assert first.password and not second.password
+    data = bytes(range(256)) * 9000
+    half = len(data) // 2
+    begun = await first.http.post("/v2/a/blobs/uploads/")
+    location = begun.headers["Location"]
+    assert (await first.http.patch(location, data=data[:half])).status == 202
+    assert (await second.http.patch(location, data=data[half:])).status == 202
+    assert (await first.http.put(f"{location}?digest={sha(data)}")).status == 201
+    assert await (await second.http.get(f"/v2/a/blobs/{sha(data)}")).read() == data
+    assert (await put_manifest(second, "a", "1", manifest(data))).status == 201
+    assert (await first.http.get("/v2/a/manifests/1")).status == 200
+    # What one signs, the other accepts.
+    answer = await first.http.get("/token?scope=repository:a:pull,push", auth=first.basic)
+    token = (await answer.json())["token"]
+    headers = {"Authorization": f"Bearer {token}"}
+    assert (await second.http.post("/v2/a/blobs/uploads/", headers=headers)).status == 202
+
+
+async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
+    tmp_path: Path, source: ContentStore, target: ContentStore
+) -> None:
+    """Kill -9 at random instants of pushes; after each start what was acknowledged is there and
+    whole, and the same push succeeds."""
+    port = free_port()
+    acknowledged: list[tuple[Reference, bytes]] = []
+    rng = random.Random(4)
+    for round_number in range(8):
+        process = await asyncio.to_thread(start, tmp_path / "hub", port)
+        try:
+            config = RegistryConfig(attempts=1, certs_dir=tmp_path)
+            async with RegistryClient(config) as client:
+                for ref, wanted in acknowledged:
+                    found = await client.pull(
+                        ref, auth=None, platform=None, content=target, report=ignore
+                    )
+                    assert found.manifest_bytes == wanted
+                killer = asyncio.get_running_loop().call_later(rng.uniform(0.02, 0.3), process.kill)
+                made = make_image(source, [700_000, 50_000], seed=100 + round_number)
+                for number in range(6):
+                    ref = Reference.parse(f"127.0.0.1:{port}/r{round_number}/n{number}:1")
+                    with contextlib.suppress(Exception):
+                        await client.push(
+                            ref,
+                            auth=None,
+                            manifest_bytes=made.manifest,
+                            content=source,
+                            report=ignore,
+                        )
+                        acknowledged.append((ref, made.manifest))
+                killer.cancel()
+        finally:
+            process.kill()
+            process.wait()
+    assert acknowledged
+
+
+async def test_pulls_of_many_at_once_get_whole_blobs(tmp_path: Path) -> None:
+    port = free_port()
+    process = await asyncio.to_thread(start, tmp_path / "hub", port)
+    try:
+        data = random.Random(5).randbytes(12_000_000)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+            url = f"/v2/a/blobs/uploads/?digest={sha(data)}"
+            assert (await http.post(url, data=data)).status == 201
+
+            async def pull(number: int) -> None:
+                answer = await http.get(f"/v2/a/blobs/{sha(data)}")
+                if number % 4 == 0:
+                    # Somebody who goes away in the middle.
+                    await answer.content.readexactly(100_000)
+                    answer.close()
+                elif number % 4 == 1:
+                    # Somebody slow: the socket fills up.
+                    await answer.content.readexactly(50_000)
+                    await asyncio.sleep(0.3)
+                    assert await answer.content.read() is not None
+                else:
+                    assert sha(await answer.read()) == sha(data)
+
+            await asyncio.gather(*(pull(number) for number in range(40)))
+            assert (await http.get("/healthz")).status == 200
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
