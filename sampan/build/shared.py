@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import shutil
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +15,13 @@ from sampan.build.ops.mounts import CacheMounts
 from sampan.build.solver.cache import BuildCache
 from sampan.build.solver.scheduler import Shared
 from sampan.linux.mount import umount
+from sampan.runtime.control import keeper_alive, read_state
 
 if TYPE_CHECKING:
     from sampan.build.types import BuildDeps
+
+
+_PATIENCE = 5.0
 
 
 @dataclass(slots=True)
@@ -33,9 +40,26 @@ class BuildShared:
 
 
 def recover(run_dir: Path, state_dir: Path) -> None:
-    """Unmount and remove what killed builds left in the run and state directories."""
+    """End the commands of killed builds; unmount and remove what else they left."""
+    for place in (run_dir / "build").glob("*/keeper"):
+        _end(place)
     for directory in (run_dir / "build-mounts").glob("*/*"):
         with contextlib.suppress(OSError):
             umount(str(directory))
     for leftover in (run_dir / "build-mounts", run_dir / "build", state_dir / "tmp" / "build"):
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _end(place: Path) -> None:
+    """Kill the command whose keeper's directory this is, and wait for the keeper to end."""
+    state = read_state(place)
+    if state is None or not keeper_alive(state):
+        return
+    with contextlib.suppress(OSError):
+        keeper = os.pidfd_open(state.keeper_pid)
+        try:
+            # Process 1 of its namespace takes all others with it; the keeper then cleans up.
+            os.kill(state.pid or state.keeper_pid, signal.SIGKILL)
+            select.select([keeper], [], [], _PATIENCE)
+        finally:
+            os.close(keeper)
