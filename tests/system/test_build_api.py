@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import http.client
 import io
 import json
 import lzma
 import os
+import signal
 import socket
 import tarfile
 import threading
@@ -263,3 +265,21 @@ def test_docker_cli(
     assert usage.returncode == 0 and b"Build cache usage" in usage.stdout
     pruned = daemon.docker("builder", "prune", "-af")
     assert pruned.returncode == 0 and b"Total reclaimed space" in pruned.stdout
+
+
+def test_killed_daemon_leaves_no_command_running(own_daemon: Daemon) -> None:
+    def request() -> None:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            build(own_daemon, context(Dockerfile="FROM busybox\nRUN sleep 987654\n"))
+
+    client = threading.Thread(target=request)
+    client.start()
+    until(sleeping)
+    own_daemon.stop(signal.SIGKILL)
+    client.join()
+    assert sleeping()
+    own_daemon.start()
+    until(lambda: not sleeping())
+    assert not (own_daemon.state / "tmp" / "contexts").exists()
+    _, messages = build(own_daemon, context(Dockerfile="FROM busybox\nRUN echo again\n"))
+    assert "Successfully built" in text_of(messages)
