@@ -8,7 +8,7 @@ import sys
 from sampan.cli import terminal
 from sampan.cli.failure import Failure
 from sampan.cli.pump import DETACHED, Pump
-from sampan.cli.signals import PROXIED, WINCH, Arrivals, name_of
+from sampan.cli.signals import ENDING, PROXIED, WINCH, Arrivals, name_of
 from sampan.client import wirejson
 from sampan.errors import SampanError
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sampan.cli.session import Session
     from sampan.client.http import Response
 
+PATIENCE = 3
+"""How many times SIGINT or SIGTERM is passed on before this process ends by itself."""
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 
 
@@ -62,6 +64,7 @@ class Attachment:
         self._tty, self._stdin, self._keys = tty, stdin, keys
         self._resize, self._signal = resize, signal
         self._size = (0, 0)
+        self._pleas = 0
 
     def run(self, before: Callable[[], object] | None = None) -> str:
         """Carry the streams until they end; ``before`` is called when signals are caught and the
@@ -96,6 +99,10 @@ class Attachment:
         if number == WINCH:
             self._fit()
         elif self._signal is not None:
+            self._pleas += number in ENDING
+            if self._pleas >= PATIENCE:
+                # The process ignores them; the user must not have to look for this one's number.
+                raise Failure(f"got {PATIENCE} SIGTERM/SIGINTs, forcefully exiting")
             try:
                 self._signal(name_of(number))
             except SampanError:

@@ -134,7 +134,10 @@ def _announced(chunks: Iterable[bytes], screen: progress.Screen) -> Iterator[byt
         done += len(chunk)
         if screen.live:
             screen.update("", status, done)
-    screen.note(f"{status}  {human_size(done)}")
+    if screen.live:
+        screen.settle()
+    else:
+        screen.note(f"{status}  {human_size(done)}")
 
 
 def _plainly(messages: Iterable[dict[str, Any]], screen: progress.Screen) -> str:

@@ -57,13 +57,13 @@ class BuildView:
         frame = 0
         while not done.wait(_TICK):
             with lock:
-                if self._step and not self._screen._lines:
+                if self._step:
                     elapsed = time.monotonic() - self._began
                     self._draw(f"{_FRAMES[frame % len(_FRAMES)]} {self._step}", elapsed)
             frame += 1
 
     def _draw(self, text: str, elapsed: float) -> None:
-        columns = progress._window(sys.stdout)[0]
+        columns = progress.window(sys.stdout)[0]
         tail = f"  {elapsed:.1f}s"
         sys.stdout.write(f"{_CLEAR}{text[: columns - len(tail) - 1]}{tail}")
         sys.stdout.flush()

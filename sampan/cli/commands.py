@@ -121,6 +121,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "system events": ("events:EVENTS", "Get real time events from the server"),
     "system info": ("info:INFO", "Display system-wide information"),
     "system prune": ("prune:SYSTEM", "Remove unused data"),
+    "system stop": ("stop:STOP", "Stop the local daemon; its containers go on"),
     "version": ("version:VERSION", "Show the version information of client and server"),
     "volume create": ("volumes:CREATE", "Create a volume"),
     "volume inspect": ("inspect:VOLUME", "Display detailed information on one or more volumes"),

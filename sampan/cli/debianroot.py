@@ -148,7 +148,7 @@ class _Narration:
     def __init__(self, screen: Screen | None) -> None:
         self._screen = screen
         self._text = ""
-        self._status = "Starting"
+        self._status = ""
         self._complaints: list[str] = []
 
     def feed(self, data: bytes) -> None:
@@ -177,7 +177,7 @@ class _Narration:
             self._show(_PERCENT)
 
     def _show(self, percent: float) -> None:
-        if self._screen is not None:
+        if self._screen is not None and self._status:
             self._screen.percent(self._status, percent)
 
     def reason(self) -> str:

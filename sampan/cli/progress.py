@@ -46,7 +46,7 @@ class _Line:
         """The row in ``width`` columns."""
         head = f"{self.identifier}: {self.status}" if self.identifier else self.status
         if self.total <= 0:
-            tail = f"  {human_size(self.current)}" if self.current > 0 else ""
+            tail = f"  {human_size(self.current)}{self._pace()}" if self.current > 0 else ""
             return (head + tail)[:width]
         tail = f"  {human_size(self.current)}/{human_size(self.total)}{self._pace()}"
         room = min(BAR, width - len(head) - len(tail) - 3)
@@ -60,9 +60,11 @@ class _Line:
     def _pace(self) -> str:
         elapsed = time.monotonic() - self.began
         moved = self.current - self.start
-        if elapsed < 0.5 or moved <= 0 or self.current >= self.total:
+        if elapsed < 0.5 or moved <= 0 or 0 < self.total <= self.current:
             return ""
         rate = moved / elapsed
+        if self.total <= 0:
+            return f"  {human_size(rate, 3)}/s"
         left = int((self.total - self.current) / rate)
         clock = f"{left}s" if left < 60 else f"{left // 60}m{left % 60:02d}s"
         return f"  {human_size(rate, 3)}/s  {clock}"
@@ -134,22 +136,23 @@ class Screen:
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        if self.live:
-            self._draw()
-            self._lines.clear()
-            self._drawn = 0
+        self.settle()
         self._out.write(text + "\n")
         if not self.live:
             self._out.flush()
 
     def write(self, text: str) -> None:
         """Text as it is, after the rows there are."""
+        self.settle()
+        self._out.write(text)
+        self._out.flush()
+
+    def settle(self) -> None:
+        """Leave the rows there are as they are; new ones come below."""
         if self.live and self._lines:
             self._draw()
             self._lines.clear()
             self._drawn = 0
-        self._out.write(text)
-        self._out.flush()
 
     def close(self) -> None:
         """Draw what has not been drawn yet."""
@@ -162,7 +165,7 @@ class Screen:
         rows = list(self._lines.values())
         if not any(line.changed for line in rows):
             return
-        columns, height = _window(self._out)
+        columns, height = window(self._out)
         # What has scrolled off the top cannot be reached by the cursor any more.
         shown = rows[-max(1, height - 1) :]
         parts = [f"\x1b[{self._drawn}A\r"] if self._drawn else []
@@ -178,7 +181,8 @@ class Screen:
         self._out.flush()
 
 
-def _window(out: TextIO) -> tuple[int, int]:
+def window(out: TextIO) -> tuple[int, int]:
+    """Columns and rows of the terminal behind ``out``, or what terminals once had."""
     try:
         size = os.get_terminal_size(out.fileno())
     except (OSError, ValueError):

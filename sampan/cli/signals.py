@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 WINCH = int(_signal.SIGWINCH)
+ENDING = (int(_signal.SIGINT), int(_signal.SIGTERM))
 PROXIED = tuple(
     int(getattr(_signal, f"SIG{name}"))
     for name in ("HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "TERM", "CONT", "TSTP")
