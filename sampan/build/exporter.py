@@ -14,7 +14,7 @@ from sampan.build.graph.draft import Record
 from sampan.build.graph.plan import StagePlan
 from sampan.build.ops.replay import replay
 from sampan.build.ops.tree import mounted
-from sampan.build.solver.cache import BuildCache
+from sampan.build.solver.cache import UNFINISHED, BuildCache
 from sampan.build.solver.inline import InlineStep, add_to_config
 from sampan.build.solver.scheduler import Result, Solver
 from sampan.errors import NotFound
@@ -132,7 +132,7 @@ class Exporter:
     ) -> LayerRef:
         """One layer with the changes of all."""
         snapshots = self._images.snapshotter
-        key = f"squash-{secrets.token_hex(16)}"
+        key = f"{UNFINISHED}{secrets.token_hex(16)}"
         parent = chain_id(layer.diff_id for layer in base_layers)
 
         def make() -> None:

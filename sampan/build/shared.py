@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sampan.build.ops.mounts import CacheMounts
-from sampan.build.solver.cache import BuildCache
+from sampan.build.solver.cache import UNFINISHED, BuildCache
 from sampan.build.solver.scheduler import Shared
+from sampan.errors import Conflict, NotFound
 from sampan.linux.mount import umount
 from sampan.runtime.control import keeper_alive, read_state
 
@@ -33,21 +34,29 @@ class BuildShared:
     @classmethod
     def open(cls, deps: BuildDeps) -> BuildShared:
         """Open the cache and clean up after a process that was killed during a build."""
-        recover(deps.run_dir, deps.state_dir)
+        recover(deps)
         cache = BuildCache(deps.metadata, deps.snapshots, deps.state_dir / "build-mounts")
         deps.images.add_roots(cache.roots)
         return cls(cache)
 
 
-def recover(run_dir: Path, state_dir: Path) -> None:
-    """End the commands of killed builds; unmount and remove what else they left."""
-    for place in (run_dir / "build").glob("*/keeper"):
-        _end(place)
+def recover(deps: BuildDeps) -> None:
+    """Clean up after builds that were killed: commands still running, mounts, snapshots, files."""
+    run_dir, state_dir = deps.run_dir, deps.state_dir
+    for directory in (run_dir / "build").glob("*/keeper"):
+        _end(directory)
     for directory in (run_dir / "build-mounts").glob("*/*"):
         with contextlib.suppress(OSError):
             umount(str(directory))
     for leftover in (run_dir / "build-mounts", run_dir / "build", state_dir / "tmp" / "build"):
         shutil.rmtree(leftover, ignore_errors=True)
+    names = deps.metadata.query(
+        "SELECT name FROM snapshot_names WHERE driver = ? AND name >= ? AND name < ?",
+        (deps.snapshots.driver, UNFINISHED, UNFINISHED + "~"),
+    )
+    for (name,) in names:
+        with contextlib.suppress(NotFound, Conflict):
+            deps.snapshots.remove(name)
 
 
 def _end(place: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import os
+import select
 import socket
 import stat
 import tarfile
@@ -19,7 +20,9 @@ from sampan.build import BuildEvent, BuildRequest, Output, StepRunning, build
 from sampan.build.context import extract
 from sampan.build.errors import StepError
 from sampan.build.narrator import InOrder
+from sampan.build.shared import recover
 from sampan.errors import InvalidParameter, SampanError
+from sampan.runtime.control import read_state
 
 
 async def test_simple_image(workshop: Workshop) -> None:
@@ -565,3 +568,33 @@ async def test_outputs(workshop: Workshop, tmp_path: Path) -> None:
         await workshop.build(text, outputs=(Output("tar"),))
     kept = await workshop.build(text, outputs=(Output("cacheonly"),))
     assert kept.image_id is None
+
+
+async def test_recovery_after_a_killed_daemon(workshop: Workshop) -> None:
+    sleeping = asyncio.Event()
+    container = ""
+
+    def report(event: BuildEvent) -> None:
+        nonlocal container
+        if isinstance(event, StepRunning):
+            container = event.container_id
+            sleeping.set()
+
+    request = BuildRequest(
+        context=workshop.context(), dockerfile_text=b"FROM busybox\nRUN sleep 1000\n"
+    )
+    task = asyncio.create_task(build(request, workshop.deps, report))
+    await asyncio.wait_for(sleeping.wait(), 20)
+    (directory,) = (workshop.deps.run_dir / "build").glob("*/keeper")
+    state = read_state(directory)
+    assert state is not None
+    # What a new daemon does at its start, with the old one's command still running.
+    pidfd = os.pidfd_open(state.pid)
+    recover(workshop.deps)
+    await asyncio.to_thread(select.select, [pidfd], [], [], 20)
+    os.close(pidfd)
+    assert not (workshop.deps.run_dir / "build").exists()
+    rows = workshop.deps.metadata.query("SELECT kind FROM snapshots WHERE kind = 'active'")
+    assert rows == []
+    with pytest.raises(SampanError):
+        await task

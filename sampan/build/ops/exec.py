@@ -18,6 +18,7 @@ from sampan.build.errors import StepError
 from sampan.build.graph.ops import Exec
 from sampan.build.ops.netns import make_namespace
 from sampan.build.ops.tree import mounted
+from sampan.build.solver.cache import UNFINISHED
 from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.network.manager import NetworkManager
 from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
@@ -148,7 +149,7 @@ class ExecRunner:
 
         Raises StepError when it ends with anything but 0; the snapshot is gone then.
         """
-        key = f"run-{job.container_id}"
+        key = f"{UNFINISHED}{job.container_id}"
         rootfs = self._snapshots.prepare(key, job.parent)
         try:
             place = await self._take(job.op.network)

@@ -21,7 +21,7 @@ from sampan.build.ops.copy import Copier
 from sampan.build.ops.exec import bind
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import Tree, folder, mounted
-from sampan.build.solver.cache import BuildCache, CacheRecord
+from sampan.build.solver.cache import UNFINISHED, BuildCache, CacheRecord
 from sampan.build.solver.scheduler import Result
 from sampan.errors import InvalidParameter, NotFound
 from sampan.linux.mount import move_mount_to, stacked, umount
@@ -150,7 +150,7 @@ class MountSetup:
             if mount.readonly:
                 mounts = self._snapshots.mounts(given.snapshot)
             else:
-                key = f"bind-{place.parent.name}-{place.name}"
+                key = f"{UNFINISHED}{place.parent.name}-{place.name}"
                 mounts = self._snapshots.prepare(key, given.snapshot)
                 stack.callback(self._remove, key)
             root = self._attach(mounts, place, stack)

@@ -16,6 +16,7 @@ from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.replay import replay
 from sampan.build.ops.tree import Folder, Tree, folder, mounted
+from sampan.build.solver.cache import UNFINISHED
 from sampan.build.solver.scheduler import Done, Result
 from sampan.errors import NotFound, Unsupported
 from sampan.image.config import chain_id
@@ -155,7 +156,7 @@ class OperationRunner:
             with mounted(self._snapshots.mounts(parent)) as tree:
                 if exists(tree, op.actions[0].path):
                     return Done(None)
-        active = f"file-{key}"
+        active = f"{UNFINISHED}{key}"
         mounts = self._snapshots.prepare(active, parent)
         try:
             with ExitStack() as stack:
@@ -174,7 +175,7 @@ class OperationRunner:
     def _merge(self, inputs: Sequence[Result | None], key: str) -> Done:
         """Lay what later inputs hold over the first one (they lie on the empty tree)."""
         parent = inputs[0].snapshot if inputs[0] else None
-        active = f"file-{key}"
+        active = f"{UNFINISHED}{key}"
         mounts = self._snapshots.prepare(active, parent)
         try:
             with mounted(mounts) as target:

@@ -17,7 +17,9 @@ from sampan.store.layers import LayerRef
 from sampan.store.metadata import Metadata
 from sampan.store.snapshots import Snapshotter
 
+# Names of finished snapshots, and of those still being made.
 PREFIX = "build-"
+UNFINISHED = "building-"
 
 
 class CacheKey(msgspec.Struct):
