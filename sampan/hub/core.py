@@ -20,6 +20,7 @@ from sampan.hub.storage import BlobStorage
 from sampan.hub.storage.files import FileStorage
 from sampan.hub.tokens import Signer
 from sampan.hub.uploads import Uploads
+from sampan.hub.upstream import PullThrough
 from sampan.hub.webhooks import Webhooks
 
 
@@ -39,6 +40,7 @@ class Hub:
     indexes: LayerIndexes
     collector: Collector
     webhooks: Webhooks
+    upstream: PullThrough
 
     async def start(self) -> None:
         """Load what is kept in the database and begin the background work."""
@@ -49,6 +51,7 @@ class Hub:
         self.activity.listen(self.webhooks.tell)
 
     async def close(self) -> None:
+        await self.upstream.close()
         await self.webhooks.close()
         await self.collector.close()
         await self.activity.close()
@@ -68,6 +71,7 @@ def open_hub(config: HubConfig) -> Hub:
     accounts = Accounts(database, config.htpasswd)
     signer = Signer()
     uploads = Uploads(records, storage)
+    manifests = ManifestWriter(records, config)
     metrics = Metrics()
     return Hub(
         config=config,
@@ -75,7 +79,7 @@ def open_hub(config: HubConfig) -> Hub:
         storage=storage,
         records=records,
         uploads=uploads,
-        manifests=ManifestWriter(records, config),
+        manifests=manifests,
         accounts=accounts,
         signer=signer,
         access=Access(config, records, accounts, signer),
@@ -84,6 +88,7 @@ def open_hub(config: HubConfig) -> Hub:
         indexes=LayerIndexes(storage, config.root / "index"),
         collector=Collector(config, database, storage, uploads, metrics),
         webhooks=Webhooks(config.webhooks),
+        upstream=PullThrough(config.upstreams, records, manifests, uploads),
     )
 
 

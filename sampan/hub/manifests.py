@@ -38,11 +38,17 @@ class ManifestWriter:
         self._config = config
 
     async def put(
-        self, repository: str, reference: str, data: bytes, content_type: str
+        self,
+        repository: str,
+        reference: str,
+        data: bytes,
+        content_type: str,
+        *,
+        complete: bool = True,
     ) -> Accepted:
         """Store ``data`` under its digest, and under ``reference`` if that is a tag.
 
-        Raises RegistryError.
+        What it names must be there already, unless it is not ``complete``.  Raises RegistryError.
         """
         tag, digest = _name(reference, data)
         new = _checked(repository, data, digest, content_type)
@@ -52,6 +58,7 @@ class ManifestWriter:
             immutable=tag is not None
             and any(fnmatch.fnmatchcase(tag, glob) for glob in self._config.immutable_tags),
             quota=self._config.quota_bytes,
+            complete=complete,
         )
         return Accepted(digest, new.subject)
 

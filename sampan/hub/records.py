@@ -155,17 +155,24 @@ class Records:
         return [TagRow(*row) for row in rows]
 
     async def store_manifest(
-        self, new: NewManifest, tag: str | None, *, immutable: bool = False, quota: int = 0
+        self,
+        new: NewManifest,
+        tag: str | None,
+        *,
+        immutable: bool = False,
+        quota: int = 0,
+        complete: bool = True,
     ) -> None:
         """Store a manifest and move ``tag`` to it, in one transaction.
 
-        Raises RegistryError when something that it names is not in the repository, when an
-        ``immutable`` tag would move, or when the repository would exceed ``quota`` bytes.
+        Raises RegistryError when something that it names is not in the repository (unless it need
+        not be ``complete``, as in a cache), when an ``immutable`` tag would move, or when the repository would exceed ``quota`` bytes.
         """
         now = int(time.time())
 
         def change(sql: Cursor) -> None:
-            _check_references(sql, new)
+            if complete:
+                _check_references(sql, new)
             sql.run(
                 "INSERT INTO repositories (name, created, updated, description) "
                 "VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET updated = excluded.updated",

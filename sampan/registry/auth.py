@@ -36,19 +36,8 @@ class Auth:
             raise InvalidParameter(f"invalid X-Registry-Auth header: {exc}") from exc
         return wire.to_auth()
 
-    def to_header(self) -> str:
-        """The value of ``X-Registry-Auth`` for these credentials."""
-        wire = _WireAuth(
-            username=self.username,
-            password=self.password,
-            identitytoken=self.identity_token,
-            registrytoken=self.registry_token,
-            serveraddress=self.server_address,
-        )
-        return base64.urlsafe_b64encode(msgspec.json.encode(wire)).decode()
 
-
-class _WireAuth(msgspec.Struct, rename="lower", omit_defaults=True):
+class _WireAuth(msgspec.Struct, rename="lower"):
     username: str = ""
     password: str = ""
     auth: str = ""

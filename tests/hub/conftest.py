@@ -76,6 +76,11 @@ class Hubs:
         self._sessions.append(session)
         return Running(app[HUB], port, password, session)
 
+    async def stop_one(self, running: Running) -> None:
+        for runner in [r for r in self._runners if r.app[HUB] is running.hub]:
+            await runner.cleanup()
+            self._runners.remove(runner)
+
     async def stop(self) -> None:
         for session in self._sessions:
             await session.close()

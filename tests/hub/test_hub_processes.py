@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from sampan.hub.config import HubConfig
+from sampan.hub.config import HubConfig, Upstream
 from sampan.image.reference import Reference
 from sampan.progress import ignore
 from sampan.registry.client import RegistryClient
@@ -59,6 +59,43 @@ async def test_two_hubs_share_a_bucket_and_a_database(
     token = (await answer.json())["token"]
     headers = {"Authorization": f"Bearer {token}"}
     assert (await second.http.post("/v2/a/blobs/uploads/", headers=headers)).status == 202
+
+
+async def test_a_hub_caches_another_registry(
+    hubs: Hubs, tmp_path: Path, client: RegistryClient, source: ContentStore, target: ContentStore
+) -> None:
+    above = await hubs.start(HubConfig(root=tmp_path / "above", anonymous="push"))
+    made = make_image(source, [500_000, 200], seed=6)
+    there = Reference.parse(f"{above.host}/team/app:1")
+    await client.push(there, auth=None, manifest_bytes=made.manifest, content=source, report=ignore)
+    upstream = Upstream("cache", f"http://{above.host}")
+    below = await hubs.start(
+        HubConfig(root=tmp_path / "below", anonymous="push", upstreams=(upstream,))
+    )
+    here = Reference.parse(f"{below.host}/cache/team/app:1")
+    pulled = await asyncio.gather(
+        *(
+            client.pull(
+                here,
+                auth=None,
+                platform=None,
+                content=ContentStore(tmp_path / f"target{i}"),
+                report=ignore,
+            )
+            for i in range(3)
+        )
+    )
+    assert {p.manifest_bytes for p in pulled} == {made.manifest}
+    text = await (await above.http.get("/metrics")).text()
+    assert 'sampan_hub_requests_total{method="GET",route="blobs",status="200"} 3.0' in text
+    missing = await below.http.get("/v2/cache/team/none/manifests/1")
+    assert missing.status == 404
+    assert (await below.http.post("/v2/cache/team/app/blobs/uploads/")).status == 405
+    # Upstream goes away: what is cached is served on.
+    below.hub.upstream._fresh.clear()
+    await hubs.stop_one(above)
+    await client.pull(here, auth=None, platform=None, content=target, report=ignore)
+    assert (await below.http.get("/v2/cache/team/none/manifests/1")).status == 502
 
 
 async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(

@@ -101,6 +101,8 @@ class RegistryApi:
     async def get_manifest(self, request: web.Request, target: Target) -> web.StreamResponse:
         repository = target.repository
         await self._access.authorize(request, repository, (PULL,))
+        if self._hub.upstream.covers(repository):
+            await self._hub.upstream.manifest(repository, target.reference)
         found = await self._records.manifest(repository, target.reference)
         if found is None:
             raise failures.manifest_unknown(target.reference)
@@ -128,6 +130,7 @@ class RegistryApi:
     async def put_manifest(self, request: web.Request, target: Target) -> web.StreamResponse:
         repository = target.repository
         who = await self._access.authorize(request, repository, (PULL, PUSH))
+        self._refuse_cached(repository)
         data = await _read_manifest(request)
         accepted = await self._hub.manifests.put(
             repository, target.reference, data, request.headers.get("Content-Type", "")
@@ -172,6 +175,9 @@ class RegistryApi:
         repository, digest = target.repository, target.reference
         await self._access.authorize(request, repository, (PULL,))
         size = await self._records.blob_size(repository, digest)
+        if size is None and self._hub.upstream.covers(repository):
+            await self._hub.upstream.blob(repository, digest)
+            size = await self._records.blob_size(repository, digest)
         if size is None:
             raise failures.blob_unknown(digest)
         headers = {
@@ -220,6 +226,7 @@ class RegistryApi:
     async def begin_upload(self, request: web.Request, target: Target) -> web.StreamResponse:
         repository, query = target.repository, request.query
         who = await self._access.authorize(request, repository, (PULL, PUSH))
+        self._refuse_cached(repository)
         if "mount" in query:
             digest = _digest(query["mount"])
             source = query.get("from")
@@ -232,6 +239,10 @@ class RegistryApi:
             await self._hub.uploads.finish(repository, who.name, upload, digest)
             return _created(repository, digest)
         return web.Response(status=202, headers=upload_headers(repository, upload, 0))
+
+    def _refuse_cached(self, repository: str) -> None:
+        if self._hub.upstream.covers(repository):
+            raise failures.unsupported("the repository is a cache of another registry's")
 
     async def _mount(self, request: web.Request, source: str, repository: str, digest: str) -> bool:
         """Whether the blob was linked from a repository that the client may read."""
