@@ -22,14 +22,12 @@ from sampan.engine.filters import EVERYTHING, Filters
 from sampan.engine.removal import Removal
 from sampan.engine.uses import Uses
 from sampan.errors import Conflict, InvalidParameter, NotFound
-from sampan.image.config import chain_ids
 from sampan.image.digest import short
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
 from sampan.store.images import Image, ImageStore
 
 ImageList = list[Image]
-LayerSizes = list[tuple[str, int]]
 
 
 class Images:
@@ -118,8 +116,8 @@ class Images:
     def history(self, name: str, platform: Platform | None = None) -> Sequence[dict[str, Any]]:
         """What made the image, newest first."""
         image = self.get(name, platform)
-        sizes = self._layer_sizes(image)
-        rows = documents.history(image, [size for _, size in sizes])
+        sizes = [size for _, _, size in self._store.layer_sizes(image.id)]
+        rows = documents.history(image, sizes)
         current: Image | None = image
         for row in rows:
             if current is None:
@@ -135,21 +133,16 @@ class Images:
 
     def shared_sizes(self) -> dict[str, int]:
         """For each image the bytes of its layers that other images have too."""
-        images = self._store.list()
-        owners: Counter[str] = Counter()
-        for image in images:
-            owners.update(chain_ids(image.config.rootfs.diff_ids))
-        return {
-            image.id: sum(size for chain, size in self._layer_sizes(image) if owners[chain] > 1)
-            for image in images
-        }
+        layers = self._store.layer_sizes()
+        owners = Counter(chain for _, chain, _ in layers)
+        sizes: Counter[str] = Counter()
+        for image, chain, size in layers:
+            sizes[image] += size if owners[chain] > 1 else 0
+        return sizes
 
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
-        layers: dict[str, int] = {}
-        for image in self._store.list():
-            layers.update(self._layer_sizes(image))
-        return sum(layers.values())
+        return sum({chain: size for _, chain, size in self._store.layer_sizes()}.values())
 
     def tag(self, name: str, repository: str, tag: str = "") -> Reference:
         """Give an image one more name; the image that had it keeps its others.
@@ -190,12 +183,13 @@ class Images:
         dangling = filters.boolean("dangling", True)
         wanted = filters.without("dangling")
         records = []
-        used = {image_id for use in self._uses() for image_id in use.images}
         async with self._removing:
+            uses = [*self._uses()]
+            used = {image_id for use in uses for image_id in use.images}
             for image in self.list(wanted, until=until):
                 if image.id in used or (dangling and (image.repo_tags or image.repo_digests)):
                     continue
-                removal = Removal(self._store, self._events, self._uses)
+                removal = Removal(self._store, self._events, lambda: uses)
                 names = [*image.repo_tags, *image.repo_digests] or [image.id]
                 for name in names:
                     try:
@@ -203,6 +197,7 @@ class Images:
                     except (Conflict, NotFound):
                         continue
                 records += removal.records
+                await asyncio.sleep(0)  # others are served between two images
             freed = await self._store.gc()
         self._events.publish("image", "prune", "", {"reclaimed": str(freed)})
         return records, freed
@@ -214,18 +209,6 @@ class Images:
             return self._store.get(image.parent)
         except NotFound:
             return None
-
-    def _layer_sizes(self, image: Image) -> LayerSizes:
-        """Chain ID and bytes of each layer, lowest first."""
-        sizes = []
-        layers = self._store.layers_of(image.id)
-        for chain, layer in zip(chain_ids(image.config.rootfs.diff_ids), layers, strict=False):
-            try:
-                size = self._store.snapshotter.usage(chain).size
-            except NotFound:
-                size = layer.blob.size  # not unpacked yet
-            sizes.append((chain, size))
-        return sizes
 
 
 def parse_name(repository: str, tag: str = "") -> Reference:

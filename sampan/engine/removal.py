@@ -11,7 +11,6 @@ from __future__ import annotations
 from sampan.engine.events import Events
 from sampan.engine.uses import Uses
 from sampan.errors import Conflict, NotFound
-from sampan.image.config import chain_ids
 from sampan.image.digest import short
 from sampan.image.reference import InvalidReference, Reference
 from sampan.store.images import Image, ImageStore
@@ -89,7 +88,7 @@ class Removal:
             raise
         for reference in _references(image):
             self._untag(image, reference)
-        layers = self._own_layers(image)
+        layers = self._store.own_chains(image.id)
         self._store.delete(image.id)
         self._publish("delete", image, image.id)
         self.records.append({"Deleted": image.id})
@@ -120,17 +119,6 @@ class Removal:
             raise conflict("image is referenced in multiple repositories", False)
         if users:
             raise conflict(f"image is being used by stopped container {users[0].id[:12]}", False)
-
-    def _own_layers(self, image: Image) -> list[str]:
-        """Chain IDs of the layers that no other image has, topmost first."""
-        others = {
-            chain
-            for other in self._store.list()
-            if other.id != image.id
-            for chain in chain_ids(other.config.rootfs.diff_ids)
-        }
-        chains = chain_ids(image.config.rootfs.diff_ids)
-        return [chain for chain in reversed(chains) if chain not in others]
 
     def _publish(self, action: str, image: Image, name: str) -> None:
         attributes = {**(image.config.config.labels or {}), "name": name}

@@ -59,6 +59,7 @@ class Image:
 
 _Images: TypeAlias = list[Image]
 _Layers: TypeAlias = list[LayerRef]
+_LayerSizes: TypeAlias = list[tuple[Digest, Digest, int]]
 _Digests: TypeAlias = list[Digest]
 _Names: TypeAlias = list[str]
 
@@ -97,6 +98,28 @@ class ImageStore:
         """The images that were built or committed on this one."""
         rows = self._metadata.query("SELECT id FROM images WHERE parent = ?", (image_id,))
         return [id for (id,) in rows]
+
+    def layer_sizes(self, image_id: Digest | None = None) -> _LayerSizes:
+        """``(image, chain ID, bytes)`` of each layer, lowest first, of one image or of all.  The
+        bytes are those of its files, or of its blob while it was never unpacked."""
+        where = "" if image_id is None else " WHERE l.image = ?"
+        rows = self._metadata.query(
+            "SELECT l.image, l.chain_id, coalesce(s.size, l.size) FROM image_layers l"
+            f" LEFT JOIN layer_sizes s ON s.diff_id = l.diff_id{where}"
+            " ORDER BY l.image, l.position",
+            () if image_id is None else (image_id,),
+        )
+        return [(image, chain, int(size)) for image, chain, size in rows]
+
+    def own_chains(self, image_id: Digest) -> _Digests:
+        """Chain IDs of the layers that no other image has, uppermost first."""
+        rows = self._metadata.query(
+            "SELECT chain_id FROM image_layers l WHERE image = ? AND NOT EXISTS"
+            " (SELECT 1 FROM image_layers o WHERE o.chain_id = l.chain_id AND o.image <> l.image)"
+            " ORDER BY position DESC",
+            (image_id,),
+        )
+        return [chain for (chain,) in rows]
 
     def layers_of(self, image_id: Digest) -> _Layers:
         """The layers, lowest first."""

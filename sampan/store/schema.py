@@ -76,4 +76,6 @@ _FIRST = (
     "CREATE INDEX snapshot_names_by_snapshot ON snapshot_names (snapshot)",
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST,)
+_LAYERS_BY_CHAIN = ("CREATE INDEX image_layers_by_chain ON image_layers (chain_id)",)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _LAYERS_BY_CHAIN)
