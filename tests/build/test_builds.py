@@ -19,7 +19,6 @@ from conftest import Workshop
 from sampan.build import BuildEvent, BuildRequest, Output, StepRunning, build
 from sampan.build.context import extract
 from sampan.build.errors import StepError
-from sampan.build.narrator import InOrder
 from sampan.build.shared import recover
 from sampan.errors import InvalidParameter, SampanError
 from sampan.runtime.control import read_state
@@ -476,21 +475,6 @@ async def test_prune(workshop: Workshop) -> None:
     await workshop.deps.images.gc()
     assert len(removed) == 2
     assert cache.records() == []
-
-
-async def test_order_for_streams(workshop: Workshop) -> None:
-    seen: list[int] = []
-    order = InOrder(lambda event: seen.append(event.vertex.number))  # type: ignore[union-attr]
-    request = BuildRequest(
-        context=workshop.context(),
-        dockerfile_text=(
-            b"FROM busybox AS a\nRUN sleep 0.3\nENV x=y\nFROM busybox AS b\nRUN echo quick\n"
-            b"FROM scratch\nCOPY --from=a /bin/busybox /\nCOPY --from=b /bin/busybox /b\n"
-        ),
-    )
-    await build(request, workshop.deps, order)
-    assert seen == sorted(seen)
-    assert set(seen) == set(range(1, 9))
 
 
 async def test_squash(workshop: Workshop) -> None:
