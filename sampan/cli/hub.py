@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
+    from sampan.hub.config import Webhook
 
 DEFAULT_ROOT = "/var/lib/sampan-hub"
 
@@ -27,6 +28,8 @@ def serve(session: Session, options: Options, arguments: list[str]) -> int:
 
 def _settings(options: Options) -> dict[str, Any]:
     from pathlib import Path
+
+    from sampan.hub.config import Upstream
 
     host, _, port = options["listen"].rpartition(":")
     if not host or not port.isdecimal():
@@ -51,6 +54,15 @@ def _settings(options: Options) -> dict[str, Any]:
         "port": int(port),
         "public_url": options["public-url"],
         "storage_url": options["storage-url"],
+        "storage_options": dict(
+            _pair("storage-option", text) for text in options["storage-option"]
+        ),
+        "redirects": options["redirects"],
+        "webhooks": tuple(_webhook(text) for text in options["webhook"]),
+        "upstreams": tuple(
+            Upstream(prefix.strip("/"), url.rstrip("/"))
+            for prefix, url in (_pair("pull-through", text) for text in options["pull-through"])
+        ),
         "database_url": options["database-url"],
         "anonymous": options["anonymous"],
         "htpasswd": path("htpasswd"),
@@ -61,6 +73,27 @@ def _settings(options: Options) -> dict[str, Any]:
         "retention_days": options["retention-days"],
         "title": options["title"],
     }
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise Failure(f"invalid --{flag} {text!r}: it must be NAME=VALUE", 125)
+    return name, value
+
+
+def _webhook(text: str) -> Webhook:
+    from sampan.hub.config import Webhook
+
+    url, *more = text.split(",")
+    given = dict(_pair("webhook", option) for option in more)
+    events = tuple(given.pop("events", "push+delete").split("+"))
+    secret = given.pop("secret", "")
+    if given or not set(events) <= {"push", "delete"} or not url.startswith(("http:", "https:")):
+        raise Failure(
+            f"invalid --webhook {text!r}: it must be URL[,secret=TEXT][,events=push+delete]", 125
+        )
+    return Webhook(url, secret, events)
 
 
 SERVE = Command(
@@ -80,12 +113,32 @@ SERVE = Command(
         Flag("listen", "string", "Address and port to listen on", "l", "127.0.0.1:5000"),
         Flag("public-url", "string", "How clients reach the hub when a proxy stands before it"),
         Flag("quota", "string", "Most bytes a repository may hold (as 10g; default: no limit)"),
-        Flag("retention-days", "int", "Days after which untagged manifests are removed"),
+        Flag(
+            "pull-through",
+            "list",
+            "Fetch what is missing under PREFIX from another registry: PREFIX=URL (repeatable)",
+        ),
+        Flag("redirects", "", "Send pulls to the object store by signed addresses"),
+        Flag(
+            "retention-days",
+            "int",
+            "Days after which tags that were not pushed again are removed, and what only they name",
+        ),
         Flag("root", "string", "Directory of the database and the blobs", default=DEFAULT_ROOT),
+        Flag(
+            "storage-option",
+            "list",
+            "Option of the object store, as endpoint=URL or region=NAME (repeatable)",
+        ),
         Flag("storage-url", "string", "Keep the blobs in this object store (s3://bucket/prefix)"),
         Flag("title", "string", "Name of the hub on its pages", default="sampan hub"),
         Flag("tls-certificate", "string", "File of the server's certificate"),
         Flag("tls-key", "string", "File of the server's key"),
+        Flag(
+            "webhook",
+            "list",
+            "Tell this address of changes: URL[,secret=TEXT][,events=push+delete] (repeatable)",
+        ),
     ),
     most=0,
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 
-from sampan.errors import Unsupported
+from sampan.errors import Unavailable, Unsupported
 from sampan.hub.access import Access
 from sampan.hub.accounts import Accounts
 from sampan.hub.activity import Activity
@@ -62,11 +63,15 @@ class Hub:
 def open_hub(config: HubConfig) -> Hub:
     """Open or make the hub under ``config.root``; call its ``start`` in the event loop.
 
-    Raises OSError, sqlite3.Error.
+    Raises Unavailable when the folder, the database or the store cannot be used.
     """
-    config.root.mkdir(parents=True, exist_ok=True)
-    database = _open_database(config)
-    storage = _open_storage(config)
+    try:
+        config.root.mkdir(parents=True, exist_ok=True)
+        database = _open_database(config)
+        storage = _open_storage(config)
+    except (OSError, sqlite3.Error) as exc:
+        said = exc.strerror if isinstance(exc, OSError) else exc
+        raise Unavailable(f"cannot use the hub's folder {config.root}: {said}") from exc
     records = Records(database)
     accounts = Accounts(database, config.htpasswd)
     signer = Signer()

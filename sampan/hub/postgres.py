@@ -58,7 +58,7 @@ class PostgresDatabase:
             with self._connection() as connection:
                 _migrate(connection, migrations)
         except psycopg.OperationalError as exc:
-            raise Unavailable(f"cannot use the database: {str(exc).strip()}") from exc
+            raise Unavailable(f"cannot use the database: {str(exc).splitlines()[0]}") from exc
         self._threads = ThreadPoolExecutor(CONNECTIONS, "hub-postgres")
 
     async def read(self, query: Callable[[Cursor], T]) -> T:

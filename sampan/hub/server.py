@@ -30,7 +30,7 @@ def say(text: str) -> None:
 def make_app(config: HubConfig, *, tell: Callable[[str], None] = say) -> web.Application:
     """The hub as an application.  ``tell`` gets the administrator's password on the first start.
 
-    Raises OSError and sqlite3.Error when ``config.root`` cannot be used.
+    Raises errors.Unavailable when ``config.root`` cannot be used.
     """
     hub = open_hub(config)
     app = web.Application()
