@@ -100,16 +100,25 @@ class Builds:
         """Remove what no running build uses; returns the records' ids and the bytes freed.
 
         Without ``everything``, what images have in common with the cache stays.  Filters:
-        description, id, inuse, parent, private, shared, type, until, unused-for (whose time the
+        description, id, inuse, parent, private, shared, type, until and unused-for (whose time the
         caller gives as ``until``, nanoseconds since the epoch).
         """
-        filters.only("description", "id", "inuse", "parent", "private", "shared", "type", "until")
+        filters.only(
+            *("description", "id", "inuse", "parent", "private", "shared", "type"),
+            *("until", "unused-for"),
+        )
+        in_images = await asyncio.to_thread(self._image_layers)
 
         def wanted(record: CacheRecord) -> bool:
+            shared = _is_shared(record, in_images)
             if until is not None and record.last_used * 1e9 >= until:
                 return False
-            if not everything and record.layer is not None:
+            if not everything and shared:
                 return False
+            in_use = self._cache.in_use[record.id] > 0
+            for key, truth in (("inuse", in_use), ("shared", shared), ("private", not shared)):
+                if key in filters and filters.boolean(key, truth) != truth:
+                    return False
             return (
                 filters.prefix("id", record.id)
                 and filters.pattern("description", record.description)
@@ -127,15 +136,16 @@ class Builds:
     def _documents(self) -> Sequence[dict[str, Any]]:
         records = self._cache.records()
         by_snapshot = {record.snapshot: record.id for record in records}
-        shared = {
-            layer.diff_id
-            for image in self._deps.images.list()
-            for layer in self._deps.images.layers_of(image.id)
-        }
-        return [self._document(record, by_snapshot, shared) for record in records]
+        in_images = self._image_layers()
+        return [self._document(record, by_snapshot, in_images) for record in records]
+
+    def _image_layers(self) -> Set[str]:
+        """Diff IDs of the layers of all images."""
+        images = self._deps.images
+        return {layer.diff_id for image in images.list() for layer in images.layers_of(image.id)}
 
     def _document(
-        self, record: CacheRecord, by_snapshot: Mapping[str | None, str], shared: Set[str]
+        self, record: CacheRecord, by_snapshot: Mapping[str | None, str], in_images: Set[str]
     ) -> dict[str, Any]:
         parent = by_snapshot.get(record.parent) if record.parent else None
         return {
@@ -144,7 +154,7 @@ class Builds:
             "Type": record.kind,
             "Description": record.description,
             "InUse": self._cache.in_use[record.id] > 0,
-            "Shared": record.layer is not None and record.layer.diff_id in shared,
+            "Shared": _is_shared(record, in_images),
             "Size": self._cache.size_of(record),
             "CreatedAt": _time(record.created),
             "LastUsedAt": _time(record.last_used),
@@ -159,6 +169,11 @@ class Builds:
             yield place
         finally:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, True))
+
+
+def _is_shared(record: CacheRecord, in_images: Set[str]) -> bool:
+    """Whether an image has the record's layer too."""
+    return record.layer is not None and record.layer.diff_id in in_images
 
 
 def _time(seconds: float) -> str:

@@ -286,7 +286,7 @@ def pull_reference(name: str, tag: str) -> Reference:
 
 def until_of(filters: Filters) -> int | None:
     """The time of the ``until`` filter in nanoseconds since the epoch."""
-    given = filters.get("until")
+    given = (*filters.get("until"), *filters.get("unused-for"))
     if len(given) > 1:
         raise InvalidParameter("more than one until filter specified")
     return parse_time(given[0]) if given else None
