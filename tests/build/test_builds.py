@@ -110,6 +110,7 @@ async def test_copy_rules(workshop: Workshop) -> None:
         **{"a.txt": "a", "b.txt": "b", "c.md": "c", "d__x.txt": "x", "d__e__y.txt": "y"}
     )
     (context / "link").symlink_to("d/x.txt")
+    os.link(context / "c.md", context / "hard.md")
     result = await workshop.build(
         """
 FROM busybox
@@ -137,6 +138,7 @@ COPY ["a.txt", "/with space/"]
     assert await read(result, "/followed") == "x"
     assert stat.S_ISREG((await workshop.stat(result, "/followed")).st_mode)
     assert stat.S_ISLNK((await workshop.stat(result, "/all/link")).st_mode)
+    assert (await workshop.stat(result, "/all/hard.md")).st_nlink == 2
     assert await read(result, "/some/c.md") == "c"
     with pytest.raises(FileNotFoundError):
         await read(result, "/some/a.txt")

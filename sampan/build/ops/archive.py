@@ -25,6 +25,7 @@ from sampan.errors import InvalidParameter
 from sampan.image import tar
 
 _MAX_LINKS = 40
+NO_DEVICE = -1  # of files that only an archive has
 _KINDS = {
     tar.REGULAR: stat.S_IFREG,
     tar.SYMLINK: stat.S_IFLNK,
@@ -52,7 +53,7 @@ class _Node:
     st_uid: int = 0
     st_gid: int = 0
     st_nlink: int = 1
-    st_dev: int = 0
+    st_dev: int = NO_DEVICE
     st_ino: int = 0
     digest: bytes = field(default=b"", repr=False)
 
@@ -123,7 +124,10 @@ class ArchiveTree(Tree):
     def _linked(self, entry: tar.Entry) -> _Node:
         target = "/".join(_parts(entry.linkname))
         try:
-            return self._find(target, follow=False)
+            node = self._find(target, follow=False)
+            node.st_nlink += 1
+            node.st_ino = node.offset + 1
+            return node
         except OSError:
             raise InvalidParameter(
                 f"malformed build context: the link {entry.name.decode(errors='replace')!r} points"

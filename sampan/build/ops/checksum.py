@@ -13,6 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from sampan.build.dockerfile.ignore import IgnoreMatcher
+from sampan.build.ops.archive import NO_DEVICE
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import NOTHING, Item, Status, Tree
 
@@ -74,7 +75,7 @@ def _line(tree: Tree, item: Item, label: str, cache: DigestCache) -> bytes:
     owner = "" if tree.local else f"{info.st_uid}:{info.st_gid}"
     head = f"{label}\0{mode:o}\0{owner}\0".encode(errors="surrogateescape")
     if stat.S_ISREG(mode):
-        if not info.st_ino:
+        if info.st_dev == NO_DEVICE:
             return head + item.digest()
         digest = cache.get(info)
         if digest is None:

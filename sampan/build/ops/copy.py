@@ -125,7 +125,7 @@ class Copier:
         info = item.info
         mode = info.st_mode
         base = posixpath.basename(path)
-        shared = info.st_nlink > 1 and not self.source.local
+        shared = info.st_nlink > 1
         if shared and self._link(info, base, holder):
             return
         if stat.S_ISREG(mode):
