@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from docker.errors import APIError, ContainerError, NotFound
 from docker.types import LogConfig, Mount
-from harness import Daemon
+from harness import Daemon, until
 
 
 @pytest.fixture
@@ -169,3 +170,34 @@ def test_image_mounts(daemon: Daemon, volumes: Any) -> None:
     missing = Mount("/image", "nosuch") | {"Type": "image"}
     with pytest.raises(NotFound, match="No such image: nosuch"):
         daemon.client.containers.create("busybox", mounts=[missing])
+
+
+def test_mounts_outlive_the_daemon_and_not_the_container(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    api = daemon.client.api
+    options = {"type": "tmpfs", "o": "size=1m", "device": "tmpfs"}
+    memory = daemon.client.volumes.create("memory", driver_opts=options)
+    daemon.client.volumes.create("tree")
+    sh(daemon, "mkdir /v/sub", volumes=["tree:/v"])
+    sub = Mount("/sub", "tree", type="volume") | {"VolumeOptions": {"Subpath": "sub"}}
+    host = api.create_host_config(mounts=[sub, Mount("/memory", "memory", type="volume")])
+    made = api.create_container(
+        "busybox", ["sh", "-c", "echo kept > /memory/f; sleep 1000"], host_config=host
+    )
+    container = daemon.client.containers.get(made["Id"])
+    container.start()
+    places = [memory.attrs["Mountpoint"], f"{daemon.run}/volume-mounts/"]
+
+    def mounted() -> list[bool]:
+        return [place in Path("/proc/self/mountinfo").read_text() for place in places]
+
+    assert mounted() == [True, True]
+    daemon.stop(signal.SIGKILL)
+    daemon.start()
+    assert mounted() == [True, True]
+    assert container.exec_run(["cat", "/memory/f"]).output == b"kept\n"
+    assert sh(daemon, "cat /m/f", volumes=["memory:/m"]) == "kept\n"
+    assert mounted() == [True, True]
+    container.remove(force=True)
+    until(lambda: mounted() == [False, False])
+    memory.remove()
