@@ -66,7 +66,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Block until one or more containers stop, then print their exit codes",
     ),
     "context create": ("contexts:CREATE", "Create a context"),
-    "context inspect": ("contexts:INSPECT", "Display detailed information on contexts"),
+    "context inspect": ("contexts:INSPECT", "Display detailed information on one or more contexts"),
     "context ls": ("contexts:LS", "List contexts"),
     "context rm": ("contexts:RM", "Remove one or more contexts"),
     "context show": ("contexts:SHOW", "Print the name of the current context"),

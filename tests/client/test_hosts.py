@@ -1,6 +1,7 @@
 """Which daemon is meant."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -59,12 +60,10 @@ def test_other_addresses_are_refused(address):
 
 
 def test_a_context(tmp_path):
-    folder = contexts.directory(str(tmp_path), "far")
-    import os
-
-    os.makedirs(folder)
-    with open(f"{folder}/meta.json", "w") as file:
-        json.dump({"Name": "far", "Endpoints": {"docker": {"Host": "ssh://me@far"}}}, file)
+    folder = Path(contexts.directory(str(tmp_path), "far"))
+    folder.mkdir(parents=True)
+    meta = {"Name": "far", "Endpoints": {"docker": {"Host": "ssh://me@far"}}}
+    (folder / "meta.json").write_text(json.dumps(meta))
     environ = {"DOCKER_CONFIG": str(tmp_path)}
     assert resolve(context="far", environ=environ).address == "ssh://me@far"
     (tmp_path / "config.json").write_text('{"currentContext": "far"}')

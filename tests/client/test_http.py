@@ -2,11 +2,11 @@
 
 import socket
 import threading
+from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib.parse import unquote
 
 from sampan.client.api import objects, target
 from sampan.client.failures import ConnectionFailed
