@@ -115,7 +115,7 @@ class _Writer:
 
     def directory(self, fd: int, path: bytes) -> None:
         """Everything inside a directory, sorted by name."""
-        if self._whiteouts and path and _is_opaque(fd):
+        if self._whiteouts and path and is_opaque(fd):
             self._marker(path + b"/" + OPAQUE_MARKER)
         names = sorted(os.fsencode(name) for name in os.listdir(fd))
         for name in names:
@@ -212,9 +212,10 @@ def is_whiteout(info: os.stat_result) -> bool:
     return stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
 
 
-def _is_opaque(fd: int) -> bool:
+def is_opaque(place: int | str | Path) -> bool:
+    """Whether it is a directory that overlayfs does not merge with what is below."""
     try:
-        return os.getxattr(fd, OVERLAY_OPAQUE) == b"y"
+        return os.getxattr(place, OVERLAY_OPAQUE) == b"y"
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return False
@@ -247,7 +248,7 @@ def _changes(
     upper: int, lower: int | None, path: str, exclude: Collection[str], *, opaque: bool
 ) -> Iterator[Change]:
     """Changes inside one directory; the directory itself is the caller's to report."""
-    opaque = opaque or _is_opaque(upper)
+    opaque = opaque or is_opaque(upper)
     names = set(os.listdir(upper))
     hidden: set[str] = set()
     if opaque and lower is not None:

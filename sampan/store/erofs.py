@@ -44,7 +44,8 @@ _IDLE_MOUNTS = 8
 _HELD_INODES = 30_000
 _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
 _HEAD = 1 << 20
-_TAR, _TAR_SPARSE = "tar", "tar+sparse"
+# Forms of snapshots: "tar" with what is to be known of it.
+_TAR, _SPARSE, _OPAQUE = "tar", "+sparse", "+opaque"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
         except BaseException:
             self._records.abandon(directory)
             raise
-        form = _TAR_SPARSE if tree.sparse_size else _TAR
+        form = _TAR + (_SPARSE if tree.sparse_size else "") + (_OPAQUE if tree.root.opaque else "")
         usage = Usage(tree.size, tree.inodes)
         if self._records.adopt(directory, name, parent, usage, form):
             self._hold(id, tree)
@@ -152,7 +153,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
                         self._unmount(record.id)
                         image.unlink()
                     found.append(("", str(error)))
-            names = ("layer.tar", "sparse.data") if record.form == _TAR_SPARSE else ("layer.tar",)
+            names = ("layer.tar", "sparse.data") if _SPARSE in record.form else ("layer.tar",)
             return [directory / name for name in names]
 
         return self._records.check(files) + found
@@ -171,6 +172,8 @@ class ErofsSnapshotter(OverlaySnapshotter):
         for layer in self._records.chain(id):
             if layer[1] != "directory":
                 run.append(layer)
+                if _OPAQUE in layer[1]:
+                    break  # Its root hides everything below.
                 continue
             if run:
                 found.append(_Stack(tuple(run), bottom=False))
@@ -221,7 +224,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
         numbers: dict[int, int] = {}
         for id, form in reversed(stack.layers):
             for offset, name in enumerate(("layer.tar", "sparse.data")):
-                if name == "sparse.data" and form != _TAR_SPARSE:
+                if name == "sparse.data" and _SPARSE not in form:
                     continue
                 path = self._records.directory(id) / name
                 size = path.stat().st_size

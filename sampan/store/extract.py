@@ -26,19 +26,16 @@ from sampan.image.layer import (
     OVERLAY_OPAQUE,
     WHITEOUT_META_PREFIX,
     WHITEOUT_PREFIX,
+    is_opaque,
+    is_whiteout,
 )
 from sampan.image.tar import Entry, InvalidTar, StreamCursor
-from sampan.linux.openat2 import (
-    O_PATH,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_SYMLINKS,
-    open_in_root,
-    openat2,
-)
+from sampan.linux.openat2 import O_PATH, open_in_root
 from sampan.store.copytree import copy_file
 from sampan.store.snapshots import Usage
 
 _CACHED_DIRECTORIES = 128
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _HOSTILE = (
     errno.ENOTDIR,
@@ -114,6 +111,7 @@ class _Extraction:
         self._lower = list(lower)
         self._cache: OrderedDict[bytes, int] = OrderedDict()
         self._times: dict[bytes, int] = {}
+        self._whiteouts: list[bytes] = []
         # What this layer put there, for whiteouts that come after it.
         self._ours: set[bytes] = set()
 
@@ -139,7 +137,7 @@ class _Extraction:
         parent = self._directory(parent_path)
         path = b"/".join(parts)
         if not self._keep:
-            self._ours.add(path)
+            self._own(path)
         if entry.type == tar.DIRECTORY:
             self._make_directory(parent, name, path, entry)
         else:
@@ -151,19 +149,50 @@ class _Extraction:
         if entry.type != tar.HARDLINK:
             self.inodes += 1
 
+    def _own(self, path: bytes) -> None:
+        """This layer has put something there, and so means all directories above it."""
+        while path and path not in self._ours:
+            self._ours.add(path)
+            path = path.rpartition(b"/")[0]
+
     def finish(self) -> None:
-        """Set the directories' times, which adding to them has changed."""
+        """Remove whiteouts that hide nothing, and set the directories' times, which adding to
+        them has changed."""
+        opaque: dict[bytes, bool] = {}
+        for path in self._whiteouts:
+            self._drop_idle_whiteout(path, opaque)
         for path, mtime in self._times.items():
             try:
-                fd = open_in_root(
-                    self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-                )
+                fd = open_in_root(self._root, path, _DIRECTORY)
             except OSError:
                 continue
             try:
                 os.utime(fd, ns=(mtime, mtime))
             finally:
                 os.close(fd)
+
+    def _drop_idle_whiteout(self, path: bytes, opaque: dict[bytes, bool]) -> None:
+        """Below an opaque directory nothing is merged, and overlayfs would list a whiteout."""
+        above, _, name = path.rpartition(b"/")
+        parts = above.split(b"/") if above else []
+        parent = os.dup(self._root)
+        try:
+            hidden = False
+            for depth in range(len(parts) + 1):
+                prefix = b"/".join(parts[:depth])
+                if depth:
+                    following = os.open(parts[depth - 1], _DIRECTORY, dir_fd=parent)
+                    os.close(parent)
+                    parent = following
+                if prefix not in opaque:
+                    opaque[prefix] = is_opaque(parent)
+                hidden = hidden or opaque[prefix]
+            if hidden and is_whiteout(os.stat(name, dir_fd=parent, follow_symlinks=False)):
+                os.unlink(name, dir_fd=parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # Something took its place, or that of a directory above it.
+        finally:
+            os.close(parent)
 
     # Directories
 
@@ -179,7 +208,7 @@ class _Extraction:
             self._clear_foreign(path)
         try:
             fd = open_in_root(self._root, path, O_PATH | os.O_DIRECTORY)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             fd = self._imply(path)
         self._cache[path] = fd
         if len(self._cache) > _CACHED_DIRECTORIES:
@@ -211,10 +240,13 @@ class _Extraction:
         else:
             if stat.S_ISLNK(info.st_mode):
                 raise InvalidTar(f"{os.fsdecode(path)!r} is a link that leads nowhere")
+            if not is_whiteout(info):
+                raise InvalidTar(f"{os.fsdecode(path)!r} is no directory and yet has files in it")
             # A whiteout of this layer with something new below it.
             os.unlink(name, dir_fd=parent)
             os.mkdir(name, 0o755, dir_fd=parent)
             os.setxattr(f"/proc/self/fd/{parent}/".encode() + name, OVERLAY_OPAQUE, b"y")
+            entry = None
         fd = open_in_root(parent, name, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
         if entry is not None:
             os.chown(f"/proc/self/fd/{fd}", entry.st_uid, entry.st_gid)
@@ -234,18 +266,28 @@ class _Extraction:
             os.close(fd)
 
     def _open_below(self, path: bytes) -> int:
-        """An O_PATH descriptor of the uppermost layer's file of this path; -1 if none has it.  No
-        symbolic link is followed: it would have to be looked up in all layers again."""
+        """An O_PATH descriptor of what the layers below show at this path; -1 if nothing.  Looked
+        up as overlayfs does, component by component; no symbolic link is followed."""
         for layer in self._lower:
-            root = os.open(layer, O_PATH | os.O_DIRECTORY)
-            try:
-                resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
-                return openat2(root, path, O_PATH | os.O_NOFOLLOW, resolve=resolve)
-            except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                    raise
-            finally:
-                os.close(root)
+            fd = os.open(layer, O_PATH | os.O_DIRECTORY)
+            for part in path.split(b"/"):
+                parent = fd
+                try:
+                    fd = os.open(part, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+                except FileNotFoundError:
+                    if is_opaque(f"/proc/self/fd/{parent}"):
+                        return -1
+                    fd = -1
+                    break
+                except NotADirectoryError:
+                    return -1
+                finally:
+                    os.close(parent)
+                if is_whiteout(os.fstat(fd)):
+                    os.close(fd)
+                    return -1
+            if fd >= 0:
+                return fd
         return -1
 
     def _make_directory(self, parent: int, name: bytes, path: bytes, entry: Entry) -> None:
@@ -258,9 +300,7 @@ class _Extraction:
                 opaque = self._keep and stat.S_ISCHR(info.st_mode) and info.st_rdev == 0
                 self._clear(parent, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
-        fd = os.open(
-            name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent
-        )
+        fd = os.open(name, _DIRECTORY, dir_fd=parent)
         try:
             self._attributes(fd, entry)
             if opaque:
@@ -372,6 +412,7 @@ class _Extraction:
         if name == OPAQUE_MARKER:
             parent = self._directory(parent_path)
             if not self._keep:
+                self._own(parent_path)
                 self._remove_foreign(parent, parent_path)
             elif self._lower:
                 os.setxattr(f"/proc/self/fd/{parent}", OVERLAY_OPAQUE, b"y")
@@ -381,17 +422,27 @@ class _Extraction:
         hidden = name[len(WHITEOUT_PREFIX) :]
         if hidden in (b"", b".", b".."):
             raise InvalidTar(f"the whiteout {os.fsdecode(name)!r} names nothing")
+        path = parent_path + b"/" + hidden if parent_path else hidden
         parent = self._directory(parent_path)
         if not self._keep:
-            path = parent_path + b"/" + hidden if parent_path else hidden
+            self._own(parent_path)
             if path not in self._ours:
                 self._clear(parent, hidden)
+            elif stat.S_ISDIR(os.stat(hidden, dir_fd=parent, follow_symlinks=False).st_mode):
+                inner = open_in_root(parent, hidden, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    self._remove_foreign(inner, path)
+                finally:
+                    os.close(inner)
             return
-        if not self._lower:
-            return
+        below = self._open_below(path)
+        if below < 0:
+            return  # A whiteout of nothing would show in a directory that is not merged.
+        os.close(below)
         try:
             os.mknod(hidden, stat.S_IFCHR, 0, dir_fd=parent)
             self.inodes += 1
+            self._whiteouts.append(path)
         except FileExistsError:
             # The layer has something new of this name; a directory must hide the one below.
             place = f"/proc/self/fd/{parent}/".encode() + hidden

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sampan.errors import Unsupported
+from sampan.image.layer import is_opaque
 from sampan.linux.sync import syncfs
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error
@@ -97,7 +98,8 @@ class OverlaySnapshotter:
         except BaseException:
             self._records.abandon(directory)
             raise
-        self._records.adopt(directory, name, parent, usage, "directory")
+        form = "opaque" if is_opaque(fs) else "directory"
+        self._records.adopt(directory, name, parent, usage, form)
 
     def warm(self, name: str) -> None:
         """Nothing: directories can be mounted as they are."""
@@ -144,7 +146,12 @@ class OverlaySnapshotter:
         return self._records.directory(id) / "fs"
 
     def _lower(self, id: int) -> list[Path]:
-        return [self._fs(number) for number, _ in self._records.chain(id)]
+        found: list[Path] = []
+        for number, form in self._records.chain(id):
+            found.append(self._fs(number))
+            if form == "opaque":
+                break  # Its root hides everything below; overlayfs knows no such roots.
+        return found
 
     def _mounts(self, record: Record) -> list[Mount]:
         lower = self._lower(record.parent) if record.parent is not None else []

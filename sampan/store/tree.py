@@ -134,6 +134,8 @@ class _LayerReader:
                     self._attributes(self.tree.root, entry)
                 return
         above, _, base = name.rpartition(b"/")
+        if base[:8] == WHITEOUT_META_PREFIX and base != OPAQUE_MARKER:
+            return
         parent = self._directories.get(above)
         if parent is None:
             parent = self._directory(above)
@@ -212,8 +214,6 @@ class _LayerReader:
     def _whiteout(self, parent: Node, children: Children, base: bytes) -> None:
         if base == OPAQUE_MARKER:
             parent.opaque = self.tree.whiteouts = True
-            return
-        if base.startswith(WHITEOUT_META_PREFIX):
             return
         hidden = base[len(WHITEOUT_PREFIX) :]
         if hidden in (b"", b".", b".."):
