@@ -1,9 +1,10 @@
 """The mounts of containers: volumes, binds, tmpfs and images at their places.
 
-A container's mounts pass through four calls::
+A container's mounts pass through these calls::
 
     mounts = await attachments.resolve(...)        # at create: names, anonymous volumes, checks
     await attachments.populate(mounts, open_root)  # at create: fill empty volumes from the image
+    attachments.settle(mounts)                     # the container is recorded
     spec += await attachments.attach(id, mounts)   # at start: OCI mounts; driver mounts are made
     await attachments.detach(id)                   # after exit
 
@@ -73,8 +74,8 @@ class Attachments:
         :param volumes: the keys of ``Volumes`` in the container's and the image's configuration.
         :param mounts_of: for ``--volumes-from``.
 
-        Call :meth:`discard` with the result when the container is not made after all.  Raises
-        InvalidParameter, NotFound, Conflict.
+        Call :meth:`settle` with the result when the container is recorded, and before
+        :meth:`discard` when it is not made after all.  Raises InvalidParameter, NotFound, Conflict.
         """
         explicit = from_host_config(host)
         taken = {mount.destination: mount for mount in explicit}
@@ -97,9 +98,17 @@ class Attachments:
             for mount in found:
                 resolved.append(await self._resolved(mount))
         except BaseException:
+            self.settle(resolved)
             await self.discard(resolved)
             raise
         return resolved
+
+    def settle(self, mounts: Iterable[ContainerMount]) -> None:
+        """The container of these mounts is recorded, or will not be made: until now its volumes
+        were kept from being removed."""
+        for mount in mounts:
+            if mount.point.type == "volume":
+                self._volumes.let_go(mount.point.name)
 
     async def discard(self, mounts: Iterable[ContainerMount]) -> None:
         """Remove the anonymous volumes among ``mounts`` (of a container that is gone)."""
@@ -179,6 +188,7 @@ class Attachments:
         volume = await self._volumes.create(
             mount.point.name, mount.point.driver, mount.driver_options, mount.labels
         )
+        self._volumes.hold(volume.id)
         source = str(self._volumes.path(volume.id))
         point = msgspec.structs.replace(
             mount.point, name=volume.id, source=source, driver=volume.driver

@@ -126,6 +126,8 @@ class Containers:
         self._check_references(host)
         config = exposed_and_bound(config, host)
         id = secrets.token_hex(32)
+        volumes = self.volumes
+        assert volumes is not None
         chosen = self._reserve(name, id)
         try:
             record = ContainerRecord(
@@ -143,8 +145,11 @@ class Containers:
             # Built once for its checks: what cannot become a process is refused now.
             specs.build(record, specs.Environment())
             await self._furnish(record, image)
-            self._records.put(record)
-            self._remember(Container(record))
+            try:
+                self._records.put(record)
+                self._remember(Container(record))
+            finally:
+                volumes.settle(record.mounts)
         finally:
             self._reserved.pop(chosen, None)
         self.publish(record, "create")
@@ -167,6 +172,7 @@ class Containers:
                 await asyncio.to_thread(self._images.snapshotter.remove, record.id)
                 raise
         except BaseException:
+            volumes.settle(record.mounts)
             await volumes.discard(record.mounts)
             raise
 

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -63,6 +64,7 @@ class Volumes:
         self._events = events
         self._uses = uses
         self._lock = asyncio.Lock()
+        self._held: Counter[str] = Counter()
         root.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._sweep()
 
@@ -99,6 +101,16 @@ class Volumes:
             ),
             key=lambda volume: volume.id,
         )
+
+    def hold(self, name: str) -> None:
+        """Keep a volume that a container is being made with, until :meth:`let_go`."""
+        self._held[name] += 1
+
+    def let_go(self, name: str) -> None:
+        """The container is there, or will not be."""
+        self._held[name] -= 1
+        if self._held[name] <= 0:
+            del self._held[name]
 
     async def create(
         self,
@@ -160,7 +172,7 @@ class Volumes:
                     return
                 raise NotFound(f"get {name}: no such volume")
             users = [use.id for use in self._uses() if name in use.volumes]
-            if users:
+            if users or name in self._held:
                 raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
             # The record goes first: a directory without one is swept at the next start.
             doomed = self._root / f"{_DOOMED}{secrets.token_hex(8)}"
@@ -206,7 +218,7 @@ class Volumes:
     # -- inside ----------------------------------------------------------------------------
 
     def _in_use(self) -> set[str]:
-        return {name for use in self._uses() for name in use.volumes}
+        return {name for use in self._uses() for name in use.volumes} | self._held.keys()
 
     def _sweep(self) -> None:
         """Finish removals that were interrupted, and creations that were."""
