@@ -189,23 +189,23 @@ def test_missing_base(daemon: Daemon, tags: Any) -> None:
 
 def test_client_that_goes_away(daemon: Daemon, tags: Any) -> None:
     connection = UnixConnection(daemon)
-    body = context(Dockerfile="FROM busybox\nRUN echo started; sleep 987654\n")
+    body = context(Dockerfile="FROM busybox\nRUN echo started; sleep 987651\n")
     connection.request("POST", "/build?t=b/gone:1&nocache=1", body)
     answer = connection.getresponse()
-    until(sleeping)
+    until(lambda: sleeping(987651))
     connection.sock.shutdown(socket.SHUT_RDWR)
     answer.close()
     connection.close()
-    until(lambda: not sleeping())
+    until(lambda: not sleeping(987651))
     assert all("b/gone:1" not in image.tags for image in tags.list())
 
 
-def sleeping() -> bool:
-    """Whether the build's command runs; its shell may do the sleeping itself."""
+def sleeping(seconds: int) -> bool:
+    """Whether a build's command runs; its shell may do the sleeping itself."""
     for process in Path("/proc").iterdir():
         if process.name.isdecimal():
             try:
-                if b"987654" in (process / "cmdline").read_bytes():
+                if b"sleep %d" % seconds in (process / "cmdline").read_bytes().replace(b"\0", b" "):
                     return True
             except OSError:
                 continue
@@ -270,16 +270,16 @@ def test_docker_cli(
 def test_killed_daemon_leaves_no_command_running(own_daemon: Daemon) -> None:
     def request() -> None:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            build(own_daemon, context(Dockerfile="FROM busybox\nRUN sleep 987654\n"))
+            build(own_daemon, context(Dockerfile="FROM busybox\nRUN sleep 987652\n"))
 
     client = threading.Thread(target=request)
     client.start()
-    until(sleeping)
+    until(lambda: sleeping(987652))
     own_daemon.stop(signal.SIGKILL)
     client.join()
-    assert sleeping()
+    assert sleeping(987652)
     own_daemon.start()
-    until(lambda: not sleeping())
+    until(lambda: not sleeping(987652))
     assert not (own_daemon.state / "tmp" / "contexts").exists()
     _, messages = build(own_daemon, context(Dockerfile="FROM busybox\nRUN echo again\n"))
     assert "Successfully built" in text_of(messages)
