@@ -167,23 +167,27 @@ def _claim_tcp(held: socket.socket, host_ip: str, port: int, listen4: bool) -> N
     """Bind so that connections of an earlier server in TIME_WAIT do not stand in the way, but any
     other socket does, now and later.
 
-    Listening makes the kernel check against every other socket; from then on it refuses other
-    binds.  An IPv4 socket that nobody serves stops listening at once (a connection that reaches it, because the
-    firewall was flushed, is refused instead of hanging) and keeps its port, unshared.
+    A plain bind is exclusive, and one of many at once succeeds, but TIME_WAIT makes it fail.  Then
+    the port is bound to be shared and listened on, which makes the kernel check it against every
+    other socket, and made exclusive.  A socket that nobody serves stops listening at once (a
+    connection that reaches it, because the firewall was flushed, is refused instead of hanging)
+    and keeps its port.
     """
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with socket.socket(held.family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as chooser:
-        if not port:
-            # A port that the kernel chose is given back when its socket stops listening; one that
-            # is asked for by number stays.
-            chooser.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            chooser.bind((host_ip, 0))
-            port = chooser.getsockname()[1]
+    served = held.family == socket.AF_INET6 or listen4
+    try:
         held.bind((host_ip, port))
-    held.listen(_BACKLOG)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
-    if held.family == socket.AF_INET and not listen4:
-        held.shutdown(socket.SHUT_RD)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((host_ip, port))
+        held.listen(_BACKLOG)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        if not served:
+            held.shutdown(socket.SHUT_RD)
+        return
+    if served:
+        held.listen(_BACKLOG)
 
 
 def _resolved(binding: PortBinding, host_ip: str, port: int) -> PortBinding:
