@@ -8,16 +8,17 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sampan.build.errors import StepError
 from sampan.build.graph.ops import Exec
+from sampan.build.ops import stubs
+from sampan.build.ops.frames import Stream, read_frames
 from sampan.build.ops.netns import make_namespace
-from sampan.build.ops.tree import mounted
+from sampan.build.ops.specs import bind
 from sampan.build.solver.cache import UNFINISHED
 from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.network.manager import NetworkManager
@@ -39,7 +40,6 @@ from sampan.store.snapshots import Snapshotter
 
 HOSTNAME = "buildkitsandbox"
 _TAIL = 4096
-Stream = Literal["stdout", "stderr"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,13 @@ def parse_security_options(options: Sequence[str]) -> dict[str, bool]:
 
 @dataclass(slots=True)
 class Job:
-    """One command to run: its container, where output goes, and its mounts (OCI)."""
+    """One command to run: its container, where output goes, its mounts (OCI).  The result is to be
+    the snapshot ``name``."""
 
     op: Exec
     container_id: str
     parent: str | None
+    name: str
     hidden_env: tuple[str, ...]
     mounts: list[dict[str, Any]]
     env: tuple[str, ...]
@@ -131,6 +133,7 @@ class ExecRunner:
         self._snapshots = snapshots
         self._run_dir = run_dir
         self._settings = settings
+        self._stubs = stubs.Stubs(snapshots)
         self._free_places: dict[str, list[_Place]] = {}
         self._all_places: list[_Place] = []
 
@@ -167,7 +170,7 @@ class ExecRunner:
             )
             await self._execute(job, request)
             self._free_places[job.op.network].append(place)
-            self._clean_mount_points(key, job.parent, mount_points(spec))
+            self._stubs.clean(key, job.parent, job.name, stubs.mount_points(spec))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
             raise
@@ -306,67 +309,6 @@ class ExecRunner:
                 output=tail.decode(errors="replace"),
             )
 
-    def _clean_mount_points(self, key: str, parent: str | None, points: Sequence[str]) -> None:
-        """Remove the empty files and directories that were made only to be mounted on."""
-        root = self._writable(key)
-        made = [point for point in points if _is_stub(root, point)]
-        if not made:
-            return
-        existing: set[str] = set()
-        if parent is not None:
-            with mounted(self._snapshots.mounts(parent)) as tree:
-                for point in made:
-                    try:
-                        os.close(tree.open(point, os.O_PATH | os.O_NOFOLLOW))
-                        existing.add(point)
-                    except OSError:
-                        pass
-        for point in sorted(made, key=len, reverse=True):
-            if point in existing:
-                continue
-            path = root / point.lstrip("/")
-            try:
-                if stat.S_ISDIR(path.lstat().st_mode):
-                    path.rmdir()
-                else:
-                    path.unlink()
-            except OSError:
-                pass
-
-    def _writable(self, key: str) -> Path:
-        """The directory that the command's changes are in: the whole tree, or an upper layer."""
-        mount = self._snapshots.mounts(key)[-1]
-        return Path(mount.source) if mount.type == "bind" else self._snapshots.upper(key)
-
-
-def _is_stub(root: Path, point: str) -> bool:
-    try:
-        info = os.lstat(root / point.lstrip("/"))
-    except OSError:
-        return False
-    return stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_size == 0)
-
-
-def mount_points(spec: Mapping[str, Any]) -> list[str]:
-    """The destinations of a specification's mounts with their parents."""
-    points: set[str] = {"/dev/console"}
-    for mount in spec["mounts"]:
-        path = mount["destination"].rstrip("/")
-        while path and path != "/":
-            points.add(path)
-            path = path.rpartition("/")[0]
-    return sorted(points)
-
-
-def bind(source: Path | str, destination: str, *options: str) -> dict[str, Any]:
-    """An OCI bind mount."""
-    return {
-        "destination": destination,
-        "type": "bind",
-        "source": str(source),
-        "options": ["rbind", "rprivate", *options],
-    }
-
 
 def new_container_id() -> str:
     return secrets.token_hex(32)
@@ -378,22 +320,3 @@ async def _kill(keeper: Keeper) -> None:
         await keeper.wait_closed()
     except KeeperGone:
         pass
-
-
-async def read_frames(sock: socket.socket, on_output: Callable[[Stream, bytes], None]) -> None:
-    """Read Docker's multiplexed frames until the end of the stream."""
-    loop = asyncio.get_running_loop()
-    sock.setblocking(False)
-    buffer = bytearray()
-    receive: Callable[[socket.socket, int], Awaitable[bytes]] = loop.sock_recv
-    while data := await receive(sock, 1 << 16):
-        buffer += data
-        start = 0
-        while len(buffer) - start >= 8:
-            length = int.from_bytes(buffer[start + 4 : start + 8], "big")
-            if len(buffer) - start - 8 < length:
-                break
-            stream: Stream = "stderr" if buffer[start] == 2 else "stdout"
-            on_output(stream, bytes(buffer[start + 8 : start + 8 + length]))
-            start += 8 + length
-        del buffer[:start]

@@ -18,8 +18,8 @@ from typing import Any
 from sampan.build.context import Context
 from sampan.build.graph.ops import Exec, ExecMount
 from sampan.build.ops.copy import Copier
-from sampan.build.ops.exec import bind
 from sampan.build.ops.select import select
+from sampan.build.ops.specs import bind
 from sampan.build.ops.tree import Tree, folder, mounted
 from sampan.build.solver.cache import UNFINISHED, BuildCache, CacheRecord
 from sampan.build.solver.scheduler import Result

@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack, ExitStack
 from sampan.build.context import Context
 from sampan.build.graph.ops import Exec, File, Merge, MkdirAction, Source, Vertex
 from sampan.build.ops.checksum import checksum
-from sampan.build.ops.exec import ExecRunner, Job, Stream, new_container_id
+from sampan.build.ops.exec import ExecRunner, Job, new_container_id
 from sampan.build.ops.file import FileRunner, exists, selections
+from sampan.build.ops.frames import Stream
 from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.replay import replay
 from sampan.build.ops.tree import Folder, Tree, folder, mounted
-from sampan.build.solver.cache import UNFINISHED
+from sampan.build.solver.cache import PREFIX, UNFINISHED
 from sampan.build.solver.scheduler import Done, Result
 from sampan.errors import NotFound, Unsupported
 from sampan.image.config import chain_id
@@ -125,13 +126,15 @@ class OperationRunner:
     async def run(self, vertex: Vertex, inputs: Sequence[Result | None], key: str) -> Done:
         op = vertex.op
         if isinstance(op, Exec):
-            return await self._exec(vertex, op, inputs)
+            return await self._exec(vertex, op, inputs, PREFIX + key)
         if isinstance(op, File):
             return await asyncio.to_thread(self._file, op, inputs, key)
         assert isinstance(op, Merge)
         return await asyncio.to_thread(self._merge, inputs, key)
 
-    async def _exec(self, vertex: Vertex, op: Exec, inputs: Sequence[Result | None]) -> Done:
+    async def _exec(
+        self, vertex: Vertex, op: Exec, inputs: Sequence[Result | None], name: str
+    ) -> Done:
         container_id = new_container_id()
         async with AsyncExitStack() as stack:
             mounts, env = await self._mounts.prepare(op, inputs, container_id, stack)
@@ -139,6 +142,7 @@ class OperationRunner:
                 op,
                 container_id,
                 inputs[0].snapshot if inputs[0] else None,
+                name,
                 vertex.hidden_env,
                 mounts,
                 tuple(env),

@@ -1,0 +1,85 @@
+"""Mount points that running a command made in its tree: empty, and not to be in the image."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sampan.build.ops.tree import mounted
+from sampan.store.snapshots import Snapshotter
+
+
+class Stubs:
+    """Removes the stubs of one build's commands.
+
+    What was missing in a snapshot is remembered for the command that runs on it next, since a look
+    into a snapshot needs a mount.
+    """
+
+    def __init__(self, snapshots: Snapshotter) -> None:
+        self._snapshots = snapshots
+        self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
+
+    def clean(self, key: str, parent: str | None, name: str, points: Sequence[str]) -> None:
+        """Remove from the active snapshot ``key`` what was made only to be mounted on; it will be
+        known as ``name``."""
+        root = self._writable(key)
+        made = [point for point in points if _is_stub(root, point)]
+        missing = self._missing_in(parent, points) if made else frozenset()
+        for point in sorted(made, key=len, reverse=True):
+            if point not in missing:
+                continue
+            path = root / point.lstrip("/")
+            try:
+                if stat.S_ISDIR(path.lstat().st_mode):
+                    path.rmdir()
+                else:
+                    path.unlink()
+            except OSError:
+                pass
+        if made:
+            left = (p for p in missing if not os.path.lexists(root / p.lstrip("/")))
+            self._known[name] = frozenset(points), frozenset(left)
+
+    def _missing_in(self, parent: str | None, points: Sequence[str]) -> frozenset[str]:
+        """Those of the points that the snapshot does not have."""
+        if parent is None:
+            return frozenset(points)
+        asked, missing = self._known.get(parent, (frozenset(), frozenset()))
+        if asked.issuperset(points):
+            return missing
+        found = set()
+        with mounted(self._snapshots.mounts(parent)) as tree:
+            for point in points:
+                try:
+                    os.close(tree.open(point, os.O_PATH | os.O_NOFOLLOW))
+                except OSError:
+                    found.add(point)
+        return frozenset(found)
+
+    def _writable(self, key: str) -> Path:
+        """The directory that the command's changes are in: the whole tree, or an upper layer."""
+        mount = self._snapshots.mounts(key)[-1]
+        return Path(mount.source) if mount.type == "bind" else self._snapshots.upper(key)
+
+
+def _is_stub(root: Path, point: str) -> bool:
+    try:
+        info = os.lstat(root / point.lstrip("/"))
+    except OSError:
+        return False
+    return stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_size == 0)
+
+
+def mount_points(spec: Mapping[str, Any]) -> list[str]:
+    """The destinations of a specification's mounts with their parents."""
+    points: set[str] = {"/dev/console"}
+    for mount in spec["mounts"]:
+        path = mount["destination"].rstrip("/")
+        while path and path != "/":
+            points.add(path)
+            path = path.rpartition("/")[0]
+    return sorted(points)
