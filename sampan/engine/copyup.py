@@ -12,6 +12,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sampan.engine.tree_untar import change_mode
 from sampan.errors import InvalidParameter
 from sampan.linux.openat2 import open_in_root
 
@@ -188,7 +189,7 @@ def _copy_attributes(info: os.stat_result, source: int, target: int) -> None:
 def _copy_special_attributes(level: _Level, name: str, info: os.stat_result) -> None:
     os.chown(name, info.st_uid, info.st_gid, dir_fd=level.target, follow_symlinks=False)
     if not stat.S_ISLNK(info.st_mode):
-        os.chmod(name, stat.S_IMODE(info.st_mode), dir_fd=level.target)
+        change_mode(level.target, name, stat.S_IMODE(info.st_mode))
     times = (info.st_atime_ns, info.st_mtime_ns)
     os.utime(name, ns=times, dir_fd=level.target, follow_symlinks=False)
 

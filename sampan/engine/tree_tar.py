@@ -15,7 +15,6 @@ Enter = Callable[[bytes], bool]
 """Whether to go into the mount at an absolute path; what is not entered is shown empty."""
 
 CHUNK = 1 << 20
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _XATTRS = ("security.capability", "user.")
 _KINDS = {
@@ -88,6 +87,22 @@ class _Writer:
                 raise
         return os.open(name, flags, dir_fd=parent) if self._enter(path or b"/") else None
 
+    def _open_file(self, parent: int, name: str, path: bytes) -> int | None:
+        """Like :meth:`_open`, for reading a regular file.
+
+        A running container may put a device in its place at any time, and to open one has effects
+        of its own: so the entry is looked at before it is opened.  Raises FileNotFoundError.
+        """
+        place = self._open(parent, name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, path)
+        if place is None:
+            return None
+        try:
+            if not stat.S_ISREG(os.fstat(place).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "the file was replaced", name)
+            return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+        finally:
+            os.close(place)
+
     def _directory(self, parent: int, name: str, entry: tar.Entry, path: bytes) -> Iterator[bytes]:
         directory = self._open(parent, name, _OPEN_DIRECTORY, path)
         entry.type = tar.DIRECTORY
@@ -128,7 +143,7 @@ class _Writer:
         yield from self._put(header(entry))
 
     def _file(self, parent: int, name: str, entry: tar.Entry, path: bytes) -> Iterator[bytes]:
-        fd = self._open(parent, name, _OPEN, path)
+        fd = self._open_file(parent, name, path)
         if fd is None:
             yield from self._put(header(entry))
             return

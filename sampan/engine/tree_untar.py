@@ -180,7 +180,7 @@ class _Unpacking:
         uid, gid = self._policy.owner or (entry.uid, entry.gid)
         os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         if entry.type != tar.SYMLINK:
-            os.chmod(name, entry.mode, dir_fd=parent)
+            change_mode(parent, name, entry.mode)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _attributes(self, fd: int, entry: tar.Entry) -> None:
@@ -207,6 +207,16 @@ def _components(name: bytes) -> list[bytes]:
         if part and part != b".":
             parts.append(part)
     return parts
+
+
+def change_mode(parent: int, name: str | bytes, mode: int) -> None:
+    """Change the mode of an entry that may be replaced meanwhile by a link to somewhere else."""
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
 
 
 def _remove(parent: int, name: bytes, is_directory: bool) -> None:

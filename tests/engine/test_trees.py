@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sampan.engine.archive import _absolute, _base, go_mode
 from sampan.engine.copyup import fill
 from sampan.engine.tree_tar import pack
-from sampan.engine.tree_untar import Policy, unpack
+from sampan.engine.tree_untar import Policy, change_mode, unpack
 from sampan.errors import InvalidParameter
 
 DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -203,3 +203,33 @@ def test_go_modes() -> None:
     assert go_mode(stat.S_IFDIR | 0o755) == 1 << 31 | 0o755
     assert go_mode(stat.S_IFREG | stat.S_ISUID | 0o711) == 1 << 23 | 0o711
     assert go_mode(stat.S_IFCHR | 0o600) == 1 << 26 | 1 << 21 | 0o600
+
+
+def test_modes_do_not_follow_links(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("x")
+    victim.chmod(0o600)
+    (tmp_path / "link").symlink_to(victim)
+    os.mkfifo(tmp_path / "fifo")
+    parent = os.open(tmp_path, DIRECTORY)
+    change_mode(parent, "link", 0o666)
+    change_mode(parent, "fifo", 0o604)
+    os.close(parent)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "fifo").stat().st_mode) == 0o604
+
+
+def test_file_replaced_while_packing_is_left_out(tmp_path: Path) -> None:
+    """Between looking at an entry and opening it, it becomes a pipe: nobody waits for a writer."""
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"x" * (3 << 20))
+    parent = os.open(tmp_path, DIRECTORY)
+    stream = pack(parent, ".", "")
+    data = next(stream)
+    (tmp_path / "b").unlink()
+    os.mkfifo(tmp_path / "b")
+    data += b"".join(stream)
+    os.close(parent)
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        kinds = {member.name: member.type for member in tar.getmembers()}
+    assert kinds == {"a": tarfile.REGTYPE, "b": tarfile.FIFOTYPE}
