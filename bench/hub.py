@@ -209,8 +209,8 @@ def catalog_page(server: Server) -> float:
 
     with contextlib.closing(sqlite3.connect(server.root / "hub.db", timeout=30)) as connection:
         connection.executemany(
-            "INSERT INTO repositories (name, created, updated) VALUES (?, 0, 0)",
-            ((f"c/{i:06d}",) for i in range(REPOSITORIES)),
+            "INSERT INTO repositories (name, created, updated, searched) VALUES (?, 0, 0, ?)",
+            ((f"c/{i:06d}", f"c/{i:06d}\n") for i in range(REPOSITORIES)),
         )
         connection.commit()
     times = []

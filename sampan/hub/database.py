@@ -40,6 +40,9 @@ class Database(Protocol):
     async def read(self, query: Callable[[Cursor], T]) -> T:
         """Run ``query`` on a consistent view."""
 
+    async def scan(self, query: Callable[[Cursor], T]) -> T:
+        """As :meth:`read`, for a query that looks at very many rows."""
+
     async def write(self, change: Callable[[Cursor], T]) -> T:
         """Run ``change`` as one durable transaction; nothing of it is kept when it raises."""
 
@@ -64,7 +67,7 @@ class _SqliteCursor:
 
 class SqliteDatabase:
     """One file in WAL mode.  Reads are short and run on the loop; writes, which wait for the
-    disk, run one after another in a thread."""
+    disk, and scans run one after another in a thread each."""
 
     def __init__(self, path: Path, migrations: list[str]) -> None:
         self._writer = self._open(path)
@@ -72,7 +75,10 @@ class SqliteDatabase:
         self._reader = self._open(path)
         self._reader.execute("PRAGMA query_only = 1")
         self._read_cursor = _SqliteCursor(self._reader)
+        self._scanner = self._open(path)
+        self._scanner.execute("PRAGMA query_only = 1")
         self._thread = ThreadPoolExecutor(1, "hub-database")
+        self._scan_thread = ThreadPoolExecutor(1, "hub-scan")
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
@@ -98,6 +104,11 @@ class SqliteDatabase:
     async def read(self, query: Callable[[Cursor], T]) -> T:
         return query(self._read_cursor)
 
+    async def scan(self, query: Callable[[Cursor], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._scan_thread, query, _SqliteCursor(self._scanner)
+        )
+
     async def write(self, change: Callable[[Cursor], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, self._transaction, change
@@ -116,5 +127,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._scan_thread.shutdown)
+        self._scanner.close()
         self._reader.close()
         self._writer.close()

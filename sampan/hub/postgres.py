@@ -34,7 +34,8 @@ class _PostgresCursor:
 
     def _execute(self, sql: str, args: tuple[Any, ...]) -> psycopg.Cursor[Row]:
         # The SQL is ours alone: values are always parameters.
-        return self._connection.execute(sql.replace("?", "%s").encode(), args)
+        text = sql.replace("?", "%s").replace("instr(", "strpos(")
+        return self._connection.execute(text.encode(), args)
 
     def one(self, sql: str, *args: Any) -> Row | None:
         return self._execute(sql, args).fetchone()
@@ -62,6 +63,9 @@ class PostgresDatabase:
         self._threads = ThreadPoolExecutor(CONNECTIONS, "hub-postgres")
 
     async def read(self, query: Callable[[Cursor], T]) -> T:
+        return await self._run(query)
+
+    async def scan(self, query: Callable[[Cursor], T]) -> T:
         return await self._run(query)
 
     async def write(self, change: Callable[[Cursor], T]) -> T:

@@ -93,32 +93,35 @@ class Records:
 
     async def search(self, term: str, limit: int, offset: int = 0) -> tuple[int, list[Repository]]:
         """Public repositories whose name or description contains ``term``: most pulled first."""
-        pattern = "%" + term.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_") + "%"
-        where = "private = 0 AND (name LIKE ? ESCAPE '!' OR lower(description) LIKE ? ESCAPE '!')"
+        wanted = term.lower()
+        where = "private = 0" + (" AND instr(searched, ?) > 0" if wanted else "")
+        values = (wanted,) if wanted else ()
 
         def query(sql: Cursor) -> tuple[int, list[Repository]]:
-            count = sql.one(f"SELECT count(*) FROM repositories WHERE {where}", pattern, pattern)
             rows = sql.all(
                 f"SELECT {_REPOSITORY} FROM repositories WHERE {where} "
                 "ORDER BY pulls DESC, name LIMIT ? OFFSET ?",
-                pattern,
-                pattern,
+                *values,
                 limit,
                 offset,
             )
-            found = [_repository(row) for row in rows]
-            return (count[0] if count else 0), found
+            if not offset and len(rows) < limit:
+                return len(rows), [_repository(row) for row in rows]
+            count = sql.one(f"SELECT count(*) FROM repositories WHERE {where}", *values)
+            return (count[0] if count else 0), [_repository(row) for row in rows]
 
-        return await self.database.read(query)
+        return await self.database.scan(query)
 
     async def describe(self, name: str, *, description: str, readme: str, private: bool) -> bool:
         """Change what people read about a repository; False when it is not there."""
         changed = await self.database.write(
             lambda sql: sql.run(
-                "UPDATE repositories SET description = ?, readme = ?, private = ? WHERE name = ?",
+                "UPDATE repositories SET description = ?, readme = ?, private = ?, searched = ? "
+                "WHERE name = ?",
                 description,
                 readme,
                 int(private),
+                _searched(name, description),
                 name,
             )
         )
@@ -174,12 +177,13 @@ class Records:
             if complete:
                 _check_references(sql, new)
             sql.run(
-                "INSERT INTO repositories (name, created, updated, description) "
-                "VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET updated = excluded.updated",
+                "INSERT INTO repositories (name, created, updated, description, searched) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET updated = excluded.updated",
                 new.repository,
                 now,
                 now,
                 new.description,
+                _searched(new.repository, new.description),
             )
             sql.run(
                 "INSERT INTO manifests (repository, digest, media_type, size, content, subject, "
@@ -404,6 +408,10 @@ class Records:
 
 DOOMED_SECONDS = 300
 """How long a collection that was interrupted may keep a blob from being written again."""
+
+
+def _searched(name: str, description: str) -> str:
+    return f"{name}\n{description}".lower()
 
 
 def _repository(row: Row) -> Repository:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Times are Unix seconds, sizes bytes, JSON is text.  Names and digests are their own keys.
-# manifest_blobs holds all that a manifest names: an index's manifests too.
+# repositories.searched is name and description in lower case; manifest_blobs holds all that a manifest names: an index's manifests too.
 MIGRATIONS = [
     """
     CREATE TABLE repositories (
@@ -14,8 +14,10 @@ MIGRATIONS = [
         description TEXT NOT NULL DEFAULT '',
         readme TEXT NOT NULL DEFAULT '',
         pulls BIGINT NOT NULL DEFAULT 0,
-        stars BIGINT NOT NULL DEFAULT 0
+        stars BIGINT NOT NULL DEFAULT 0,
+        searched TEXT NOT NULL DEFAULT ''
     );
+    CREATE INDEX repositories_pulls ON repositories (private, pulls DESC, name);
     CREATE TABLE blobs (
         digest TEXT PRIMARY KEY,
         size BIGINT NOT NULL,
