@@ -103,6 +103,8 @@ def _lines(event: BuildEvent) -> Iterator[str]:
 
 def conclusion(result: BuildResult) -> Iterator[Message]:
     """The last messages of the classic text."""
+    for warning in result.warnings:
+        yield {"stream": f"[Warning] {warning.rule}: {warning.message} (line {warning.line})\n"}
     if result.unused_build_args:
         names = " ".join(result.unused_build_args)
         yield {"stream": f"[Warning] One or more build-args [{names}] were not consumed\n"}

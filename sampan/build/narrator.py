@@ -102,6 +102,7 @@ class Narrator:
         source = isinstance(vertex.op, ops.Source)
         for told in self._told.get(vertex.digest, ()):
             self._finish(told, result.key, cached=source, container_id=container_id)
+            container_id = ""  # It is the first one's; others only begin on its result.
 
     def failed(self, vertex: ops.Vertex, error: BaseException) -> None:
         for told in self._told.get(vertex.digest, ())[:1]:

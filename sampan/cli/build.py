@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli import buildcontext, progress, resources, values
+from sampan.cli import buildcontext, buildextras, progress, resources, values
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
@@ -53,7 +53,11 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     query["dockerfile"] = context.dockerfile
     screen = progress.Screen(live=live)
     chunks: Iterable[bytes] = context.chunks
-    headers = {"Content-Type": "application/x-tar", **_registry_header(session)}
+    headers = {
+        "Content-Type": "application/x-tar",
+        **_registry_header(session),
+        **buildextras.header(options),
+    }
     if options["compress"]:
         chunks = _compressed(chunks)
     if not quiet:
@@ -92,6 +96,12 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
         query["buildargs"] = wirejson.dumps(arguments)
     if options["label"]:
         query["labels"] = wirejson.dumps(values.labels((), options["label"]))
+    if options["annotation"]:
+        query["annotations"] = wirejson.dumps(values.labels((), options["annotation"]))
+    if options["no-cache-filter"]:
+        query["nocachefilter"] = options["no-cache-filter"]
+    if options["check"]:
+        query["check"] = "1"
     if options["cache-from"]:
         query["cachefrom"] = wirejson.dumps(options["cache-from"])
     if options["ulimit"]:
@@ -186,13 +196,17 @@ BUILD = Command(
     build,
     (
         Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")'),
+        Flag("allow", "strings", "Allow an extra privilege (security.insecure, network.host)"),
+        Flag("annotation", "list", "Add an OCI annotation to the image's manifest"),
         Flag("build-arg", "list", "Set build-time variables"),
+        Flag("build-context", "list", "Additional build contexts (NAME=docker-image://IMAGE)"),
         Flag("cache-from", "strings", "Images to consider as cache sources"),
         Flag(
             "cgroup-parent",
             "string",
             'Set the parent cgroup for the "RUN" instructions during build',
         ),
+        Flag("check", "", "Check the Dockerfile by the linter's rules, without building"),
         Flag("compress", "", "Compress the build context using gzip"),
         Flag("cpu-period", "int", "Limit the CPU CFS (Completely Fair Scheduler) period"),
         Flag("cpu-quota", "int", "Limit the CPU CFS (Completely Fair Scheduler) quota"),
@@ -216,6 +230,7 @@ BUILD = Command(
             default="default",
         ),
         Flag("no-cache", "", "Do not use cache when building the image"),
+        Flag("no-cache-filter", "strings", "Do not cache these stages"),
         Flag("platform", "string", "Set platform if server is multi-platform capable"),
         Flag(
             "progress",
@@ -226,9 +241,15 @@ BUILD = Command(
         Flag("pull", "", "Always attempt to pull a newer version of the image"),
         Flag("quiet", "", "Suppress the build output and print image ID on success", "q"),
         Flag("rm", "", "Remove intermediate containers after a successful build", default=True),
+        Flag(
+            "secret",
+            "list",
+            'Secret for RUN --mount=type=secret ("id=ID[,src=FILE]" or "id=ID,env=VARIABLE")',
+        ),
         Flag("security-opt", "strings", "Security options"),
         Flag("shm-size", "bytes", 'Size of "/dev/shm"'),
         Flag("squash", "", "Squash newly built layers into a single new layer"),
+        Flag("ssh", "list", 'Agent for RUN --mount=type=ssh ("default" or "ID=SOCKET")'),
         Flag("tag", "list", 'Name and optionally a tag in the "name:tag" format', "t"),
         Flag("target", "string", "Set the target build stage to build."),
         Flag("ulimit", "ulimit", "Ulimit options", shown="[]"),

@@ -35,9 +35,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         async def work(stream: progress.Stream) -> None:
             async with _context(engine, request, remote, stream) as context:
                 text = build_text.ClassicText(stream.send)
-                if wish.cache_from and not quiet:
-                    names = " ".join(wish.cache_from)
-                    stream.send({"stream": f"[Warning] Images [{names}] are not read as a cache\n"})
                 report: Callable[[BuildEvent], None] = text
                 if rich:
                     report = lambda event: stream.send(build_text.trace(event))  # noqa: E731
@@ -92,12 +89,7 @@ def build_request(request: web.Request) -> BuildRequest:
         raise Unsupported("outputs other than an image need BuildKit's protocol")
     if query.get("isolation", "") not in ("", "default"):
         raise InvalidParameter(f"invalid isolation {query['isolation']!r}: Linux has none")
-    if flag(request, "squash"):
-        raise InvalidParameter("squash is only supported with experimental mode")
-    if _repeated(request, "securityopt"):
-        raise InvalidParameter(
-            "The daemon on this platform does not support setting security options on build"
-        )
+    extras = _extras(request.headers.get("X-Sampan-Build"))
     for tag in query.getall("t", []):
         parse_name(tag)
     epoch = integer(request, "sourcedateepoch", -1)
@@ -119,9 +111,36 @@ def build_request(request: web.Request) -> BuildRequest:
         resources=_resources(request),
         cgroup_parent=query.get("cgroupparent", ""),
         cache_from=tuple(json_value(request, "cachefrom", list[str]) or ()),
+        secrets=extras.secrets,
+        ssh=extras.ssh,
+        named_contexts=extras.contexts,
+        allow_insecure="security.insecure" in extras.allow,
+        security_opt=tuple(_repeated(request, "securityopt")),
+        squash=flag(request, "squash"),
         check_only=flag(request, "check"),
         source_date_epoch=epoch if epoch >= 0 else None,
     )
+
+
+class _Extras(msgspec.Struct, forbid_unknown_fields=True):
+    """What does not belong into a query: secrets (base64), agents' socket paths on the daemon's
+    host, named contexts (``docker-image://REF``), entitlements."""
+
+    secrets: dict[str, bytes] = {}
+    ssh: dict[str, str] = {}
+    contexts: dict[str, str] = {}
+    allow: list[str] = []
+
+
+def _extras(header: str | None) -> _Extras:
+    """The header ``X-Sampan-Build``: base64 (URL alphabet) of JSON.  Raises InvalidParameter."""
+    if not header:
+        return _Extras()
+    try:
+        raw = base64.urlsafe_b64decode(header + "=" * (-len(header) % 4))
+        return msgspec.json.decode(raw, type=_Extras)
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidParameter(f"invalid X-Sampan-Build header: {error}") from None
 
 
 def registry_auths(header: str | None) -> dict[str, Auth]:

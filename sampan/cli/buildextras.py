@@ -1,0 +1,94 @@
+"""Build options that travel beside the query: secrets, ssh agents, named contexts, entitlements."""
+
+from __future__ import annotations
+
+import base64
+import os
+
+from sampan.cli.failure import Failure
+from sampan.client import wirejson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sampan.cli.flags import Options
+
+ENTITLEMENTS = ("security.insecure", "network.host")
+
+
+def header(options: Options) -> dict[str, str]:
+    """The ``X-Sampan-Build`` header for the options, if any of them was given.
+
+    :raises Failure: a malformed option, or a secret that cannot be read.
+    """
+    document = {
+        "secrets": {
+            name: base64.b64encode(value).decode()
+            for name, value in map(_secret, options["secret"])
+        },
+        "ssh": dict(map(_agent, options["ssh"])),
+        "contexts": dict(map(_context, options["build-context"])),
+        "allow": list(_allowed(options["allow"])),
+    }
+    if not any(document.values()):
+        return {}
+    data = wirejson.dumps(document).encode()
+    return {"X-Sampan-Build": base64.urlsafe_b64encode(data).decode()}
+
+
+def _secret(text: str) -> tuple[str, bytes]:
+    """``id=NAME[,src=FILE|,env=VARIABLE]``."""
+    given: dict[str, str] = {}
+    for field in text.split(","):
+        key, _, value = field.partition("=")
+        key = {"source": "src"}.get(key.strip(), key.strip())
+        if key not in ("id", "src", "env", "type"):
+            raise Failure(f"invalid secret {text!r}: unexpected key {key!r}", 125)
+        given[key] = value
+    name = given.get("id", "")
+    if not name:
+        raise Failure(f"invalid secret {text!r}: it needs an id", 125)
+    if given.get("type", "file") not in ("file", "env"):
+        raise Failure(f"invalid secret {text!r}: the type is file or env", 125)
+    variable = given.get("env", "")
+    if not variable and given.get("type") == "env":
+        variable = given.get("src", name)
+    if not variable and "src" not in given and name in os.environ:
+        variable = name
+    if variable:
+        if variable not in os.environ:
+            raise Failure(f"the variable {variable} of the secret {name} is not set", 125)
+        return name, os.environb[variable.encode()]
+    path = given.get("src", name)
+    try:
+        with open(path, "rb") as file:
+            return name, file.read()
+    except OSError as error:
+        raise Failure(f"cannot read the secret {name}: {path}: {error.strerror}", 125) from None
+
+
+def _agent(text: str) -> tuple[str, str]:
+    """``default`` or ``ID[=SOCKET]``: an agent's socket, $SSH_AUTH_SOCK by default."""
+    name, _, path = text.partition("=")
+    path = path or os.environ.get("SSH_AUTH_SOCK", "")
+    if not path:
+        raise Failure(f"invalid ssh {text!r}: no agent runs ($SSH_AUTH_SOCK is empty)", 125)
+    return name, os.path.abspath(path)
+
+
+def _context(text: str) -> tuple[str, str]:
+    """``NAME=docker-image://REFERENCE``."""
+    name, _, value = text.partition("=")
+    if not name or not value.startswith("docker-image://"):
+        raise Failure(f"invalid build context {text!r}: expected NAME=docker-image://IMAGE", 125)
+    return name, value
+
+
+def _allowed(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        if name not in ENTITLEMENTS:
+            raise Failure(
+                f"invalid entitlement {name!r}: must be one of {', '.join(ENTITLEMENTS)}", 125
+            )
+        yield name
