@@ -131,7 +131,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         transfers=Transfers(Archives(images), image_noun, events),
         system=System(_facts(settings, stores), containers, events, lambda: len(images.list())),
     )
-    await _find_again(lifecycle, manager, attachments, stack)
+    await _find_again(lifecycle, containers, manager, attachments, stack)
     return engine
 
 
@@ -175,12 +175,21 @@ def _network_manager(settings: Settings, stores: _Stores, events: Events) -> Net
 
 
 async def _find_again(
-    lifecycle: Lifecycle, manager: NetworkManager, volumes: Attachments, stack: AsyncExitStack
+    lifecycle: Lifecycle,
+    containers: Containers,
+    manager: NetworkManager,
+    volumes: Attachments,
+    stack: AsyncExitStack,
 ) -> None:
     """Reconnect to what runs, make the kernel agree with the records, finish what ended."""
     alive = await lifecycle.reconnect()
     await manager.start({container.id for container in alive})
-    stack.push_async_callback(manager.close)
+
+    async def close_networks() -> None:
+        # Bridges and rules serve the containers that go on; without any, nothing is left behind.
+        await manager.close(remove_all=not any(c.running for c in containers.all()))
+
+    stack.push_async_callback(close_networks)
     await volumes.restore({container.id: container.record.mounts for container in alive})
     await lifecycle.settle(alive)
 
