@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from sampan.cli import buildcontext, buildextras, progress, resources, values
+from sampan.cli import buildcontext, buildextras, buildoutput, progress, resources, values
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
@@ -48,10 +48,15 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         raise Failure(f"invalid progress mode {view!r}: must be one of {', '.join(PROGRESS)}", 125)
     quiet = options["quiet"] or view == "quiet"
     live = not quiet and (view == "tty" or (view == "auto" and sys.stdout.isatty()))
+    outputs = buildoutput.wanted(options)
     query = _query(session, options, quiet)
+    if not any(output.keeps_image for output in outputs):
+        query["t"] = []
     context = buildcontext.from_argument(arguments[0], options["file"])
     query["dockerfile"] = context.dockerfile
-    screen = progress.Screen(live=live)
+    # What goes to standard output must not be mixed with progress.
+    to_stdout = any(output.dest == "-" for output in outputs)
+    screen = progress.Screen(sys.stderr) if to_stdout else progress.Screen(live=live)
     chunks: Iterable[bytes] = context.chunks
     headers = {
         "Content-Type": "application/x-tar",
@@ -63,9 +68,9 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if not quiet:
         chunks = _announced(chunks, screen)
     messages = session.api.messages("POST", "/build", query, body=chunks, headers=headers)
-    if quiet:
+    if quiet and not to_stdout:
         identifier = _silently(messages)
-    elif live:
+    elif live and not to_stdout:
         from sampan.cli.buildview import BuildView
 
         identifier = BuildView(screen).show(messages)
@@ -74,6 +79,8 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if options["iidfile"]:
         with open(options["iidfile"], "w", encoding="ascii") as file:
             file.write(identifier)
+    if identifier:
+        buildoutput.write(session, outputs, identifier, options["tag"])
     return 0
 
 
@@ -217,6 +224,7 @@ BUILD = Command(
         Flag("force-rm", "", "Always remove intermediate containers"),
         Flag("iidfile", "string", "Write the image ID to the file"),
         Flag("label", "list", "Set metadata for an image"),
+        Flag("load", "", "Keep the image in the daemon's store beside other outputs"),
         Flag("memory", "bytes", "Memory limit", "m"),
         Flag(
             "memory-swap",
@@ -231,6 +239,13 @@ BUILD = Command(
         ),
         Flag("no-cache", "", "Do not use cache when building the image"),
         Flag("no-cache-filter", "strings", "Do not cache these stages"),
+        Flag(
+            "output",
+            "list",
+            'Where the result goes: a folder, "-", or "type=local|tar|oci|docker|image|registry"'
+            ' with "dest=PATH"',
+            "o",
+        ),
         Flag("platform", "string", "Set platform if server is multi-platform capable"),
         Flag(
             "progress",
@@ -239,6 +254,7 @@ BUILD = Command(
             default="auto",
         ),
         Flag("pull", "", "Always attempt to pull a newer version of the image"),
+        Flag("push", "", "Push the image under its tags"),
         Flag("quiet", "", "Suppress the build output and print image ID on success", "q"),
         Flag("rm", "", "Remove intermediate containers after a successful build", default=True),
         Flag(

@@ -1,0 +1,147 @@
+"""What becomes of a build's result: ``--output``, ``--push`` and ``--load``."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from sampan.cli import files
+from sampan.cli.failure import Failure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import BinaryIO
+
+    from sampan.cli.flags import Options
+    from sampan.cli.session import Session
+
+TYPES = ("image", "docker", "oci", "tar", "local", "registry")
+_TO_FILE = ("oci", "tar")
+
+
+class Output:
+    """One ``--output``: ``dest`` is empty where none is needed, ``-`` for standard output."""
+
+    __slots__ = ("dest", "type")
+
+    def __init__(self, type: str, dest: str = "") -> None:
+        self.type, self.dest = type, dest
+
+    @property
+    def keeps_image(self) -> bool:
+        """Whether the image stays in the daemon's store: it does unless only its files count."""
+        return self.type not in ("tar", "local")
+
+
+def parse(text: str) -> Output:
+    """``type=TYPE[,dest=PATH]``, or just a folder, or ``-`` for a tar on standard output.
+
+    :raises Failure: an unknown type or attribute, a missing destination.
+    """
+    if "=" not in text:
+        return Output("tar", "-") if text == "-" else Output("local", text)
+    given: dict[str, str] = {}
+    for field in text.split(","):
+        key, _, value = field.partition("=")
+        key = key.strip()
+        if key not in ("type", "dest", "push"):
+            raise Failure(f"invalid output {text!r}: unexpected attribute {key!r}", 125)
+        given[key] = value
+    kind = given.get("type", "")
+    if kind not in TYPES:
+        raise Failure(f"invalid output type {kind!r}: must be one of {', '.join(TYPES)}", 125)
+    if given.get("push", "false") == "true":
+        kind = "registry"
+    dest = given.get("dest", "")
+    if kind == "local" and not dest:
+        raise Failure("dest is required for the local output", 125)
+    if kind in _TO_FILE and not dest:
+        dest = "-"
+    return Output(kind, dest)
+
+
+def wanted(options: Options) -> list[Output]:
+    """The outputs that the options ask for; the image alone by default.
+
+    :raises Failure: a malformed one, or a push without a name.
+    """
+    found = [parse(text) for text in options["output"]]
+    if options["push"]:
+        found.append(Output("registry"))
+    if options["load"] or not found:
+        found.append(Output("image"))
+    if any(output.type == "registry" for output in found) and not options["tag"]:
+        raise Failure("tag is needed when pushing to a registry: give one with --tag", 125)
+    return found
+
+
+def write(session: Session, outputs: list[Output], identifier: str, tags: list[str]) -> None:
+    """Carry the outputs out on a built image; one that nobody wants to keep is removed."""
+    for output in outputs:
+        if output.type == "registry":
+            for tag in tags:
+                _push(session, tag)
+        elif output.type in ("oci", "docker") and output.dest:
+            query: dict[str, object] = {"names": tags or [identifier]}
+            response = session.api.open("GET", "/images/get", query)
+            files.save_stream(response.chunks(), _path(output.dest))
+        elif output.type in ("tar", "local"):
+            _file_system(session, output, identifier)
+    if not any(output.keeps_image for output in outputs):
+        session.api.delete(f"/images/{identifier}")
+
+
+def _path(dest: str) -> str:
+    return "" if dest == "-" else dest
+
+
+def _push(session: Session, tag: str) -> None:
+    from sampan.cli.transfer import PUSH
+
+    PUSH.run(session, [tag])
+
+
+def _file_system(session: Session, output: Output, identifier: str) -> None:
+    """The image's files, by way of a container that is never started."""
+    made = session.api.post("/containers/create", None, {"Image": identifier, "Cmd": ["-"]})
+    try:
+        response = session.api.open("GET", f"/containers/{made['Id']}/export")
+        if output.type == "tar":
+            files.save_stream(response.chunks(), _path(output.dest))
+        else:
+            _extract(response.chunks(), output.dest)
+    finally:
+        session.api.delete(f"/containers/{made['Id']}", {"force": "1"})
+
+
+def _extract(chunks: Iterator[bytes], folder: str) -> None:
+    import tarfile
+    from typing import cast
+
+    os.makedirs(folder, exist_ok=True)
+    try:
+        with tarfile.open(fileobj=cast("BinaryIO", _Reader(chunks)), mode="r|") as archive:
+            archive.extractall(folder, numeric_owner=True, filter="tar")
+    except (tarfile.TarError, OSError) as error:
+        raise Failure(f"cannot write the files to {folder}: {error}") from None
+
+
+class _Reader(io.RawIOBase):
+    """A file object over chunks, for the standard library's stream reader."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        super().__init__()
+        self._chunks = chunks
+        self._left = b""
+
+    def read(self, size: int = -1) -> bytes:
+        while size < 0 or len(self._left) < size:
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                break
+            self._left += chunk
+        if size < 0:
+            size = len(self._left)
+        data, self._left = self._left[:size], self._left[size:]
+        return data
