@@ -16,7 +16,7 @@ from sampan.hub.config import HubConfig
 from sampan.hub.core import Hub, open_hub
 from sampan.hub.routes import account, operations, pages, registry, search, tokens
 
-READ_BUFFER_BYTES = 512 << 10
+READ_BUFFER_BYTES = 128 << 10
 SHUTDOWN_SECONDS = 10.0
 
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)

@@ -19,7 +19,9 @@ from sampan.hub.storage import BlobStorage, Busy, Sink
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-BATCH_BYTES = 1 << 20
+HELD_BYTES = 16 << 20
+"""Bytes of all uploads of a process that wait to be written, together."""
+MIN_BATCH_BYTES, MAX_BATCH_BYTES = 128 << 10, 1 << 20
 REMEMBERED_HASHES = 4096
 RESERVE_ATTEMPTS = 100
 CLAIM_SECONDS = 3600
@@ -36,6 +38,7 @@ class Uploads:
         self._records = records
         self._database = records.database
         self._storage = storage
+        self._running = 0
         self._hashes: OrderedDict[str, tuple[int, _Hash]] = OrderedDict()
 
     async def begin(self, repository: str, owner: str) -> str:
@@ -90,13 +93,19 @@ class Uploads:
             async with self._claim(upload), self._storage.append(upload, size, hasher) as sink:
                 # The hash runs ahead of what is remembered until all is written.
                 self._hashes.pop(upload, None)
-                await _receive(chunks, sink, received, length)
+                self._running += 1
+                try:
+                    await self._receive(chunks, sink, received, length)
+                finally:
+                    self._running -= 1
         except Busy:
             raise failures.upload_invalid("another client is writing to this upload", 409) from None
         except FileNotFoundError:
             raise failures.upload_unknown(upload) from None
         except OSError as exc:
             if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+                # Kept, it would keep the disk full for everybody.
+                await self._storage.discard(upload)
                 raise failures.disk_full() from exc
             raise
         self._remember(upload, size + received.value, hasher)
@@ -186,6 +195,45 @@ class Uploads:
             await asyncio.to_thread(hasher.update, data)
         return hasher
 
+    async def _receive(
+        self, chunks: AsyncIterator[bytes], sink: Sink, received: _Counter, length: int | None
+    ) -> None:
+        """Write batches while the next ones arrive: at most two are held."""
+        batch: list[bytes] = []
+        held = 0
+        writing: asyncio.Task[None] | None = None
+        try:
+            async for chunk in chunks:
+                if length is not None and received.value + held + len(chunk) > length:
+                    raise failures.RegistryError(
+                        400, "SIZE_INVALID", "more bytes than Content-Range says"
+                    )
+                batch.append(chunk)
+                held += len(chunk)
+                if held >= self._batch_bytes():
+                    if writing:
+                        await asyncio.shield(writing)
+                    writing = asyncio.create_task(sink.write(batch))
+                    received.value += held
+                    batch, held = [], 0
+        finally:
+            # Also when the client went away: what arrived is kept, and no thread writes on after the
+            # file is closed.
+            if writing:
+                await asyncio.wait([writing])
+            if batch:
+                await asyncio.shield(sink.write(batch))
+                received.value += held
+        if writing:
+            writing.result()
+        if length is not None and received.value != length:
+            raise failures.RegistryError(400, "SIZE_INVALID", "fewer bytes than Content-Range says")
+
+    def _batch_bytes(self) -> int:
+        """How much to gather for one write: less the more uploads are running."""
+        share = HELD_BYTES // (2 * max(self._running, 1))
+        return max(MIN_BATCH_BYTES, min(share, MAX_BATCH_BYTES))
+
     def _remember(self, upload: str, size: int, hasher: _Hash) -> None:
         self._hashes[upload] = (size, hasher)
         while len(self._hashes) > REMEMBERED_HASHES:
@@ -194,41 +242,6 @@ class Uploads:
 
 class _Counter:
     value = 0
-
-
-async def _receive(
-    chunks: AsyncIterator[bytes], sink: Sink, received: _Counter, length: int | None
-) -> None:
-    """Write batches while the next ones arrive: at most two are held."""
-    batch: list[bytes] = []
-    held = 0
-    writing: asyncio.Task[None] | None = None
-    try:
-        async for chunk in chunks:
-            if length is not None and received.value + held + len(chunk) > length:
-                raise failures.RegistryError(
-                    400, "SIZE_INVALID", "more bytes than Content-Range says"
-                )
-            batch.append(chunk)
-            held += len(chunk)
-            if held >= BATCH_BYTES:
-                if writing:
-                    await asyncio.shield(writing)
-                writing = asyncio.create_task(sink.write(batch))
-                received.value += held
-                batch, held = [], 0
-    finally:
-        # Also when the client went away: what arrived is kept, and no thread writes on after the
-        # file is closed.
-        if writing:
-            await asyncio.wait([writing])
-        if batch:
-            await asyncio.shield(sink.write(batch))
-            received.value += held
-    if writing:
-        writing.result()
-    if length is not None and received.value != length:
-        raise failures.RegistryError(400, "SIZE_INVALID", "fewer bytes than Content-Range says")
 
 
 def _out_of_order(repository: str, upload: str, size: int) -> failures.RegistryError:
