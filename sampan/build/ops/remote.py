@@ -129,14 +129,17 @@ async def clone(url: str, ref: str, target: Path, *, checksum: str = "") -> str:
     await _git(target, "init", "-q", ".")
     await _git(target, "remote", "add", "origin", url)
     wanted = ref or "HEAD"
+    head = "FETCH_HEAD"
     try:
         await _git(target, "fetch", "-q", "--depth=1", "origin", wanted)
     except InvalidParameter:
-        # Servers may refuse a bare commit: then take everything.
-        await _git(target, "fetch", "-q", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*")
-        await _git(target, "checkout", "-q", wanted)
-    else:
-        await _git(target, "checkout", "-q", "FETCH_HEAD")
+        # Some servers cannot send a part of the history, some refuse a bare commit.
+        try:
+            await _git(target, "fetch", "-q", "origin", wanted)
+        except InvalidParameter:
+            await _git(target, "fetch", "-q", "origin", "+refs/heads/*:refs/remotes/origin/*")
+            head = wanted
+    await _git(target, "checkout", "-q", head)
     commit = (await _git(target, "rev-parse", "HEAD")).strip()
     if checksum and not commit.startswith(checksum):
         raise InvalidParameter(f"commit mismatch for {url}: {commit}, not {checksum}")
