@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
-    from sampan.hub.config import Webhook
+    from sampan.hub.config import Replica, Webhook
 
 DEFAULT_ROOT = "/var/lib/sampan-hub"
 
@@ -59,6 +59,7 @@ def _settings(options: Options) -> dict[str, Any]:
         ),
         "redirects": options["redirects"],
         "webhooks": tuple(_webhook(text) for text in options["webhook"]),
+        "replicas": tuple(_replica(text) for text in options["replicate"]),
         "upstreams": tuple(
             Upstream(prefix.strip("/"), url.rstrip("/"))
             for prefix, url in (_pair("pull-through", text) for text in options["pull-through"])
@@ -80,6 +81,20 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
     if not equals or not name or not value:
         raise Failure(f"invalid --{flag} {text!r}: it must be NAME=VALUE", 125)
     return name, value
+
+
+def _replica(text: str) -> Replica:
+    from sampan.hub.config import Replica
+
+    rule, *more = text.split(",")
+    pattern, url = _pair("replicate", rule)
+    given = dict(_pair("replicate", option) for option in more)
+    user, password = given.pop("user", ""), given.pop("password", "")
+    if given or not url.startswith(("http:", "https:")):
+        raise Failure(
+            f"invalid --replicate {text!r}: it must be PATTERN=URL[,user=NAME,password=TEXT]", 125
+        )
+    return Replica(pattern, url.rstrip("/"), user, password)
 
 
 def _webhook(text: str) -> Webhook:
@@ -119,6 +134,12 @@ SERVE = Command(
             "Fetch what is missing under PREFIX from another registry: PREFIX=URL (repeatable)",
         ),
         Flag("redirects", "", "Send pulls to the object store by signed addresses"),
+        Flag(
+            "replicate",
+            "list",
+            "Copy matching repositories to another registry: "
+            "PATTERN=URL[,user=NAME,password=TEXT] (repeatable)",
+        ),
         Flag(
             "retention-days",
             "int",

@@ -29,6 +29,16 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
+class Replica:
+    """Another registry that gets a copy of repositories whose name matches ``pattern`` (glob)."""
+
+    pattern: str
+    url: str
+    username: str = ""
+    password: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HubConfig:
     """How a hub runs.
 
@@ -61,5 +71,6 @@ class HubConfig:
     retention_days: int = 0
     webhooks: tuple[Webhook, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
+    replicas: tuple[Replica, ...] = ()
     logins_per_minute: int = 30
     title: str = "sampan hub"

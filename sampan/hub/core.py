@@ -16,6 +16,7 @@ from sampan.hub.layerindex import LayerIndexes
 from sampan.hub.manifests import ManifestWriter
 from sampan.hub.metrics import Metrics
 from sampan.hub.records import Records
+from sampan.hub.replication import Replication
 from sampan.hub.schema import MIGRATIONS
 from sampan.hub.storage import BlobStorage
 from sampan.hub.storage.files import FileStorage
@@ -42,6 +43,7 @@ class Hub:
     collector: Collector
     webhooks: Webhooks
     upstream: PullThrough
+    replication: Replication
 
     async def start(self) -> None:
         """Load what is kept in the database and begin the background work."""
@@ -50,8 +52,11 @@ class Hub:
         self.collector.start()
         self.webhooks.start()
         self.activity.listen(self.webhooks.tell)
+        self.replication.start()
+        self.activity.listen(self.replication.tell)
 
     async def close(self) -> None:
+        await self.replication.close()
         await self.upstream.close()
         await self.webhooks.close()
         await self.collector.close()
@@ -94,6 +99,7 @@ def open_hub(config: HubConfig) -> Hub:
         collector=Collector(config, database, storage, uploads, metrics),
         webhooks=Webhooks(config.webhooks),
         upstream=PullThrough(config.upstreams, records, manifests, uploads),
+        replication=Replication(config.replicas, records, storage),
     )
 
 

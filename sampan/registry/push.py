@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from sampan.errors import NotFound
@@ -22,7 +21,28 @@ from sampan.registry.uploads import BlobUpload, push_refused
 if TYPE_CHECKING:
     from sampan.store.content import ContentStore
 
+READ_BYTES = 1 << 20
 Sources = Mapping[str, tuple[Reference, ...]]
+
+
+class StoreSource:
+    """The blobs of a content store."""
+
+    def __init__(self, content: ContentStore) -> None:
+        self._content = content
+
+    def has(self, digest: str) -> bool:
+        return self._content.has(digest)
+
+    async def read(self, digest: str, start: int, end: int) -> AsyncIterator[bytes]:
+        with self._content.open(digest) as file:
+            file.seek(start)
+            while start < end:
+                data = await asyncio.to_thread(file.read, min(READ_BYTES, end - start))
+                if not data:
+                    return
+                yield data
+                start += len(data)
 
 
 class Push:
@@ -40,6 +60,7 @@ class Push:
         self._remote = remote
         self._ref = ref
         self._content = content
+        self._source = StoreSource(content)
         self._report = report
         self._sources = sources
         self._slots = slots
@@ -101,7 +122,7 @@ class Push:
                 self._report(Progress("Pushing", short, count, blob.size))
 
         upload = BlobUpload(
-            self._remote, self._ref.path, blob, self._content, self._mountable(blob), sent
+            self._remote, self._ref.path, blob, self._source, self._mountable(blob), sent
         )
         async with self._slots:
             status = await upload.run()
@@ -130,18 +151,7 @@ class Push:
         await self._put(document, document.descriptor.digest)
 
     async def _put(self, document: Document, name: str) -> None:
-        what = f"push of {replace(self._ref, digest=None).familiar()}"
-        answer = await self._remote.call(
-            "PUT",
-            f"v2/{self._ref.path}/manifests/{name}",
-            scopes=(repository_scope(self._ref.path, "pull,push"),),
-            headers={"Content-Type": document.descriptor.media_type},
-            body=lambda: document.data,
-        )
-        if answer.status in (401, 403):
-            raise push_refused(self._ref.path, answer)
-        if answer.status not in (200, 201, 202):
-            raise failures.of_status(answer.status, answer.body, what)
+        await put_manifest(self._remote, self._ref.path, name, document)
 
     def _say_done(self, top: Document) -> None:
         tag, descriptor = self._ref.tag or "", top.descriptor
@@ -154,3 +164,19 @@ class Push:
                 aux={"Tag": tag, "Digest": descriptor.digest, "Size": descriptor.size},
             )
         )
+
+
+async def put_manifest(remote: Remote, path: str, name: str, document: Document) -> None:
+    """Store a manifest under a tag or its digest.  Raises Unauthorized, InvalidParameter, …"""
+    answer = await remote.call(
+        "PUT",
+        f"v2/{path}/manifests/{name}",
+        scopes=(repository_scope(path, "pull,push"),),
+        headers={"Content-Type": document.descriptor.media_type},
+        body=lambda: document.data,
+    )
+    if answer.status in (401, 403):
+        raise push_refused(path, answer)
+    if answer.status not in (200, 201, 202):
+        what = f"push of {name} to {remote.endpoint.host}/{path}"
+        raise failures.of_status(answer.status, answer.body, what)

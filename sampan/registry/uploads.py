@@ -6,7 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 from sampan.errors import NotFound, Unauthorized, Unavailable
@@ -16,12 +16,18 @@ from sampan.registry import failures
 from sampan.registry.authorizer import repository_scope
 from sampan.registry.transport import Answer, Remote, backoff_seconds
 
-if TYPE_CHECKING:
-    from sampan.store.content import ContentStore
-
-READ_BYTES = 1 << 20
 PROGRESS_SECONDS = 0.1
 _RANGE_RE = re.compile(r"(?:bytes=)?0-(\d+)")
+
+
+class BlobSource(Protocol):
+    """Where a blob's bytes come from."""
+
+    def has(self, digest: str) -> bool:
+        """Whether the bytes are here."""
+
+    def read(self, digest: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes [start, end)."""
 
 
 class BlobUpload:
@@ -32,14 +38,14 @@ class BlobUpload:
         remote: Remote,
         path: str,
         blob: Descriptor,
-        content: ContentStore,
+        source: BlobSource,
         mount_from: Sequence[str],
         sent: Callable[[int], None],
     ) -> None:
         self._remote = remote
         self._path = path
         self._blob = blob
-        self._content = content
+        self._source = source
         self._mount_from = mount_from
         self._sent = sent
         self._scopes = (repository_scope(path, "pull,push"),)
@@ -67,7 +73,7 @@ class BlobUpload:
                 return f"Mounted from {source}"
             if location:
                 break
-        if not self._content.has(self._blob.digest):
+        if not self._source.has(self._blob.digest):
             raise NotFound(f"{self._what} failed: its content is not here; pull the image again")
         await self._upload(location)
         return "Pushed"
@@ -171,17 +177,14 @@ class BlobUpload:
 
     async def _read(self, start: int, end: int) -> AsyncIterator[bytes]:
         told = time.monotonic()
-        with self._content.open(self._blob.digest) as file:
-            file.seek(start)
-            while start < end:
-                data = await asyncio.to_thread(file.read, min(READ_BYTES, end - start))
-                if not data:
-                    raise Unavailable(f"{self._what} failed: the blob is shorter than it should be")
-                yield data
-                start += len(data)
-                if time.monotonic() - told >= PROGRESS_SECONDS:
-                    told = time.monotonic()
-                    self._sent(start)
+        async for data in self._source.read(self._blob.digest, start, end):
+            yield data
+            start += len(data)
+            if time.monotonic() - told >= PROGRESS_SECONDS:
+                told = time.monotonic()
+                self._sent(start)
+        if start < end:
+            raise Unavailable(f"{self._what} failed: the blob is shorter than it should be")
 
     def _location(self, answer: Answer) -> str:
         location = answer.headers.get("Location", "")

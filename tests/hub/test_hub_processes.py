@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 
-from sampan.hub.config import HubConfig, Upstream
+from sampan.hub.config import HubConfig, Replica, Upstream
+from sampan.image.manifest import OCI_INDEX
 from sampan.image.reference import Reference
 from sampan.progress import ignore
 from sampan.registry.client import RegistryClient
@@ -20,7 +21,7 @@ from sampan.registry.config import RegistryConfig
 from sampan.store.content import ContentStore
 from tests.hub.conftest import Hubs
 from tests.hub.test_hub_registry import manifest, put_manifest, sha
-from tests.registry.images import make_image
+from tests.registry.images import make_image, make_index
 from tests.registry.servers import free_port, wait_for_port
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,45 @@ async def test_a_hub_caches_another_registry(
     await hubs.stop_one(above)
     await client.pull(here, auth=None, platform=None, content=target, report=ignore)
     assert (await below.http.get("/v2/cache/team/none/manifests/1")).status == 502
+
+
+async def test_a_hub_is_copied_to_another(
+    hubs: Hubs, tmp_path: Path, client: RegistryClient, source: ContentStore, target: ContentStore
+) -> None:
+    mirror = await hubs.start(HubConfig(root=tmp_path / "mirror"))
+    replica = Replica("team/*", f"http://{mirror.host}", "admin", mirror.password)
+    config = HubConfig(root=tmp_path / "hub", anonymous="push", replicas=(replica,))
+    hub = await hubs.start(config)
+    images = {a: make_image(source, [50_000], seed=i) for i, a in enumerate(("amd64", "arm64"))}
+    index = make_index(source, images)
+    for path in ("team/app", "other/app"):
+        ref = Reference.parse(f"{hub.host}/{path}:1")
+        await client.push(ref, auth=None, manifest_bytes=index, content=source, report=ignore)
+    signed = {"mediaType": OCI_INDEX, "digest": sha(index), "size": len(index)}
+    signature = manifest(b"{}", subject=signed, artifactType="application/x-signature")
+    await hub.http.post(f"/v2/team/app/blobs/uploads/?digest={sha(b'{}')}", data=b"{}")
+    assert (await put_manifest(hub, "team/app", sha(signature), signature)).status == 201
+
+    async def arrives(path: str) -> None:
+        for _ in range(400):
+            if (await mirror.http.head(path)).status == 200:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{path} does not arrive")
+
+    await arrives(f"/v2/team/app/manifests/{sha(signature)}")
+    copy = Reference.parse(f"{mirror.host}/team/app:1")
+    pulled = await client.pull(copy, auth=None, platform=None, content=target, report=ignore)
+    assert pulled.index_bytes == index
+    assert (await mirror.http.head("/v2/other/app/manifests/1")).status == 404
+    # What was pushed while the hub copied nothing is made up for at its next start.
+    await hubs.stop_one(hub)
+    alone = await hubs.start(HubConfig(root=tmp_path / "hub", anonymous="push"))
+    ref = Reference.parse(f"{alone.host}/team/late:1")
+    await client.push(ref, auth=None, manifest_bytes=index, content=source, report=ignore)
+    await hubs.stop_one(alone)
+    await hubs.start(config)
+    await arrives("/v2/team/late/manifests/1")
 
 
 async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
