@@ -20,8 +20,10 @@ PARKED_LIMIT = 64
 _CONTROL = re.compile(r"ctrl-([a-z@\[\\\]^_])\Z")
 
 
-def detach_keys(text: str) -> bytes:
+def detach_keys(text: str, tty: bool) -> bytes:
     """The byte sequence of ``ctrl-p,ctrl-q`` or ``a,b``; the default for an empty text.
+
+    Only a terminal has such keys: other input is binary, and may contain them by chance.
 
     Raises InvalidParameter for an unknown key.
     """
@@ -34,7 +36,7 @@ def detach_keys(text: str) -> bytes:
             keys += key.encode()
         else:
             raise InvalidParameter(f"Invalid detach keys ({text}) provided: unknown key {key!r}")
-    return keys
+    return keys if tty else b""
 
 
 class Attach:

@@ -34,7 +34,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             stdout=query.flag(request, "stdout"),
             stderr=query.flag(request, "stderr"),
             raw=container.record.config.tty,
-            detach_keys=detach_keys(request.query.get("detachKeys", "")),
+            detach_keys=detach_keys(
+                request.query.get("detachKeys", ""), container.record.config.tty
+            ),
         )
 
     async def attach(request: web.Request) -> web.StreamResponse:

@@ -34,7 +34,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         config = decode(await request.read(), ExecConfig)
         if not config.cmd:
             raise InvalidParameter("No exec command specified")
-        detach_keys(config.detach_keys)
+        detach_keys(config.detach_keys, config.tty)
         found = execs.create(request.match_info["name"], config)
         return streams.json({"Id": found.id}, status=201)
 
@@ -53,7 +53,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             stdout=config.attach_stdout,
             stderr=config.attach_stderr,
             raw=config.tty,
-            detach_keys=detach_keys(config.detach_keys),
+            detach_keys=detach_keys(config.detach_keys, config.tty),
             initial=connection.initial,
         )
         try:
