@@ -30,7 +30,13 @@ from sampan.image.layer import (
     is_whiteout,
 )
 from sampan.image.tar import Entry, InvalidTar, StreamCursor
-from sampan.linux.openat2 import O_PATH, open_in_root
+from sampan.linux.openat2 import (
+    O_PATH,
+    RESOLVE_IN_ROOT,
+    RESOLVE_NO_SYMLINKS,
+    open_in_root,
+    openat2,
+)
 from sampan.store.copytree import copy_file
 from sampan.store.snapshots import Usage
 
@@ -114,6 +120,7 @@ class _Extraction:
         self._whiteouts: list[bytes] = []
         # What this layer put there, for whiteouts that come after it.
         self._ours: set[bytes] = set()
+        self._inodes: set[int] = set()
 
     def __enter__(self) -> _Extraction:
         return self
@@ -148,6 +155,8 @@ class _Extraction:
                 self._make(parent, name, entry)
         if entry.type != tar.HARDLINK:
             self.inodes += 1
+            if not self._keep:
+                self._inodes.add(os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino)
 
     def _own(self, path: bytes) -> None:
         """This layer has put something there, and so means all directories above it."""
@@ -363,27 +372,43 @@ class _Extraction:
         try:
             source = open_in_root(self._root, above, O_PATH | os.O_DIRECTORY)
             try:
-                os.link(
-                    parts[-1], name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False
-                )
+                if self._link(source, parts[-1], parent, name):
+                    return
             finally:
                 os.close(source)
-        except (FileNotFoundError, PermissionError):
-            if not self._copy_from_below(parent, name, b"/".join(parts)):
-                raise InvalidTar(
-                    f"the hard link {os.fsdecode(entry.name)!r} points at"
-                    f" {os.fsdecode(entry.linkname)!r}, which is not a file of the layer"
-                ) from None
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            pass
+        if not self._copy_from_below(parent, name, b"/".join(parts)):
+            raise InvalidTar(
+                f"the hard link {os.fsdecode(entry.name)!r} points at"
+                f" {os.fsdecode(entry.linkname)!r}, which is not a file of the layer"
+            )
+
+    def _link(self, source: int, target: bytes, parent: int, name: bytes) -> bool:
+        """Make the link; False when the target is not this layer's.  A link to itself is there."""
+        info = os.stat(target, dir_fd=source, follow_symlinks=False)
+        if (not self._keep and info.st_ino not in self._inodes) or is_whiteout(info):
+            return False
+        if stat.S_ISDIR(info.st_mode):
+            raise InvalidTar(f"the hard link {os.fsdecode(name)!r} points at a directory")
+        try:
+            os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileExistsError:
+            if os.stat(name, dir_fd=parent, follow_symlinks=False).st_ino != info.st_ino:
+                raise
+        return True
 
     def _copy_from_below(self, parent: int, name: bytes, path: bytes) -> bool:
         """A link to a file of a lower layer is a copy of it, as a copy-up would make."""
-        fd = self._open_below(path)
+        fd = self._open_below(path) if self._keep else self._open_inside(path)
         if fd < 0:
             return False
         try:
             info = os.fstat(fd)
             if not stat.S_ISREG(info.st_mode):
                 return False
+            if _is_same(info, parent, name):
+                return True
             reading = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 writing = os.open(name, _NEW, 0o600, dir_fd=parent)
@@ -397,6 +422,16 @@ class _Extraction:
             return True
         finally:
             os.close(fd)
+
+    def _open_inside(self, path: bytes) -> int:
+        """The same when the layers below are laid out in the target itself."""
+        try:
+            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS
+            return openat2(self._root, path, O_PATH | os.O_NOFOLLOW, resolve=resolve)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            return -1
 
     def _attributes(self, fd: int, entry: Entry) -> None:
         """Owner first: changing it clears set-ID bits and file capabilities."""
@@ -487,6 +522,14 @@ class _Extraction:
             if fd != keep:
                 os.close(fd)
                 del self._cache[path]
+
+
+def _is_same(info: os.stat_result, parent: int, name: bytes) -> bool:
+    try:
+        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (info.st_dev, info.st_ino)
 
 
 def _write(fd: int, data: memoryview) -> None:

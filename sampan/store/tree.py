@@ -331,7 +331,7 @@ def _borrow(tree: LayerTree, below: Node | None) -> dict[tuple[int, bytes], Node
         node = below
         for part in target.split(b"/"):
             node = node.children.get(part) if node is not None and node.children else None
-        if node is None or node.children is not None or node.whiteout:
+        if node is None or stat.S_IFMT(node.mode) != stat.S_IFREG:
             raise InvalidTar(
                 f"a hard link points at {os.fsdecode(target)!r}, which is not a file of the image"
             )
