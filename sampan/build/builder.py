@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sampan.build.bases import Bases, parse_platform, parse_reference
 from sampan.build.context import Context
 from sampan.build.dockerfile import parse
 from sampan.build.dockerfile.ast import Dockerfile
 from sampan.build.dockerfile.check import check, options_of
-from sampan.build.exporter import Exporter
-from sampan.build.graph.ops import Vertex as Node
 from sampan.build.graph.plan import Plan, Planner
 from sampan.build.narrator import Narrator
 from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_security_options
 from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.runner import OperationRunner
-from sampan.build.outputs import write_archive, write_folder, write_tar
-from sampan.build.solver.inline import import_steps, steps_of
+from sampan.build.results import Results, check_outputs
 from sampan.build.solver.scheduler import Solver
 from sampan.build.types import (
     BuildDeps,
@@ -29,18 +26,9 @@ from sampan.build.types import (
     BuildRequest,
     BuildResult,
     BuildWarning,
-    StepDone,
-    StepProgress,
-    StepStarted,
-    Vertex,
 )
-from sampan.errors import InvalidParameter, NotFound, Unauthorized, Unavailable
-from sampan.image.config import ImageConfig
-from sampan.image.digest import sha256
-from sampan.image.manifest import Platform
-from sampan.image.reference import InvalidReference, Reference
-from sampan.progress import Progress
-from sampan.store.images import Image
+from sampan.errors import InvalidParameter
+from sampan.image.reference import Reference
 
 _MAX_DOCKERFILE = 16 << 20
 
@@ -49,7 +37,7 @@ async def run(
     request: BuildRequest, deps: BuildDeps, report: Callable[[BuildEvent], None]
 ) -> BuildResult:
     """See :func:`sampan.build.build`."""
-    tags = tuple(_reference(tag) for tag in request.tags)
+    tags = tuple(parse_reference(tag) for tag in request.tags)
     build = _Build(request, deps, report)
     with deps.images.lease():
         try:
@@ -68,15 +56,11 @@ class _Build:
         self.platform = parse_platform(request.platform)
         self.folders: dict[str, Context] = {}
         self.contexts: dict[str, str] = {}
-        self.images: dict[tuple[str, str], asyncio.Task[Image]] = {}
+        self.bases = Bases(request, deps, report)
         self.remote = Remote(deps.state_dir / "tmp" / "build" / secrets.token_hex(8))
         self.solver: Solver | None = None
         self.execs: ExecRunner | None = None
-        self.runner: OperationRunner | None = None
-        self._was_there = False
-        for output in request.outputs:
-            if output.type in ("local", "tar", "oci", "docker") and output.dest is None:
-                raise InvalidParameter(f"dest is required for the {output.type} output")
+        check_outputs(request)
         given = {k: v for k, v in request.build_args.items() if v is not None}
         self.build_args = given
         self.epoch = request.source_date_epoch
@@ -90,8 +74,7 @@ class _Build:
                 ) from None
 
     async def close(self) -> None:
-        for task in self.images.values():
-            task.cancel()
+        self.bases.close()
         if self.solver is not None:
             await self.solver.close()
         if self.execs is not None:
@@ -108,82 +91,23 @@ class _Build:
             return BuildResult(None, (), warnings, plan.unused_args)
         self._check_permissions(plan)
         narrator = Narrator(plan, self.report)
-        self.runner = self._runner(narrator)
+        runner = self._runner(narrator)
         shared = self.deps.shared
-        self.solver = Solver(shared.cache, self.runner, narrator, shared.flights)
-        await self._import_cache()
+        self.solver = Solver(shared.cache, runner, narrator, shared.flights)
+        await self.bases.import_cache()
         narrator.begin()
-        target = plan.target
-        await self._solve(target.draft.vertex)
-        target.draft.labels.update(request.labels)
-        image = await self._image_result(plan, tags) if self._wants_image() else None
-        if image is not None:
-            await self._archives(image, tags)
-            if not any(output.type == "image" for output in request.outputs):
-                self._forget(image)
-                image = None
-        await self._files(target.draft.vertex)
-        narrator.finish(None if image is None else image.id)
+        await self.solver.solve(plan.target.draft.vertex)
+        plan.target.draft.labels.update(request.labels)
+        results = Results(request, self.deps, self.bases, self.solver, runner)
+        inline = self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")
+        image = await results.make(plan, tags, self.epoch, inline_cache=inline)
         shared.cache.touch([record for record in self.solver.used if record.uses])
-        names = tuple(tag.familiar() for tag in tags) if image is not None else ()
-        return BuildResult(None if image is None else image.id, names, warnings, plan.unused_args)
-
-    # results
-
-    def _wants_image(self) -> bool:
-        return any(output.type in ("image", "oci", "docker") for output in self.request.outputs)
-
-    async def _image_result(self, plan: Plan, tags: tuple[Reference, ...]) -> Image:
-        """Assemble and register the image, under its tags if it is to stay."""
-        request, deps = self.request, self.deps
-        assert self.solver is not None
-        exporter = Exporter(deps.images, deps.shared.cache, self.epoch)
-        assembled = await exporter.assemble(
-            plan.target,
-            await self._base(plan),
-            self.solver,
-            request.annotations,
-            inline_cache=self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true"),
-            squash=request.squash,
-        )
-        stays = any(output.type == "image" for output in request.outputs)
-        self._was_there = stays or self._exists(sha256(assembled.config))
-        return exporter.register(assembled, tags if stays else ())
-
-    def _exists(self, image_id: str) -> bool:
-        try:
-            self.deps.images.get(image_id)
-        except NotFound:
-            return False
-        return True
-
-    def _forget(self, image: Image) -> None:
-        """Remove an image that was made only to be written to an archive."""
-        if not self._was_there:
-            self.deps.images.delete(image.id)
-
-    async def _archives(self, image: Image, tags: tuple[Reference, ...]) -> None:
-        for output in self.request.outputs:
-            if output.type in ("oci", "docker") and output.dest is not None:
-                await write_archive(self.deps.images, image, tags, output.dest)
-
-    async def _files(self, vertex: Node | None) -> None:
-        """Write folders and tars of the result's files."""
-        assert self.solver is not None
-        wanted = [output for output in self.request.outputs if output.type in ("local", "tar")]
-        if not wanted:
-            return
-        result = await self.solver.solve(vertex)
-        if result.record is None and result.snapshot is not None and self.runner is not None:
-            await self.runner.ready(result)
-        for output in wanted:
-            assert output.dest is not None
-            write = write_folder if output.type == "local" else write_tar
-            await asyncio.to_thread(write, self.deps.snapshots, result.snapshot, output.dest)
-
-    async def _solve(self, vertex: Node | None) -> None:
-        assert self.solver is not None
-        await self.solver.solve(vertex)
+        if image is None:
+            narrator.finish(None)
+            return BuildResult(None, (), warnings, plan.unused_args)
+        narrator.finish(image.id)
+        names = tuple(tag.familiar() for tag in tags)
+        return BuildResult(image.id, names, warnings, plan.unused_args)
 
     # input
 
@@ -225,7 +149,7 @@ class _Build:
         request = self.request
         planner = Planner(
             tree,
-            self._resolve,
+            self.bases.config,
             build_args=self.build_args,
             target=request.target,
             platform=self.platform,
@@ -278,63 +202,6 @@ class _Build:
                         " security.insecure"
                     )
 
-    # images
-
-    async def _resolve(self, name: str, platform: str) -> ImageConfig:
-        return (await self._image(name, platform)).config
-
-    async def _image(self, name: str, platform: str) -> Image:
-        key = (name, platform)
-        if key not in self.images:
-            self.images[key] = asyncio.create_task(self._find(name, platform))
-        return await asyncio.shield(self.images[key])
-
-    async def _find(self, name: str, platform: str) -> Image:
-        """The image from the store; pulled when it is not there, or when asked for anew."""
-        wanted = parse_platform(platform)
-        if not self.request.pull:
-            try:
-                image = self.deps.images.get(name)
-            except NotFound:
-                pass
-            else:
-                if wanted is None or _fits(image.config, wanted) or not self.request.platform:
-                    return image
-        vertex = Vertex(
-            f"pull:{name}", f"[internal] load metadata for {name}", 0, 0, f"pull {name}"
-        )
-        self.report(StepStarted(vertex, time.time()))
-
-        def progress(item: Progress) -> None:
-            loop.call_soon_threadsafe(self.report, StepProgress(vertex, item))
-
-        loop = asyncio.get_running_loop()
-        explicit = wanted if self.request.platform else None
-        image = await self.deps.pull(_reference(name), explicit, progress)
-        self.report(StepDone(vertex, image.id.rpartition(":")[2], "", time.time()))
-        return image
-
-    async def _import_cache(self) -> None:
-        """Learn the steps of the ``cache_from`` images; one that cannot be had is no error."""
-        for name in self.request.cache_from:
-            try:
-                image = await self._image(name, "")
-            except (NotFound, Unavailable, Unauthorized, InvalidParameter):
-                continue
-            steps = steps_of(image.raw_config)
-            if steps:
-                await self.deps.images.unpack(image)
-                layers = self.deps.images.layers_of(image.id)
-                import_steps(self.deps.shared.cache, steps, layers)
-
-    async def _base(self, plan: Plan) -> Image | None:
-        vertex = plan.target.draft.base_vertex
-        if vertex is None or plan.target.draft.base is None:
-            return None
-        op = vertex.op
-        name = op.identifier.removeprefix("docker-image://")  # type: ignore[union-attr]
-        return await self._image(name, op.attr("platform"))  # type: ignore[union-attr]
-
     # work
 
     def _runner(self, narrator: Narrator) -> OperationRunner:
@@ -364,32 +231,9 @@ class _Build:
             self.execs,
             mounts,
             self.remote,
-            self._image,
+            self.bases.image,
             self.folders,
             narrator.text,
             narrator.running,
             narrator.output,
         )
-
-
-def _reference(text: str) -> Reference:
-    try:
-        return Reference.parse(text)
-    except InvalidReference as error:
-        raise InvalidParameter(f"invalid reference {text!r}: {error}") from None
-
-
-def _fits(config: ImageConfig, wanted: Platform) -> bool:
-    return config.architecture == wanted.architecture and config.os == wanted.os
-
-
-def parse_platform(text: str) -> Platform | None:
-    """``os/arch[/variant]`` or ``arch``; None for an empty string.  Raises InvalidParameter."""
-    if not text:
-        return None
-    parts = text.split("/")
-    if len(parts) == 1:
-        parts = ["linux", parts[0]]
-    if len(parts) > 3 or not all(parts):
-        raise InvalidParameter(f"invalid platform {text!r}: write it like linux/arm64")
-    return Platform(os=parts[0], architecture=parts[1], variant="".join(parts[2:]))
