@@ -58,6 +58,7 @@ def _settings(options: Options) -> dict[str, Any]:
             _pair("storage-option", text) for text in options["storage-option"]
         ),
         "redirects": options["redirects"],
+        "log_requests": options["log-requests"],
         "webhooks": tuple(_webhook(text) for text in options["webhook"]),
         "replicas": tuple(_replica(text) for text in options["replicate"]),
         "upstreams": tuple(
@@ -126,6 +127,7 @@ SERVE = Command(
         Flag("htpasswd", "string", "File of accounts, as htpasswd -B writes it"),
         Flag("immutable-tag", "list", "Pattern of tags that are never moved (repeatable)"),
         Flag("listen", "string", "Address and port to listen on", "l", "127.0.0.1:5000"),
+        Flag("log-requests", "", "Log each request to the registry, as a line of JSON"),
         Flag("public-url", "string", "How clients reach the hub when a proxy stands before it"),
         Flag("quota", "string", "Most bytes a repository may hold (as 10g; default: no limit)"),
         Flag(

@@ -73,4 +73,5 @@ class HubConfig:
     upstreams: tuple[Upstream, ...] = ()
     replicas: tuple[Replica, ...] = ()
     logins_per_minute: int = 30
+    log_requests: bool = False
     title: str = "sampan hub"

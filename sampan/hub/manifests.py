@@ -10,7 +10,7 @@ import msgspec
 
 from sampan.hub import failures
 from sampan.hub.config import HubConfig
-from sampan.hub.records import NewManifest, Records
+from sampan.hub.records import Actor, NewManifest, Records
 from sampan.image import digest as digests
 from sampan.image import manifest as manifests
 from sampan.image.manifest import Descriptor, InvalidManifest, Manifest
@@ -45,6 +45,7 @@ class ManifestWriter:
         content_type: str,
         *,
         complete: bool = True,
+        actor: Actor | None = None,
     ) -> Accepted:
         """Store ``data`` under its digest, and under ``reference`` if that is a tag.
 
@@ -59,6 +60,7 @@ class ManifestWriter:
             and any(fnmatch.fnmatchcase(tag, glob) for glob in self._config.immutable_tags),
             quota=self._config.quota_bytes,
             complete=complete,
+            actor=actor,
         )
         return Accepted(digest, new.subject)
 

@@ -56,6 +56,14 @@ class NewManifest:
 
 
 @dataclass(frozen=True, slots=True)
+class Actor:
+    """Who pushes, and from which address; kept in the audit log."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class Referrer:
     digest: str
     media_type: str
@@ -165,6 +173,7 @@ class Records:
         immutable: bool = False,
         quota: int = 0,
         complete: bool = True,
+        actor: Actor | None = None,
     ) -> None:
         """Store a manifest and move ``tag`` to it, in one transaction.
 
@@ -220,6 +229,16 @@ class Records:
                     tag,
                     new.digest,
                     now,
+                )
+
+            if actor:
+                sql.run(
+                    "INSERT INTO audit (at, actor, action, subject, address) "
+                    "VALUES (?, ?, 'push', ?, ?)",
+                    now,
+                    actor.name,
+                    f"{new.repository} {tag or new.digest}",
+                    actor.address,
                 )
 
         await self.database.write(change)

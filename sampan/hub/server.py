@@ -12,6 +12,7 @@ import uvloop
 from aiohttp import web
 
 from sampan.errors import InvalidParameter, Unavailable
+from sampan.hub import logs
 from sampan.hub.config import HubConfig
 from sampan.hub.core import Hub, open_hub
 from sampan.hub.routes import account, operations, pages, registry, search, tokens
@@ -54,6 +55,7 @@ def run(config: HubConfig) -> None:
 
     Raises Unavailable when the address is taken, InvalidParameter for a bad certificate.
     """
+    logs.set_up()
     uvloop.run(_serve(config))
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import shutil
 import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +344,45 @@ async def test_our_client_pushes_and_pulls(
             sources={layer: (ref,)},
         )
     assert "Mounted from team/app" in {p.status for p in seen}
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """Podman refuses a run root with a long path."""
+    with tempfile.TemporaryDirectory(prefix="pm-") as folder:
+        yield Path(folder)
+
+
+@pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed")
+async def test_podman_logs_in_pushes_pulls_and_searches(
+    closed_hub: Running, tmp_path: Path, short_path: Path
+) -> None:
+    (tmp_path / "x").write_text("hello")
+    with tarfile.open(tmp_path / "root.tar", "w") as tar:
+        tar.add(tmp_path / "x", "x")
+    base = ["podman", "--root", short_path / "s", "--runroot", short_path / "r"]
+
+    async def podman(*arguments: str | Path) -> tuple[int, str]:
+        process = await asyncio.create_subprocess_exec(
+            *base, "--storage-driver", "vfs", *arguments,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        output, _ = await process.communicate()
+        return process.returncode or 0, output.decode()
+
+    insecure = ("--tls-verify=false", "--authfile", tmp_path / "auth.json")
+    ref = f"{closed_hub.host}/pod/t:1"
+    assert (await podman("import", tmp_path / "root.tar", "t:1"))[0] == 0
+    assert "unauthorized" in (await podman("push", "--tls-verify=false", "t:1", ref))[1]
+    login = ("login", *insecure, "-u", "admin", "-p")
+    assert "invalid username/password" in (await podman(*login, "wrong", closed_hub.host))[1]
+    assert "Login Succeeded" in (await podman(*login, closed_hub.password, closed_hub.host))[1]
+    assert (await podman("push", *insecure, "t:1", ref))[0] == 0
+    await podman("rmi", "t:1")
+    assert (await podman("pull", "--tls-verify=false", ref))[0] == 0
+    assert "pod/t" in (await podman("search", "--tls-verify=false", f"{closed_hub.host}/pod"))[1]
+    log = await closed_hub.hub.activity.audit_log(10)
+    assert ("admin", "push", "pod/t 1") in [(row[1], row[2], row[3]) for row in log]
 
 
 async def test_skopeo_and_docker_registry_agree_with_us(

@@ -16,7 +16,9 @@ from sampan.hub.access import DELETE, PULL, PUSH
 from sampan.hub.activity import Event
 from sampan.hub.core import Hub
 from sampan.hub.failures import RegistryError
+from sampan.hub.logs import log_request
 from sampan.hub.manifests import MAX_MANIFEST_BYTES, referrers
+from sampan.hub.records import Actor
 from sampan.hub.routes.paths import Target, parse
 from sampan.hub.sendfile import send_file, send_stream
 from sampan.hub.uploads import upload_headers
@@ -66,8 +68,11 @@ class RegistryApi:
         if not response.prepared:
             response.headers.update(_API)
         metrics = self._hub.metrics
+        spent = time.perf_counter() - started
         metrics.requests.labels(noun, request.method, response.status).inc()
-        metrics.seconds.labels(noun).observe(time.perf_counter() - started)
+        metrics.seconds.labels(noun).observe(spent)
+        if self._hub.config.log_requests:
+            log_request(request, response.status, spent)
         return response
 
     async def base(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -133,7 +138,11 @@ class RegistryApi:
         self._refuse_cached(repository)
         data = await _read_manifest(request)
         accepted = await self._hub.manifests.put(
-            repository, target.reference, data, request.headers.get("Content-Type", "")
+            repository,
+            target.reference,
+            data,
+            request.headers.get("Content-Type", ""),
+            actor=Actor(who.name, request.remote or ""),
         )
         self._hub.activity.changed(
             Event(
