@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sampan.api import filters as wire_filters
-from sampan.api import query, streams, versions
+from sampan.api import clients, query, streams, versions
 from sampan.engine import Engine
 from sampan.engine.state import Container
 from sampan.engine.types import CreateRequest, HostConfig, convert, decode, docker_name
@@ -61,7 +61,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def inspect(request: web.Request) -> web.Response:
         container = named(request)
         document = engine.inspector.document(container, size=query.flag(request, "size"))
-        return streams.json(document)
+        return streams.json(clients.container_for(request, document))
 
     async def start(request: web.Request) -> web.Response:
         if request.query.get("checkpoint"):
