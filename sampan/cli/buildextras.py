@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 
 from sampan.cli.failure import Failure
@@ -22,6 +21,10 @@ def header(options: Options) -> dict[str, str]:
 
     :raises Failure: a malformed option, or a secret that cannot be read.
     """
+    if not any(options[name] for name in ("secret", "ssh", "build-context", "allow")):
+        return {}
+    import base64
+
     document = {
         "secrets": {
             name: base64.b64encode(value).decode()
@@ -31,8 +34,6 @@ def header(options: Options) -> dict[str, str]:
         "contexts": dict(map(_context, options["build-context"])),
         "allow": list(_allowed(options["allow"])),
     }
-    if not any(document.values()):
-        return {}
     data = wirejson.dumps(document).encode()
     return {"X-Sampan-Build": base64.urlsafe_b64encode(data).decode()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 
 from sampan.cli import files
@@ -127,11 +126,10 @@ def _extract(chunks: Iterator[bytes], folder: str) -> None:
         raise Failure(f"cannot write the files to {folder}: {error}") from None
 
 
-class _Reader(io.RawIOBase):
+class _Reader:
     """A file object over chunks, for the standard library's stream reader."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
-        super().__init__()
         self._chunks = chunks
         self._left = b""
 
