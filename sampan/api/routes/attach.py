@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import WSMsgType, web
 
-from sampan.api import hijack, query, streams, versions
+from sampan.api import hijack, progress, query, streams, versions
 from sampan.engine import Engine
 from sampan.engine.attach import detach_keys
 from sampan.engine.state import Container
@@ -103,7 +103,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         )
         tty = container.record.config.tty
         answer = await streams.start(request, content_type(versions.requested(request), tty))
-        await _send_entries(answer, entries, raw=tty, stamps=stamps, details=details)
+        sending = _send_entries(answer, entries, raw=tty, stamps=stamps, details=details)
+        await progress.while_connected(request, sending)
         return answer
 
     return [
@@ -138,25 +139,51 @@ async def _send_entries(
     details: bytes,
 ) -> None:
     """Write entries in large pieces, but without holding back what is there."""
-    pieces: list[bytes] = []
-    size = 0
+    pieces = _Pieces(answer)
+    pump = asyncio.create_task(pieces.pump())
     begins = True
-    loop = asyncio.get_running_loop()
-    flushed = loop.time()
-    async for entry in entries:
-        data = entry.data
-        if stamps and begins:
-            data = _stamp(entry.time) + b" " + details + data
-        elif details and begins:
-            data = details + data
-        begins = not entry.partial
-        pieces.append(data if raw else streams.frame(entry.stream, data))
-        size += len(data)
-        if size >= CHUNK or loop.time() - flushed > 0.01:
-            await answer.write(b"".join(pieces))
-            pieces, size, flushed = [], 0, loop.time()
-    if pieces:
-        await answer.write(b"".join(pieces))
+    try:
+        async for entry in entries:
+            data = entry.data
+            if stamps and begins:
+                data = _stamp(entry.time) + b" " + details + data
+            elif details and begins:
+                data = details + data
+            begins = not entry.partial
+            pieces.add(data if raw else streams.frame(entry.stream, data))
+            if pieces.size >= CHUNK:
+                await pieces.flush()
+        await pieces.flush()
+    finally:
+        pump.cancel()
+
+
+class _Pieces:
+    """Collects small writes as long as the source has more at once."""
+
+    def __init__(self, answer: web.StreamResponse) -> None:
+        self.size = 0
+        self._answer = answer
+        self._pieces: list[bytes] = []
+        self._waiting = asyncio.Event()
+
+    def add(self, data: bytes) -> None:
+        self._pieces.append(data)
+        self.size += len(data)
+        self._waiting.set()
+
+    async def flush(self) -> None:
+        """Write what there is."""
+        data, self._pieces, self.size = b"".join(self._pieces), [], 0
+        if data:
+            await self._answer.write(data)
+
+    async def pump(self) -> None:
+        """Flush whenever the source lets the loop run, which it does when it has no more."""
+        while True:
+            await self._waiting.wait()
+            self._waiting.clear()
+            await self.flush()
 
 
 def _stamp(nanoseconds: int) -> bytes:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from sampan.api import clients, progress, query, streams, versions
 from sampan.api import filters as wire_filters
-from sampan.api import clients, query, streams, versions
 from sampan.engine import Engine
 from sampan.engine.state import Container
 from sampan.engine.types import CreateRequest, HostConfig, convert, decode, docker_name
@@ -121,7 +121,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         answer.enable_chunked_encoding()
         pending = wait(container, until)
         await answer.prepare(request)
-        outcome = await pending
+        outcome = await progress.while_connected(request, pending)
         document: dict[str, Any] = {"StatusCode": outcome.code}
         if outcome.error:
             document["Error"] = {"Message": outcome.error}
@@ -145,8 +145,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             raise InvalidParameter("cannot have stream=true and one-shot=true")
         samples = engine.stats.samples(container, stream=stream, one_shot=one_shot)
         answer = await streams.start(request)
-        async for sample in samples:
-            await streams.send_json(answer, sample)
+
+        async def send() -> None:
+            async for sample in samples:
+                await streams.send_json(answer, sample)
+
+        await progress.while_connected(request, send())
         return answer
 
     return [

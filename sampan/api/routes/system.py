@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sampan.api import filters as wire_filters
-from sampan.api import streams, versions
+from sampan.api import progress, streams, versions
 from sampan.engine import Engine
 from sampan.engine.events import Event
 from sampan.engine.filters import Filters
@@ -60,8 +60,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         since = parse_time(query.get("since"))
         until = parse_time(query.get("until"))
         answer = await streams.start(request)
-        async for event in engine.events.subscribe(wanted, since_ns=since, until_ns=until):
-            await answer.write(msgspec.json.encode(event) + b"\n")
+
+        async def send() -> None:
+            async for event in engine.events.subscribe(wanted, since_ns=since, until_ns=until):
+                await answer.write(msgspec.json.encode(event) + b"\n")
+
+        await progress.while_connected(request, send())
         return answer
 
     async def plugins(_request: web.Request) -> web.Response:
