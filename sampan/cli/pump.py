@@ -10,6 +10,7 @@ import os
 import select
 
 from sampan.cli.terminal import KeyWatch
+from sampan.client.dial import would_block
 from sampan.client.streams import STDERR, Demultiplexer
 
 TYPE_CHECKING = False
@@ -55,6 +56,8 @@ class Pump:
         if self._first:
             self._put(self._first)
         fd = self._sock.fileno()
+        # A send that waited for the other side would not see what that is waiting to say.
+        self._sock.settimeout(0.0)
         self._poller.register(fd, select.POLLIN)
         if self._stdin:
             self._poller.register(0, select.POLLIN)
@@ -80,6 +83,10 @@ class Pump:
                 data = self._sock.recv(CHUNK)
             except ConnectionResetError:
                 return False
+            except OSError as error:
+                if would_block(error):
+                    return True
+                raise
             if not data:
                 return False
             self._put(data)
@@ -128,6 +135,9 @@ class Pump:
                 self._poller.unregister(0)
             self._poller.modify(fd, select.POLLIN)
             return False
+        except OSError as error:
+            if not would_block(error):
+                raise
         if self._unsent:
             self._poller.modify(fd, select.POLLIN | select.POLLOUT)
             if self._stdin:
@@ -139,6 +149,8 @@ class Pump:
         return True
 
     def _send_rest(self) -> None:
+        """Send what was typed before the detach keys, waiting for room."""
+        self._sock.settimeout(None)
         while self._unsent:
             self._unsent = self._unsent[self._sock.send(self._unsent) :]
 

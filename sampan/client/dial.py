@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         def sendall(self, data: bytes, /) -> None: ...
         def fileno(self) -> int: ...
         def shutdown(self, how: int, /) -> None: ...
+        def gettimeout(self) -> float | None: ...
         def settimeout(self, value: float | None, /) -> None: ...
         def close(self) -> None: ...
 
@@ -46,6 +47,11 @@ def dial(host: Host, timeout: float | None = None) -> Socket:
     if timeout is not None:
         sock.settimeout(timeout)
     return sock
+
+
+def would_block(error: OSError) -> bool:
+    """Whether a socket that does not wait has just said: not now (TLS has words of its own)."""
+    return isinstance(error, BlockingIOError) or type(error).__name__.startswith("SSLWant")
 
 
 def unreachable(address: str, error: OSError) -> ConnectionFailed:

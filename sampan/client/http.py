@@ -7,6 +7,7 @@ RFC 9112, with what the API adds: an answer may be followed by a raw two-way str
 from __future__ import annotations
 
 from sampan import __version__
+from sampan.client.dial import would_block
 from sampan.client.failures import ConnectionFailed
 
 TYPE_CHECKING = False
@@ -72,13 +73,21 @@ class Connection:
         try:
             self._sock.sendall(head + body if isinstance(body, bytes) else head)
             if body is not None and not isinstance(body, bytes):
-                for part in body:
-                    if part:
-                        self._send_chunk(b"%x\r\n%b\r\n" % (len(part), part))
-                self._send_chunk(b"0\r\n\r\n")
+                self._send_chunks(body)
         except (BrokenPipeError, ConnectionResetError):
             # The daemon has refused early; its answer, if any, is already on the way.
             self.reusable = False
+
+    def _send_chunks(self, body: Iterable[bytes]) -> None:
+        before = self._sock.gettimeout()
+        self._sock.settimeout(0.0)
+        try:
+            for part in body:
+                if part:
+                    self._send_chunk(b"%x\r\n%b\r\n" % (len(part), part))
+            self._send_chunk(b"0\r\n\r\n")
+        finally:
+            self._sock.settimeout(before)
 
     def _send_chunk(self, data: bytes) -> None:
         """Send all of ``data``, taking in what arrives meanwhile, lest both sides wait."""
@@ -89,15 +98,18 @@ class Connection:
         view = memoryview(data)
         while view:
             for _, ready in poller.poll():
-                if ready & select.POLLIN:
-                    try:
+                try:
+                    if ready & select.POLLIN:
                         self._fill()
-                    except ConnectionFailed:
-                        raise BrokenPipeError from None
-                if ready & select.POLLOUT:
-                    view = view[self._sock.send(view[:CHUNK]) :]
-                elif not ready & select.POLLIN:
-                    raise BrokenPipeError
+                    if ready & select.POLLOUT:
+                        view = view[self._sock.send(view[:CHUNK]) :]
+                    elif not ready & select.POLLIN:
+                        raise BrokenPipeError
+                except ConnectionFailed:
+                    raise BrokenPipeError from None
+                except OSError as error:
+                    if not would_block(error):
+                        raise
 
     def answer(self, method: str = "GET") -> Response:
         """Read the head of the next answer."""
