@@ -110,22 +110,29 @@ class Exporter:
         return self._images.register(assembled.config, assembled.layers, assembled.manifest, tags)
 
     async def _layers(self, results: Sequence[Result]) -> list[LayerRef]:
-        async def one(result: Result) -> LayerRef:
-            record = result.record
-            assert record is not None and result.snapshot is not None
-            # Another build may be making, or have made, the same layer.
-            async with self._cache.lock(record.id):
-                current = self._cache.record(record.id) or record
-                known = current.layer if self._epoch is None else None
-                if known is not None and self._images.content.has(known.blob.digest):
-                    return known
-                layer = await self._images.commit_layer(result.snapshot, clamp_mtime=self._epoch)
-                if self._epoch is None:
-                    record.layer = layer
-                    self._cache.save([record])
-                return layer
+        """The layers of the results, made in parallel where there is none yet."""
+        layers = await asyncio.gather(*(self._layer(result) for result in results))
+        if self._epoch is None:
+            made = [r.record for r in results if r.record is not None and r.record.layer is None]
+            for result, layer in zip(results, layers, strict=True):
+                if result.record is not None:
+                    result.record.layer = layer
+            self._cache.save(made)
+        return layers
 
-        return list(await asyncio.gather(*(one(result) for result in results)))
+    async def _layer(self, result: Result) -> LayerRef:
+        record = result.record
+        assert record is not None and result.snapshot is not None
+        if self._epoch is not None:
+            return await self._images.commit_layer(result.snapshot, clamp_mtime=self._epoch)
+        # Another build may be making, or have made, the same layer.
+        async with self._cache.lock(record.id):
+            known = record.layer or self._cache.layer(record.id)
+            if known is not None and self._images.content.has(known.blob.digest):
+                return known
+            layer = await self._images.commit_layer(result.snapshot)
+            self._cache.made[record.id] = layer
+            return layer
 
     async def _squashed(
         self, results: Sequence[Result], base_layers: Sequence[LayerRef]

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -60,6 +60,8 @@ class BuildCache:
         self._records = metadata.collection("build_cache", CacheRecord)
         self.mounts_dir = mounts_dir
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        # Layers that are not in their records yet.
+        self.made: dict[str, LayerRef] = {}
         self.in_use: Counter[str] = Counter()
 
     def lock(self, record_id: str) -> asyncio.Lock:
@@ -68,6 +70,13 @@ class BuildCache:
         if lock is None:
             lock = self._locks[record_id] = asyncio.Lock()
         return lock
+
+    def layer(self, record_id: str) -> LayerRef | None:
+        """The layer of a record, if there is one by now."""
+        if record_id in self.made:
+            return self.made[record_id]
+        record = self._records.get(record_id)
+        return record.layer if record is not None else None
 
     def record(self, record_id: str) -> CacheRecord | None:
         return self._records.get(record_id)
@@ -120,10 +129,13 @@ class BuildCache:
                 if not self._has(name):
                     self._snapshotter.link(name, target)
 
-    def save(self, records: Iterable[CacheRecord]) -> None:
+    def save(self, records: Sequence[CacheRecord]) -> None:
+        """Put records with their new layers, in one transaction."""
         with self._metadata.transaction():
             for record in records:
                 self._records.put(record)
+        for record in records:
+            self.made.pop(record.id, None)
 
     def drop(self, record: CacheRecord) -> None:
         """Forget the record; its snapshot stays."""
