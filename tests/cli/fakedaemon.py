@@ -52,6 +52,10 @@ class FakeDaemon:
 
         class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             daemon_threads = True
+            request_queue_size = 64
+
+            def handle_error(self, *_):
+                """A client that goes away is no error."""
 
         self._server = Server(self.path, Handler)
         self._thread = threading.Thread(
