@@ -163,10 +163,12 @@ def _size(terminal: Terminal) -> bytes:
     return terminal.expect(b":")
 
 
+# Not one long command: a signal that comes between its fork and its exec would be lost.
+INTERRUPTIBLE = "trap 'exit 9' INT; echo on; while :; do sleep 0.05; done"
+
+
 def test_interrupt_reaches_the_process(daemon: Daemon, terminals: list[Terminal]) -> None:
-    terminal = Terminal(
-        daemon, "run", "-it", "--rm", "busybox", "sh", "-c", "trap 'exit 9' INT; echo on; cat"
-    )
+    terminal = Terminal(daemon, "run", "-it", "--rm", "busybox", "sh", "-c", INTERRUPTIBLE)
     terminals.append(terminal)
     terminal.expect(b"on")
     terminal.send(b"\x03")
