@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import secrets
 import shutil
@@ -28,6 +29,12 @@ from sampan.store.content import ContentStore
 from tests.registry.servers import free_port, wait_for_port
 
 
+def basic(name: str, password: str) -> dict[str, str]:
+    """The header for a user name and password."""
+    pair = base64.b64encode(f"{name}:{password}".encode()).decode()
+    return {"Authorization": f"Basic {pair}"}
+
+
 @dataclass
 class Running:
     """A hub that serves, and a plain HTTP session to it."""
@@ -46,8 +53,8 @@ class Running:
         return Auth("admin", self.password)
 
     @property
-    def basic(self) -> aiohttp.BasicAuth:
-        return aiohttp.BasicAuth("admin", self.password)
+    def basic(self) -> dict[str, str]:
+        return basic("admin", self.password)
 
 
 def new_session(port: int, cookies: dict[str, str] | None = None) -> aiohttp.ClientSession:

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
 from sampan.errors import Conflict, InvalidParameter, NotFound, Unauthorized
@@ -17,14 +16,15 @@ from sampan.progress import ignore
 from sampan.registry.auth import Auth
 from sampan.registry.client import RegistryClient
 from sampan.store.content import ContentStore
-from tests.hub.conftest import Hubs, Running
+from tests.hub.conftest import Hubs, Running, basic
 from tests.hub.test_hub_registry import code, manifest, sha
 from tests.registry.images import make_image
 
 
 async def token(hub: Running, scope: str, user: str = "", password: str = "") -> str:
-    auth = aiohttp.BasicAuth(user, password) if user else None
-    answer = await hub.http.get("/token", params={"service": "x", "scope": scope}, auth=auth)
+    headers = basic(user, password) if user else {}
+    params = {"service": "x", "scope": scope}
+    answer = await hub.http.get("/token", params=params, headers=headers)
     assert answer.status == 200, await answer.text()
     return str((await answer.json())["token"])
 
@@ -58,30 +58,29 @@ async def test_a_private_repository_is_hidden_from_others(closed_hub: Running) -
     hub = closed_hub
     await hub.hub.accounts.create("ann", "password1")
     await hub.hub.accounts.create("bob", "password2")
-    ann = aiohttp.BasicAuth("ann", "password1")
+    ann = basic("ann", "password1")
     url = f"/v2/ann/secret/blobs/uploads/?digest={sha(b'{}')}"
-    assert (await hub.http.post(url, data=b"{}", auth=ann)).status == 201
+    assert (await hub.http.post(url, data=b"{}", headers=ann)).status == 201
     done = await hub.http.put(
         "/v2/ann/secret/manifests/1",
         data=manifest(b"{}"),
-        headers={"Content-Type": OCI_MANIFEST},
-        auth=ann,
+        headers={"Content-Type": OCI_MANIFEST, **ann},
     )
     assert done.status == 201
     await hub.hub.records.describe("ann/secret", description="", readme="", private=True)
-    assert (await hub.http.get("/v2/ann/secret/manifests/1", auth=ann)).status == 200
+    assert (await hub.http.get("/v2/ann/secret/manifests/1", headers=ann)).status == 200
     assert (await hub.http.get("/v2/ann/secret/manifests/1")).status == 401
-    bob = aiohttp.BasicAuth("bob", "password2")
-    assert (await hub.http.get("/v2/ann/secret/manifests/1", auth=bob)).status == 403
+    bob = basic("bob", "password2")
+    assert (await hub.http.get("/v2/ann/secret/manifests/1", headers=bob)).status == 403
     assert (await hub.http.get("/r/ann/secret")).status == 404
     found = await (await hub.http.get("/v1/search?q=secret")).json()
     assert found["results"] == []
     # Its blobs cannot be mounted out of it.
     answer = await hub.http.post(
-        f"/v2/bob/x/blobs/uploads/?mount={sha(b'{}')}&from=ann/secret", auth=bob
+        f"/v2/bob/x/blobs/uploads/?mount={sha(b'{}')}&from=ann/secret", headers=bob
     )
     assert answer.status == 202
-    assert (await hub.http.head(f"/v2/bob/x/blobs/{sha(b'{}')}", auth=bob)).status == 404
+    assert (await hub.http.head(f"/v2/bob/x/blobs/{sha(b'{}')}", headers=bob)).status == 404
 
 
 async def test_a_bearer_token_is_good_for_its_repository_and_actions_only(
@@ -137,13 +136,13 @@ async def test_teams_share_rights(closed_hub: Running) -> None:
         await accounts.add_member("dev", "bob")
     await accounts.add_member("dev", "ann")
     await accounts.grant("@dev", "shop/*", "write")
-    ann = aiohttp.BasicAuth("ann", "password1")
-    assert (await hub.http.post("/v2/shop/web/blobs/uploads/", auth=ann)).status == 202
-    refused = await hub.http.delete(f"/v2/shop/web/blobs/{sha(b'')}", auth=ann)
+    ann = basic("ann", "password1")
+    assert (await hub.http.post("/v2/shop/web/blobs/uploads/", headers=ann)).status == 202
+    refused = await hub.http.delete(f"/v2/shop/web/blobs/{sha(b'')}", headers=ann)
     assert refused.status == 403 and await code(refused) == "DENIED"
-    assert (await hub.http.post("/v2/other/web/blobs/uploads/", auth=ann)).status == 403
+    assert (await hub.http.post("/v2/other/web/blobs/uploads/", headers=ann)).status == 403
     await accounts.remove_member("dev", "ann")
-    assert (await hub.http.post("/v2/shop/web/blobs/uploads/", auth=ann)).status == 403
+    assert (await hub.http.post("/v2/shop/web/blobs/uploads/", headers=ann)).status == 403
     with pytest.raises(Conflict, match="last administrator"):
         await accounts.delete("admin")
 
@@ -152,18 +151,18 @@ async def test_uploads_belong_to_who_began_them(closed_hub: Running) -> None:
     hub = closed_hub
     await hub.hub.accounts.create("ann", "password1")
     await hub.hub.accounts.grant("ann", "*", "write")
-    begun = await hub.http.post("/v2/a/blobs/uploads/", auth=hub.basic)
-    ann = aiohttp.BasicAuth("ann", "password1")
-    stolen = await hub.http.patch(begun.headers["Location"], data=b"x", auth=ann)
+    begun = await hub.http.post("/v2/a/blobs/uploads/", headers=hub.basic)
+    ann = basic("ann", "password1")
+    stolen = await hub.http.patch(begun.headers["Location"], data=b"x", headers=ann)
     assert stolen.status == 404 and await code(stolen) == "BLOB_UPLOAD_UNKNOWN"
 
 
 async def test_failed_logins_are_slowed_down(hubs: Hubs, tmp_path: Path) -> None:
     hub = await hubs.start(HubConfig(root=tmp_path / "hub", logins_per_minute=3))
     for _ in range(3):
-        answer = await hub.http.get("/v2/", auth=aiohttp.BasicAuth("admin", "wrong"))
+        answer = await hub.http.get("/v2/", headers=basic("admin", "wrong"))
         assert answer.status == 401
-    limited = await hub.http.get("/v2/", auth=hub.basic)
+    limited = await hub.http.get("/v2/", headers=hub.basic)
     assert limited.status == 429 and int(limited.headers["Retry-After"]) > 0
 
 
@@ -175,9 +174,9 @@ async def test_htpasswd_users_and_a_hub_without_anonymous_pulls(hubs: Hubs, tmp_
     hub = await hubs.start(
         HubConfig(root=tmp_path / "hub", anonymous="none", htpasswd=tmp_path / "htpasswd")
     )
-    zoe = aiohttp.BasicAuth("zoe", "secret12")
-    assert (await hub.http.get("/v2/", auth=zoe)).status == 200
-    assert (await hub.http.post("/v2/zoe/a/blobs/uploads/", auth=zoe)).status == 202
+    zoe = basic("zoe", "secret12")
+    assert (await hub.http.get("/v2/", headers=zoe)).status == 200
+    assert (await hub.http.post("/v2/zoe/a/blobs/uploads/", headers=zoe)).status == 202
     assert (await hub.http.get("/v2/_catalog")).status == 401
     assert (await hub.http.get("/v1/search?q=a")).status == 401
     page = await hub.http.get("/", allow_redirects=False)

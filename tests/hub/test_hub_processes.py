@@ -56,7 +56,7 @@ async def test_two_hubs_share_a_bucket_and_a_database(
     assert (await put_manifest(second, "a", "1", manifest(data))).status == 201
     assert (await first.http.get("/v2/a/manifests/1")).status == 200
     # What one signs, the other accepts.
-    answer = await first.http.get("/token?scope=repository:a:pull,push", auth=first.basic)
+    answer = await first.http.get("/token?scope=repository:a:pull,push", headers=first.basic)
     token = (await answer.json())["token"]
     headers = {"Authorization": f"Bearer {token}"}
     assert (await second.http.post("/v2/a/blobs/uploads/", headers=headers)).status == 202

@@ -225,25 +225,24 @@ async def test_deletion(closed_hub: Running) -> None:
     data = manifest(b"{}")
     url = "/v2/a/blobs/uploads/"
     assert (
-        await hub.http.post(f"{url}?digest={sha(b'{}')}", data=b"{}", auth=hub.basic)
+        await hub.http.post(f"{url}?digest={sha(b'{}')}", data=b"{}", headers=hub.basic)
     ).status == 201
     for tag in ("1", "2"):
         done = await hub.http.put(
             f"/v2/a/manifests/{tag}",
             data=data,
-            headers={"Content-Type": OCI_MANIFEST},
-            auth=hub.basic,
+            headers={"Content-Type": OCI_MANIFEST, **hub.basic},
         )
         assert done.status == 201
-    in_use = await hub.http.delete(f"/v2/a/blobs/{sha(b'{}')}", auth=hub.basic)
+    in_use = await hub.http.delete(f"/v2/a/blobs/{sha(b'{}')}", headers=hub.basic)
     assert in_use.status == 409
     assert (await hub.http.delete("/v2/a/manifests/1")).status == 401
-    assert (await hub.http.delete("/v2/a/manifests/1", auth=hub.basic)).status == 202
+    assert (await hub.http.delete("/v2/a/manifests/1", headers=hub.basic)).status == 202
     assert (await hub.http.get("/v2/a/manifests/1")).status == 404
     assert (await hub.http.get("/v2/a/manifests/2")).status == 200
-    assert (await hub.http.delete(f"/v2/a/manifests/{sha(data)}", auth=hub.basic)).status == 202
+    assert (await hub.http.delete(f"/v2/a/manifests/{sha(data)}", headers=hub.basic)).status == 202
     assert (await hub.http.get("/v2/a/manifests/2")).status == 404
-    assert (await hub.http.delete(f"/v2/a/blobs/{sha(b'{}')}", auth=hub.basic)).status == 202
+    assert (await hub.http.delete(f"/v2/a/blobs/{sha(b'{}')}", headers=hub.basic)).status == 202
 
 
 @pytest.mark.parametrize(
