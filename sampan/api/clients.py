@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
+import struct
+import termios
 from typing import Any
 
 from aiohttp import web
 
 _DOCKER_PY = "docker-sdk-python/"
+HEAD_SECONDS = 0.1
+POLL_SECONDS = 0.0003
 
 
 def container_for(request: web.Request, document: dict[str, Any]) -> dict[str, Any]:
@@ -21,6 +27,28 @@ def container_for(request: web.Request, document: dict[str, Any]) -> dict[str, A
         return document
     host = {**document["HostConfig"], "LogConfig": {**log_config, "Type": "json-file"}}
     return {**document, "HostConfig": host}
+
+
+async def head_read(request: web.Request, fd: int) -> None:
+    """Return when the client has read the head of the answer that its taken socket ``fd`` got.
+
+    docker-py reads a head with a buffer and what follows without it, so that bytes which arrive
+    together with the head are lost.  No event tells that the peer of a unix socket has read.
+    """
+    if not _is_docker_py(request):
+        return
+    deadline = asyncio.get_running_loop().time() + HEAD_SECONDS
+    while _unread(fd) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def _unread(fd: int) -> int:
+    """Bytes sent and not yet taken by the other side."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))
+    except OSError:
+        return 0
+    return int(count)
 
 
 def _is_docker_py(request: web.Request) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import WSMsgType, web
 
-from sampan.api import hijack, progress, query, streams, versions
+from sampan.api import clients, hijack, progress, query, streams, versions
 from sampan.engine import Engine
 from sampan.engine.attach import detach_keys
 from sampan.engine.state import Container
@@ -49,6 +49,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         connection = hijack.take(request, kind)
         handed_over = False
         try:
+            await clients.head_read(request, connection.fd)
             if query.flag(request, "logs"):
                 await _replay(container, wanted, connection.fd)
             if query.flag(request, "stream"):
@@ -199,17 +200,22 @@ async def _relay(answer: web.WebSocketResponse, ours: socket.socket) -> None:
     async def down() -> None:
         while data := await reader.read(CHUNK):
             await answer.send_bytes(data)
-        await answer.close()
 
-    task = asyncio.create_task(down())
-    try:
+    async def up() -> None:
         async for message in answer:
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 data = message.data.encode() if isinstance(message.data, str) else message.data
                 writer.write(data)
                 await writer.drain()
-    except ConnectionError:
-        pass
+
+    tasks = {asyncio.create_task(down()), asyncio.create_task(up())}
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        task.cancel()
+        for task in tasks:
+            task.cancel()
+        # A side that has gone away is how a stream ends, not a failure.
+        await asyncio.gather(*tasks, return_exceptions=True)
         writer.close()
+        # Last, so that the client's answer to the closing handshake is waited for.
+        await answer.close()

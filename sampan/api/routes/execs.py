@@ -7,7 +7,7 @@ import os
 import msgspec
 from aiohttp import web
 
-from sampan.api import hijack, streams, versions
+from sampan.api import clients, hijack, streams, versions
 from sampan.api.routes.attach import content_type
 from sampan.api.routes.containers import window_size
 from sampan.engine import Engine
@@ -57,6 +57,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             initial=connection.initial,
         )
         try:
+            await clients.head_read(request, connection.fd)
             await execs.start(found, attach, connection.fd, wish.console_size)
         except SampanError as error:
             # The head has been sent: the reason goes where the output would.
