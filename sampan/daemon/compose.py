@@ -164,6 +164,8 @@ def _network_manager(settings: Settings, stores: _Stores, events: Events) -> Net
             bridge_name=settings.bridge,
             bip=settings.bip,
             mtu=settings.mtu,
+            icc=settings.icc,
+            default_host_ip=settings.ip,
             address_pools=[(pool.base, pool.size) for pool in settings.default_address_pools],
             dns=settings.dns,
             dns_search=settings.dns_search,

@@ -40,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     bridge: str = ""
     bip: str = ""
     mtu: int = 0
+    icc: bool = True
+    ip: str = ""
     default_address_pools: list[AddressPool] = []
     dns: list[str] = []
     dns_search: list[str] = []
@@ -81,6 +83,14 @@ class Launch(msgspec.Struct, frozen=True):
     ready_fd: int | None = None
 
 
+def _boolean(text: str) -> bool:
+    if text.lower() in ("1", "t", "true"):
+        return True
+    if text.lower() in ("0", "f", "false"):
+        return False
+    raise argparse.ArgumentTypeError("it is true or false")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sampan daemon",
@@ -101,6 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     add("-b", "--bridge", help="name of the default network's bridge")
     add("--bip", help="address of the default bridge, as 172.17.0.1/16")
     add("--mtu", type=int, help="MTU of container networks")
+    add("--ip", help="host address that ports are published on unless another is given")
+    add(
+        "--icc",
+        type=_boolean,
+        help="whether containers on the default bridge reach each other (true or false)",
+    )
     add("--dns", action="append", help="name server for containers (repeatable)")
     add("--dns-search", action="append", help="search domain for containers (repeatable)")
     add("--dns-opt", dest="dns_opts", action="append", help="resolver option (repeatable)")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sampan.engine import names, specs, validate
+from sampan.engine import links, names, specs, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.events import Events
 from sampan.engine.merge import merge
@@ -256,12 +256,17 @@ class Containers:
         )
 
     def _check_references(self, host: HostConfig) -> None:
-        """Raises NotFound when a container whose namespaces are to be joined does not exist."""
-        for mode in (host.network_mode, host.ipc_mode, host.pid_mode):
-            if mode.startswith("container:"):
-                self.get(mode.removeprefix("container:"))
-        for link in host.links or []:
-            self.get(link.partition(":")[0])
+        """Raises InvalidParameter when a container whose namespaces are to be joined, or that is
+        linked to, does not exist: clients take "not found" for the image."""
+        modes = (host.network_mode, host.ipc_mode, host.pid_mode)
+        joined = [
+            mode.removeprefix("container:") for mode in modes if mode.startswith("container:")
+        ]
+        for name in [*joined, *(name for name, _ in links.of(host))]:
+            try:
+                self.get(name)
+            except NotFound as error:
+                raise InvalidParameter(f"could not get container for {name}: {error}") from None
 
 
 def _network_mode(mode: str) -> str:

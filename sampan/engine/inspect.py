@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.engine import links
 from sampan.engine.execs import Execs
 from sampan.engine.launch import FILES, Launcher, Places
 from sampan.engine.mounts import ContainerMount
@@ -160,6 +161,7 @@ def host_document(record: ContainerRecord) -> dict[str, Any]:
     """``HostConfig``, with the paths that are masked unless the container is privileged."""
     host = record.host
     document: dict[str, Any] = msgspec.to_builtins(host)
+    document["Links"] = links.shown(record)
     for name in ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init"):
         if document[name] is None:
             del document[name]

@@ -7,18 +7,18 @@ the start fails or the container has ended.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from sampan.engine import ports, specs, validate
+from sampan.engine import links, ports, specs, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.state import Container, ContainerRecord
 from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthcheck
-from sampan.errors import Conflict
+from sampan.errors import Conflict, NotFound
 from sampan.network.manager import NetworkManager
 from sampan.network.types import Endpoint, EndpointConfig, Sandbox, SandboxRequest
 from sampan.runtime.control import Keeper
@@ -137,7 +137,7 @@ class Launcher:
         """What the network needs to know of the container."""
         host = record.host
         on_host = host.network_mode == "host"
-        wanted = [] if host.network_mode in ("host", "none") else list(record.networks.items())
+        wanted = [] if on_host else [item for item in record.networks.items() if item[0] != "none"]
         return SandboxRequest(
             container_id=record.id,
             container_name=record.name,
@@ -150,21 +150,23 @@ class Launcher:
             dns_search=host.dns_search,
             dns_options=host.dns_options,
             extra_hosts=host.extra_hosts or [],
-            links=[self._link(text) for text in host.links or []],
+            links=links.resolve(record, self._find),
         )
 
     def renamed(self, container: Container) -> None:
         """Let the networks answer to the container's new name."""
         self._networks.rename(container.id, container.name)
 
-    def _link(self, text: str) -> tuple[str, str, str]:
-        name, _, alias = text.partition(":")
-        other = self._find(name)
-        if not other.running:
-            raise Conflict(
-                f"Cannot link to a non running container: /{other.name} AS {alias or name}"
-            )
-        return other.id, other.name, alias or name
+    def links_changed(self, containers: Iterable[Container]) -> None:
+        """Write the running containers' hosts files again: what they link to was started or has
+        another name, or a link is gone."""
+        for container in containers:
+            try:
+                request = self.sandbox_request(container.record)
+            except (Conflict, NotFound):
+                # Another link of it leads to a container that does not run: its turn will come.
+                continue
+            self.write_files(container.record, self._networks.relink(request))
 
     # -- the request -----------------------------------------------------------------------
 
@@ -178,6 +180,7 @@ class Launcher:
             files=files,
             namespaces=self._namespaces(record),
             cgroup_parent=self._places.cgroup_parent,
+            links=links.environment(record, self._find),
         )
         spec = specs.build(record, environment)
         run_dir = self._places.run_of(record.id)

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import resources, validate
+from sampan.engine import links, resources, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.containers import Containers
 from sampan.engine.execs import Execs
@@ -112,6 +112,7 @@ class Lifecycle:
         state.health = Health("starting", 0, []) if self._has_probe(container) else None
         self._containers.save(container)
         self._containers.publish(container.record, "start")
+        self._launcher.links_changed(links.linking(container, self._containers.all()))
 
     async def stop(
         self, container: Container, seconds: int | None = None, stop_signal: str = ""
@@ -239,7 +240,12 @@ class Lifecycle:
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name, for its networks too.  Raises Conflict."""
+        old = container.name
         self._containers.rename(container, name)
+        for other in self._containers.all():
+            if other.record.host.links:
+                other.record.host = links.follow(old, container.name, other.record.host)
+                self._containers.save(other)
         if container.running:
             self._launcher.renamed(container)
 
@@ -282,10 +288,10 @@ class Lifecycle:
 
         Raises NotFound, Conflict (it runs and ``force`` is not given).
         """
-        container = self._containers.get(ref)
         if link:
-            self._remove_link(container, ref)
+            self._remove_link(ref)
             return
+        container = self._containers.get(ref)
         if container.record.state.status == "removing":
             raise Conflict(f"removal of container {container.id} is already in progress")
         if container.running:
@@ -306,12 +312,16 @@ class Lifecycle:
                 return
             await self._remove(container, volumes=volumes)
 
-    def _remove_link(self, container: Container, ref: str) -> None:
-        host = container.record.host
-        raise InvalidParameter(
-            f"cannot remove the link {ref!r}: container {container.name} has "
-            f"{len(host.links or [])} links, which are part of its configuration"
-        )
+    def _remove_link(self, ref: str) -> None:
+        """Remove the link ``container/alias``."""
+        parent, separator, alias = ref.strip("/").partition("/")
+        if not separator:
+            raise InvalidParameter(f"invalid link {ref!r}: it is /CONTAINER/ALIAS")
+        container = self._containers.get(parent)
+        container.record.host = links.without(container.record.host, alias)
+        self._containers.save(container)
+        if container.running:
+            self._launcher.links_changed([container])
 
     async def _remove(self, container: Container, *, volumes: bool) -> None:
         """Take away all there is of a container that does not run; its lock is held."""

@@ -92,7 +92,7 @@ class Networks:
         filters.only("label", "label!", "until")
         removed = []
         for network in self.list():
-            if not self._dangling(network):
+            if network.config_only or not self._dangling(network):
                 continue
             if not filters.labels(network.labels) or not filters.no_labels(network.labels):
                 continue
@@ -168,6 +168,7 @@ class Networks:
 
 def _check_connectable(container: Container, network: Network) -> None:
     mode = container.record.host.network_mode
+    networks = container.record.networks
     if mode.startswith("container:"):
         raise Conflict(
             "container sharing network namespace with another container or host cannot be "
@@ -177,7 +178,7 @@ def _check_connectable(container: Container, network: Network) -> None:
         raise Forbidden(
             "container cannot be disconnected from host network or connected to host network"
         )
-    if mode == "none" or network.name == "none":
+    if "none" in networks or (network.name == "none" and networks):
         raise Forbidden(
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
@@ -209,8 +210,8 @@ def document(
         "Internal": network.internal,
         "Attachable": network.attachable,
         "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
+        "ConfigFrom": {"Network": network.config_from},
+        "ConfigOnly": network.config_only,
         "Containers": {},
         "Options": network.options,
         "Labels": network.labels,

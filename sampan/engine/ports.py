@@ -82,6 +82,6 @@ def published(
     for binding in bindings:
         port = f"{binding.container_port}/{binding.protocol}"
         mine = found.get(port) or []
-        mine.append(PortBinding(binding.host_ip, str(binding.host_port)))
+        mine.append(PortBinding(binding.host_ip, str(binding.host_port or "")))
         found[port] = mine
     return found

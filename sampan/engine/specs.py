@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class Environment:
 
     ``mounts`` are OCI mounts (volumes, binds, tmpfs); ``files`` maps ``hostname``, ``hosts`` and
     ``resolv.conf`` to host paths; ``namespaces`` maps an OCI namespace type to a path to join, or
-    to "" for the host's own.
+    to "" for the host's own; ``links`` are the variables that tell of linked containers.
     """
 
     mounts: list[dict[str, Any]] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Environment:
     namespaces: dict[str, str] = field(default_factory=dict)
     shm_size: int = 64 << 20
     cgroup_parent: str = "/sampan"
+    links: list[str] = field(default_factory=list)
 
 
 def hostname(record: ContainerRecord) -> str:
@@ -58,7 +60,7 @@ def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
     config, host = record.config, record.host
     spec = default_spec(
         args=record.command,
-        env=environment_variables(record),
+        env=environment_variables(record, environment.links),
         cwd=config.working_dir or "/",
         user=config.user,
         groups=host.group_add or [],
@@ -82,12 +84,12 @@ def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
     return spec
 
 
-def environment_variables(record: ContainerRecord) -> list[str]:
-    """Docker's defaults, then the configuration's; the last one of a name counts."""
+def environment_variables(record: ContainerRecord, linked: Iterable[str] = ()) -> list[str]:
+    """Docker's defaults, those of links, then the configuration's; the last of a name counts."""
     found = {"PATH": PATH, "HOSTNAME": f"HOSTNAME={hostname(record)}"}
     if record.config.tty:
         found["TERM"] = "TERM=xterm"
-    for item in record.config.env or []:
+    for item in [*linked, *(record.config.env or [])]:
         name, separator, _ = item.partition("=")
         if separator:
             found[name] = item

@@ -227,6 +227,11 @@ def dnat(family: int, address: int, port: int) -> bytes:
     return _expression("nat", be32(1, 1), be32(2, family), be32(3, address), be32(5, port))
 
 
+def snat(family: int, address: int) -> bytes:
+    """Translate the source to the address that the register holds."""
+    return _expression("nat", be32(1, 0), be32(2, family), be32(3, address))
+
+
 def masquerade() -> bytes:
     return _expression("masq")
 
@@ -345,10 +350,11 @@ def element(key: bytes, data: bytes | None = None) -> bytes:
     return nested(_LIST_ELEMENT, body)
 
 
-def range_elements(first: bytes, last: bytes) -> list[bytes]:
-    """The two elements that stand for the range ``first`` to ``last`` inclusive."""
+def range_elements(first: bytes, last: bytes, data: bytes | None = None) -> list[bytes]:
+    """The two elements that stand for the range ``first`` to ``last`` inclusive; with ``data``
+    those of a map."""
     after = (int.from_bytes(last, "big") + 1).to_bytes(len(last) + 1, "big")
-    found = [nested(_LIST_ELEMENT, nested(_ELEMENT_KEY, attribute(_DATA_VALUE, first)))]
+    found = [element(first, data)]
     if not after[0]:
         found.append(
             nested(

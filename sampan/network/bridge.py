@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import ipaddress
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from sampan.errors import SampanError
 from sampan.linux import rtnetlink
 from sampan.linux.netlink import Socket
 from sampan.network.ipam import IPNetwork
-from sampan.network.types import Pool
 
 _SYSCTL = Path("/proc/sys/net")
 _DEFAULT_MTU = 1500
@@ -26,11 +24,18 @@ DUMMY_PREFIX = "dm-"
 
 
 def ensure_bridge(
-    route: Socket, name: str, *, pools: Sequence[Pool], mtu: int, ipv6: bool
+    route: Socket,
+    name: str,
+    *,
+    addresses: Sequence[str],
+    mtu: int,
+    ipv6: bool,
+    proxy: bool,
 ) -> list[str]:
-    """Make the bridge with the gateways of its pools as addresses, or complete it.
+    """Make the bridge with its addresses (CIDR notation), or complete it.
 
-    Returns what had to be done, for the log.  Raises :class:`OSError`.
+    With ``proxy`` the host answers for the containers, which do not see each other: what they may
+    send to each other passes the host's firewall.  Returns what had to be done, for the log.  Raises :class:`OSError`.
     """
     done = []
     existing = {link.name: link for link in rtnetlink.links(route)}
@@ -44,8 +49,7 @@ def ensure_bridge(
         done.append(f"made the bridge {name}")
     index = rtnetlink.index_of(name)
     held = {str(a.interface) for a in rtnetlink.addresses(route) if a.ifindex == index}
-    wanted = gateways(pools)
-    missing = [cidr for cidr in wanted if cidr not in held]
+    missing = [cidr for cidr in addresses if cidr not in held]
     if missing:
         route.request([rtnetlink.add_address(index, name, c, exist_ok=True) for c in missing])
         if link is not None:
@@ -56,21 +60,14 @@ def ensure_bridge(
     # Connections to a port published on 127.0.0.1 leave by the bridge with a loopback source until
     # they are masqueraded; the kernel routes such packets only with this switch.
     set_sysctl(f"ipv4/conf/{name}/route_localnet", "1")
+    if proxy:
+        set_sysctl(f"ipv4/conf/{name}/proxy_arp_pvlan", "1")
     if ipv6:
         # Without it the link-local address, which neighbours are asked from, waits for seconds.
         set_sysctl(f"ipv6/conf/{name}/accept_dad", "0")
     else:
         set_sysctl(f"ipv6/conf/{name}/disable_ipv6", "1")
     return done
-
-
-def gateways(pools: Sequence[Pool]) -> list[str]:
-    """The addresses of a bridge with these pools."""
-    return [
-        f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
-        for pool in pools
-        if pool.gateway
-    ]
 
 
 def addresses_of(route: Socket, name: str) -> list[str] | None:

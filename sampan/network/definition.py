@@ -11,8 +11,10 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.linux.rtnetlink import IPVLAN_FLAGS, IPVLAN_MODES, MACVLAN_MODES
@@ -32,6 +34,10 @@ OPTION_MASQUERADE = _BRIDGE + "enable_ip_masquerade"
 OPTION_HOST_BINDING = _BRIDGE + "host_binding_ipv4"
 OPTION_GATEWAY_MODE4 = _BRIDGE + "gateway_mode_ipv4"
 OPTION_GATEWAY_MODE6 = _BRIDGE + "gateway_mode_ipv6"
+OPTION_INHIBIT4 = _BRIDGE + "inhibit_ipv4"
+OPTION_TRUSTED = _BRIDGE + "trusted_host_interfaces"
+OPTION_HOST4 = "com.docker.network.host_ipv4"
+OPTION_HOST6 = "com.docker.network.host_ipv6"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_IFACE_PREFIX = "com.docker.network.container_iface_prefix"
 OPTION_ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
@@ -46,13 +52,17 @@ _OPTIONS = {
         OPTION_HOST_BINDING,
         OPTION_GATEWAY_MODE4,
         OPTION_GATEWAY_MODE6,
+        OPTION_INHIBIT4,
+        OPTION_TRUSTED,
+        OPTION_HOST4,
+        OPTION_HOST6,
         OPTION_MTU,
         OPTION_IFACE_PREFIX,
     },
     "macvlan": {"parent", "macvlan_mode", OPTION_MTU, OPTION_IFACE_PREFIX},
     "ipvlan": {"parent", "ipvlan_mode", "ipvlan_flag", OPTION_MTU, OPTION_IFACE_PREFIX},
 }
-_GATEWAY_MODES = ("", "nat", "nat-unprotected")
+_GATEWAY_MODES = ("nat", "nat-unprotected", "routed", "isolated")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _LINK_NAME = re.compile(r"[^\s/:]{1,15}")
 _MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}")
@@ -60,33 +70,67 @@ _MAC = re.compile(r"([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}")
 
 @dataclass(frozen=True, slots=True)
 class BridgeOptions:
-    """The options of a bridge network, parsed."""
+    """The options of a bridge network, parsed.
+
+    ``modes`` are the gateway modes by IP version; ``sources`` the addresses that packets leave the
+    host with, where those of the way out are not to be used; ``trusted`` the host's interfaces from
+    which every port is reached.
+    """
 
     icc: bool = True
     masquerade: bool = True
     host_binding: str = ""
-    open: bool = False
+    modes: dict[int, str] = field(default_factory=dict)
+    inhibit4: bool = False
+    trusted: tuple[str, ...] = ()
+    sources: dict[int, str] = field(default_factory=dict)
     mtu: int = 0
     prefix: str = "eth"
 
 
 def bridge_options(options: dict[str, str]) -> BridgeOptions:
     """Raises :class:`InvalidParameter` naming the bad option."""
-    modes = [options.get(OPTION_GATEWAY_MODE4, ""), options.get(OPTION_GATEWAY_MODE6, "")]
-    for mode in modes:
-        if mode not in _GATEWAY_MODES:
+    modes = {}
+    for version, option in ((4, OPTION_GATEWAY_MODE4), (6, OPTION_GATEWAY_MODE6)):
+        modes[version] = options.get(option) or "nat"
+        if modes[version] not in _GATEWAY_MODES:
             raise InvalidParameter(
-                f"the gateway mode {mode!r} is not supported: use nat or nat-unprotected"
+                f"unknown gateway mode {modes[version]!r} of the option {option}: it is one of"
+                f" {', '.join(_GATEWAY_MODES)}"
             )
     return BridgeOptions(
         icc=_boolean(options, OPTION_ICC, True),
         masquerade=_boolean(options, OPTION_MASQUERADE, True),
         # Docker shows 0.0.0.0 for "all addresses", which are those of IPv6 as well.
         host_binding=options.get(OPTION_HOST_BINDING, "").replace("0.0.0.0", ""),
-        open="nat-unprotected" in modes,
+        modes=modes,
+        inhibit4=_boolean(options, OPTION_INHIBIT4, False),
+        trusted=_trusted(options),
+        sources=_sources(options),
         mtu=mtu_option(options),
         prefix=options.get(OPTION_IFACE_PREFIX, "eth"),
     )
+
+
+def _trusted(options: dict[str, str]) -> tuple[str, ...]:
+    names = tuple(filter(None, options.get(OPTION_TRUSTED, "").split(":")))
+    for name in names:
+        if not _LINK_NAME.fullmatch(name):
+            raise InvalidParameter(
+                f"invalid interface name {name!r} in the option {OPTION_TRUSTED}"
+            )
+    return names
+
+
+def _sources(options: dict[str, str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for version, option in ((4, OPTION_HOST4), (6, OPTION_HOST6)):
+        if options.get(option):
+            address = ipam.parse_address(options[option])
+            if address.version != version:
+                raise InvalidParameter(f"{address} in the option {option} is not IPv{version}")
+            found[version] = str(address)
+    return found
 
 
 def mtu_option(options: dict[str, str]) -> int:
@@ -107,14 +151,18 @@ def _boolean(options: dict[str, str], key: str, default: bool) -> bool:
     raise InvalidParameter(f"invalid value {text!r} of the option {key}: it is true or false")
 
 
-def check(config: NetworkConfig) -> None:
-    """Refuse what cannot be: names, drivers, options, IPAM drivers."""
+def check_name(config: NetworkConfig) -> None:
     if config.name in _RESERVED_NAMES:
         raise Forbidden(f"operation is not permitted on predefined {config.name} network")
     if not _NAME.fullmatch(config.name):
         raise InvalidParameter(
             f"invalid network name {config.name!r}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )
+
+
+def check(config: NetworkConfig) -> None:
+    """Refuse what cannot be: names, drivers, options, IPAM drivers."""
+    check_name(config)
     if config.driver in ("host", "null"):
         raise Forbidden(f'only one instance of "{config.driver}" network is allowed')
     if config.driver not in DRIVERS:
@@ -133,7 +181,11 @@ def check(config: NetworkConfig) -> None:
         if option not in _OPTIONS[config.driver]:
             raise InvalidParameter(f"the driver {config.driver} has no option {option!r}")
     if config.driver == "bridge":
-        bridge_options(config.options)
+        modes = bridge_options(config.options).modes
+        if "isolated" in modes.values() and not config.internal:
+            raise InvalidParameter(
+                "the gateway mode 'isolated' can only be used for an internal network"
+            )
         name = config.options.get(OPTION_BRIDGE_NAME, "")
         if name and not _LINK_NAME.fullmatch(name):
             raise InvalidParameter(f"invalid bridge name {name!r}: it has 1 to 15 characters")
@@ -206,6 +258,65 @@ def define(
         options=dict(config.options),
         labels=dict(config.labels),
         bridge=bridge,
+        config_from=config.config_from,
+    )
+
+
+def configuration(config: NetworkConfig) -> Network:
+    """A network that is nothing but the configuration of others."""
+    check_name(config)
+    if config.internal or config.attachable:
+        raise Forbidden(
+            "configuration network can only contain network specific fields. Network operator"
+            " fields like [ ingress | internal | attachable | scope ] are not supported."
+        )
+    if config.config_from:
+        raise Forbidden("a configuration network cannot depend on another configuration network")
+    for pool in config.pools:
+        if pool.subnet:
+            ipam.complete_pool(pool)
+    return Network(
+        id=secrets.token_hex(32),
+        name=config.name,
+        driver="null",
+        created=now(),
+        enable_ipv4=config.enable_ipv4,
+        enable_ipv6=config.enable_ipv6,
+        ipam_driver=config.ipam_driver,
+        ipam_options=dict(config.ipam_options),
+        pools=list(config.pools),
+        options=dict(config.options),
+        labels=dict(config.labels),
+        config_only=True,
+    )
+
+
+def configured(config: NetworkConfig, source: Network) -> NetworkConfig:
+    """The wish with the configuration of ``source``, which it names."""
+    if not source.config_only:
+        raise Forbidden(f"{source.name} is not a configuration network")
+    if (
+        config.enable_ipv6
+        or config.labels
+        or config.options
+        or config.pools
+        or config.ipam_options
+        or config.ipam_driver not in ("", "default")
+    ):
+        raise Forbidden(
+            "user specified configurations are not supported if the network depends on a"
+            " configuration network"
+        )
+    return msgspec.structs.replace(
+        config,
+        config_from=source.name,
+        enable_ipv4=source.enable_ipv4,
+        enable_ipv6=source.enable_ipv6,
+        ipam_driver=source.ipam_driver,
+        ipam_options=source.ipam_options,
+        pools=source.pools,
+        options=source.options,
+        labels=source.labels,
     )
 
 

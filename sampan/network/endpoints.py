@@ -23,6 +23,7 @@ class Addresses:
         self._pools = [
             (ipaddress.ip_network(pool.subnet).version, ipam.Allocator(pool), pool.gateway)
             for pool in network.pools
+            if not network.config_only
         ]
 
     def take(self, version: int, wanted: str) -> tuple[str, int, str]:
@@ -235,7 +236,8 @@ def _sysctls(options: dict[str, str]) -> dict[str, str]:
     found = {}
     for entry in filter(None, options.get(definition.OPTION_ENDPOINT_SYSCTLS, "").split(",")):
         key, equals, value = entry.partition("=")
-        parts = key.strip().split(".")
+        # Docker's client writes options in lower case.
+        parts = ["IFNAME" if part == "ifname" else part for part in key.strip().split(".")]
         if not equals or parts[0] != "net" or "IFNAME" not in parts or "" in parts or ".." in key:
             raise InvalidParameter(f"invalid endpoint sysctl {entry!r}: it is net.….IFNAME.…=value")
         found["/".join(parts[1:])] = value

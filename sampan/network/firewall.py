@@ -1,7 +1,7 @@
 """The small interface behind which NAT and filter rules are programmed.
 
 A :class:`Firewall` is given what is to hold, never how: the bridges with their subnets and
-properties, and the published ports as plain translations.  ``rebuild`` makes the kernel's rules
+properties, and the published ports as plain translations and openings.  ``rebuild`` makes the kernel's rules
 equal to a whole :class:`Rules` in one step, whatever was there; the other methods change one thing.
 """
 
@@ -17,8 +17,11 @@ class BridgeRules:
     """What holds for one bridge.
 
     ``subnets`` (CIDR, both families) are the bridge's own; those in ``masqueraded`` leave the host
-    under its address.  ``icc``: its containers reach each other.  ``internal``: nothing passes
-    between it and anywhere else.  ``open``: hosts that route to its subnets reach every port.
+    under its address, those in ``sources`` under the address that stands with them.  ``icc``: its
+    containers reach each other.  ``internal``: nothing passes between it and anywhere else.
+    ``open`` are the IP versions in which hosts that route to its subnets reach every port,
+    ``routed`` those in which they may ping; from the host's interfaces in ``trusted`` every port
+    is reached too.
     """
 
     name: str
@@ -26,7 +29,10 @@ class BridgeRules:
     masqueraded: tuple[str, ...] = ()
     icc: bool = True
     internal: bool = False
-    open: bool = False
+    sources: tuple[tuple[str, str], ...] = ()
+    trusted: tuple[str, ...] = ()
+    open: tuple[int, ...] = ()
+    routed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +48,25 @@ class Translation:
 
 
 @dataclass(frozen=True, slots=True)
+class Opening:
+    """Packets of ``protocol`` to the container's own address ``ip`` and ``port`` pass: from
+    ``source``, or if that is empty from everywhere."""
+
+    protocol: str
+    ip: str
+    port: int
+    source: str = ""
+
+
+Port = Translation | Opening
+
+
+@dataclass(frozen=True, slots=True)
 class Rules:
     """All that a daemon wants of the kernel's packet filter."""
 
     bridges: Sequence[BridgeRules] = field(default=())
-    translations: Sequence[Translation] = field(default=())
+    ports: Sequence[Port] = field(default=())
 
 
 class Firewall(Protocol):
@@ -58,9 +78,9 @@ class Firewall(Protocol):
 
     def remove_bridge(self, bridge: BridgeRules) -> None: ...
 
-    def publish(self, translations: Sequence[Translation]) -> None: ...
+    def publish(self, ports: Sequence[Port]) -> None: ...
 
-    def unpublish(self, translations: Sequence[Translation]) -> None: ...
+    def unpublish(self, ports: Sequence[Port]) -> None: ...
 
     def remove_all(self) -> None: ...
 

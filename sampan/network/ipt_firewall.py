@@ -6,6 +6,7 @@ The chains, for a daemon named SAMPAN::
     nat    SAMPAN-PORTS   from PREROUTING and OUTPUT, for local addresses: one DNAT rule a port
     nat    SAMPAN-OUT     from POSTROUTING   masquerading
     filter SAMPAN-FORWARD from FORWARD       isolation, first in the chain
+    filter SAMPAN-OPEN    from the last      ports that are reached at a container's own address
 
 They decide as the nftables implementation does, with one rule where that has one set element.
 """
@@ -16,7 +17,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from sampan.network import iptables
-from sampan.network.firewall import BridgeRules, Rules, Translation
+from sampan.network.firewall import BridgeRules, Opening, Port, Rules, Translation
 
 Lines = dict[str, list[str]]
 
@@ -27,16 +28,16 @@ class IptablesFirewall:
     def __init__(self, name: str) -> None:
         self._name = name.upper()
         self._bridges: dict[str, BridgeRules] = {}
-        self._translations: list[Translation] = []
+        self._ports: list[Port] = []
 
     def close(self) -> None:
         pass
 
     def rebuild(self, rules: Rules) -> None:
         self._bridges = {bridge.name: bridge for bridge in rules.bridges}
-        self._translations = list(rules.translations)
+        self._ports = list(rules.ports)
         for version in iptables.VERSIONS:
-            self._write(version, rules.translations)
+            self._write(version, rules.ports)
 
     def add_bridge(self, bridge: BridgeRules) -> None:
         self._bridges[bridge.name] = bridge
@@ -46,15 +47,15 @@ class IptablesFirewall:
         self._bridges.pop(bridge.name, None)
         self._write_bridges()
 
-    def publish(self, translations: Sequence[Translation]) -> None:
-        self._change("-A", translations)
-        self._translations += translations
+    def publish(self, ports: Sequence[Port]) -> None:
+        self._change("-A", ports)
+        self._ports += ports
 
-    def unpublish(self, translations: Sequence[Translation]) -> None:
-        present = [t for t in translations if t in self._translations]
+    def unpublish(self, ports: Sequence[Port]) -> None:
+        present = [port for port in ports if port in self._ports]
         self._change("-D", present)
-        for translation in present:
-            self._translations.remove(translation)
+        for port in present:
+            self._ports.remove(port)
 
     def remove_all(self) -> None:
         for version in iptables.VERSIONS:
@@ -70,6 +71,8 @@ class IptablesFirewall:
                     if line.replace("-A ", "-D ", 1) not in lines.get(table, [])
                 )
                 lines[table] += [f"-F {chain}", f"-X {chain}"]
+                if table == "filter":
+                    lines[table] += [f"-F {self._name}-OPEN", f"-X {self._name}-OPEN"]
             iptables.restore(version, lines)
 
     def intact(self) -> bool:
@@ -82,7 +85,9 @@ class IptablesFirewall:
         for version in iptables.VERSIONS:
             listed = iptables.listing(version, "nat")
             here = sum(line.startswith(f"-A {self._name}-PORTS ") for line in listed)
-            should = sum(_version(t) == version for t in rules.translations)
+            should = sum(
+                isinstance(port, Translation) and _version(port) == version for port in rules.ports
+            )
             if here != should:
                 found.append(f"there are {here} port rules of IPv{version} instead of {should}")
         return found
@@ -109,7 +114,7 @@ class IptablesFirewall:
             ("filter", f"{name}-FORWARD", [f"FORWARD -j {name}-FORWARD"]),
         ]
 
-    def _write(self, version: int, translations: Sequence[Translation]) -> None:
+    def _write(self, version: int, ports: Sequence[Port]) -> None:
         lines: Lines = {}
         for table, chain, jumps in self._parents(version):
             held = lines.setdefault(table, [])
@@ -119,7 +124,11 @@ class IptablesFirewall:
             held += [f"-I {jump}" for jump in jumps if jump.split()[0] not in leading]
         for table, rules in self._bridge_rules(version).items():
             lines[table] += rules
-        lines["nat"] += [self._port("-A", t) for t in translations if _version(t) == version]
+        lines["filter"].insert(0, f":{self._name}-OPEN - [0:0]")
+        for port in ports:
+            if _version(port) == version:
+                table, line = self._port("-A", port)
+                lines[table].append(line)
         iptables.restore(version, lines)
 
     def _write_bridges(self) -> None:
@@ -151,8 +160,16 @@ class IptablesFirewall:
             for subnet in _of(bridge.masqueraded, version):
                 skipped = [f"{out} -s {subnet} -o {other.name} -j RETURN" for other in bridges]
                 lines["nat"] += [*skipped, f"{out} -s {subnet} -j MASQUERADE"]
+            for subnet, address in bridge.sources:
+                if _of([subnet], version):
+                    skipped = [f"{out} -s {subnet} -o {other.name} -j RETURN" for other in bridges]
+                    source = f"{out} -s {subnet} -j SNAT --to-source {address}"
+                    lines["nat"] += [*skipped, source]
         filters = lines["filter"]
         filters += [f"{forward} -i {b.name} -o {b.name} -j ACCEPT" for b in bridges if b.icc]
+        for bridge in bridges:
+            trusted = [f"{forward} -i {t} -o {bridge.name} -j ACCEPT" for t in bridge.trusted]
+            filters += trusted
         for bridge in bridges:
             if bridge.internal:
                 filters.append(f"{forward} -i {bridge.name} -j DROP")
@@ -160,27 +177,42 @@ class IptablesFirewall:
         for bridge in bridges:
             into = f"{forward} -o {bridge.name}"
             filters.append(f"{into} -m conntrack --ctstate RELATED,ESTABLISHED,DNAT -j ACCEPT")
+        filters.append(f"{forward} -j {self._name}-OPEN")
         for bridge in bridges:
             filters += [f"{forward} -i {o.name} -o {bridge.name} -j DROP" for o in bridges]
         for bridge in bridges:
-            verdict = "ACCEPT" if bridge.open else "DROP"
+            if version in bridge.routed:
+                icmp = "icmp" if version == 4 else "icmpv6"
+                filters.append(f"{forward} -o {bridge.name} -p {icmp} -j ACCEPT")
+            verdict = "ACCEPT" if version in bridge.open else "DROP"
             filters.append(f"{forward} -o {bridge.name} -j {verdict}")
         filters += [f"{forward} -i {bridge.name} -j ACCEPT" for bridge in bridges]
         return lines
 
-    def _change(self, operation: str, translations: Sequence[Translation]) -> None:
+    def _change(self, operation: str, ports: Sequence[Port]) -> None:
         for version in iptables.VERSIONS:
-            ports = [self._port(operation, t) for t in translations if _version(t) == version]
-            iptables.restore(version, {"nat": ports})
+            lines: Lines = {"nat": [], "filter": []}
+            for port in ports:
+                if _version(port) == version:
+                    table, line = self._port(operation, port)
+                    lines[table].append(line)
+            iptables.restore(version, lines)
 
-    def _port(self, operation: str, translation: Translation) -> str:
+    def _port(self, operation: str, translation: Port) -> tuple[str, str]:
+        """The table and the line for it."""
+        if isinstance(translation, Opening):
+            source = f"-s {translation.source} " if translation.source else ""
+            return "filter", (
+                f"{operation} {self._name}-OPEN {source}-d {translation.ip}"
+                f" -p {translation.protocol} --dport {translation.port} -j ACCEPT"
+            )
         where = f"-d {translation.host_ip} " if translation.host_ip else ""
         target = f"[{translation.ip}]" if ":" in translation.ip else translation.ip
         # Rules for one address come before those for all.
         chain = f"{self._name}-PORTS"
         if operation == "-A" and translation.host_ip:
             operation = "-I"
-        return (
+        return "nat", (
             f"{operation} {chain} {where}-p {translation.protocol}"
             f" --dport {translation.host_port} -j DNAT --to-destination {target}:{translation.port}"
         )
@@ -190,8 +222,8 @@ def _parent(line: str) -> str:
     return line.split()[1]
 
 
-def _version(translation: Translation) -> int:
-    return ipaddress.ip_address(translation.ip).version
+def _version(port: Port) -> int:
+    return ipaddress.ip_address(port.ip).version
 
 
 def _of(subnets: Sequence[str], version: int) -> list[str]:

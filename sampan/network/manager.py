@@ -27,7 +27,7 @@ import msgspec
 from sampan.errors import Conflict, Forbidden, SampanError
 from sampan.linux import rtnetlink
 from sampan.network import bridge, definition, endpoints, live, ports, sandbox
-from sampan.network.firewall import Rules
+from sampan.network.firewall import Opening, Rules
 from sampan.network.members import Members
 from sampan.network.names import NamesDirectory
 from sampan.network.registry import Networks
@@ -37,6 +37,7 @@ from sampan.network.types import (
     Collection,
     Endpoint,
     EndpointConfig,
+    Link,
     Network,
     NetworkConfig,
     NetworkEvent,
@@ -150,6 +151,8 @@ class NetworkManager:
                 f"error while removing network: network {network.name} id {network.id} has active"
                 " endpoints"
             )
+        if self._networks.is_used(network):
+            raise Forbidden(f'configuration network "{network.name}" is in use')
         self._networks.forget(network)
         self._members.remove_network(network)
         if network.driver == "bridge":
@@ -200,7 +203,7 @@ class NetworkManager:
             self._members.give_back(made)
             raise
         try:
-            self._rules.publish(sandbox.translations(made[0]))
+            self._rules.publish([rule for e in made for rule in sandbox.port_rules(e)])
         except BaseException as error:
             ports.release(reserved)
             self._members.drop(request.container_id)
@@ -215,7 +218,7 @@ class NetworkManager:
         """Free what a container held: addresses, ports, names.  Idempotent."""
         held = self._members.drop(container_id)
         for endpoint in held:
-            self._rules.unpublish(sandbox.translations(endpoint))
+            self._rules.unpublish(sandbox.port_rules(endpoint))
         for endpoint in held:
             network = self._networks.find(endpoint.network_id)
             if network is not None:
@@ -289,6 +292,17 @@ class NetworkManager:
         """
         return self._compose(request, self._members.of(request.container_id), [])
 
+    def relink(self, request: SandboxRequest) -> Sandbox:
+        """As :meth:`describe`, after a change of the containers that ``request`` links to."""
+        before = self._members.of(request.container_id)
+        after = []
+        for endpoint in before:
+            network = self._networks.by_id(endpoint.network_id)
+            openings = self._openings(network, endpoint.ip, request)
+            after.append(msgspec.structs.replace(endpoint, openings=openings))
+        self._exchange(request.container_id, before, after)
+        return self.describe(request)
+
     def rename(self, container_id: str, new_name: str) -> None:
         """Answer to the new name from now on."""
         self._members.rename(container_id, new_name)
@@ -309,6 +323,8 @@ class NetworkManager:
         self, wish: EndpointConfig, request: SandboxRequest, made: Sequence[Endpoint]
     ) -> Endpoint:
         network = self._networks.get(wish.network)
+        if network.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
         if network.name in ("host", "none"):
             raise Conflict(
                 f"a container cannot be on {network.name} and on other networks: use --network"
@@ -328,7 +344,8 @@ class NetworkManager:
         )
         if network.name == "bridge":
             # Docker's default network has no names.
-            endpoint = msgspec.structs.replace(endpoint, dns_names=[])
+            openings = self._openings(network, endpoint.ip, request)
+            endpoint = msgspec.structs.replace(endpoint, dns_names=[], openings=openings)
         return endpoint
 
     def _reserve(
@@ -338,12 +355,17 @@ class NetworkManager:
         if network.driver != "bridge" or network.internal:
             return []
         options = definition.bridge_options(network.options)
+        routed = [version for version, mode in options.modes.items() if mode == "routed"]
+        if not endpoint.ip6:
+            # What the host would relay from IPv6 is no more to be translated than IPv4 itself.
+            routed = [4, 6] if 4 in routed else []
         default = options.host_binding or self._settings.default_host_ip
         return ports.reserve(
             bindings,
             default_host_ip=default,
             ipv6=self._networks.ipv6_kernel,
             listen4=not endpoint.ip,
+            routed=routed,
         )
 
     def _compose(
@@ -379,12 +401,28 @@ class NetworkManager:
     def _linked(self, request: SandboxRequest) -> builtins.list[tuple[str, Sequence[str]]]:
         """The linked containers on the default bridge, for the hosts file."""
         found: builtins.list[tuple[str, Sequence[str]]] = []
-        for container_id, name, alias in request.links:
-            for endpoint in self._members.of(container_id):
-                if endpoint.network_name == "bridge" and endpoint.ip:
-                    names = dict.fromkeys((alias, container_id[: endpoints.SHORT_ID], name))
-                    found.append((endpoint.ip, [*names]))
+        for link in request.links:
+            for address in self._addresses_of(link):
+                short = link.container_id[: endpoints.SHORT_ID]
+                found.append((address, [*dict.fromkeys((link.alias, short, link.name))]))
         return found
+
+    def _addresses_of(self, link: Link) -> builtins.list[str]:
+        members = self._members.of(link.container_id)
+        return [e.ip for e in members if e.network_name == "bridge" and e.ip]
+
+    def _openings(
+        self, network: Network, source: str, request: SandboxRequest
+    ) -> builtins.list[Opening]:
+        """What links let through on a default bridge whose containers do not reach each other."""
+        if network.name != "bridge" or definition.bridge_options(network.options).icc:
+            return []
+        return [
+            Opening(protocol=protocol, ip=address, port=int(number), source=source)
+            for link in request.links
+            for address in self._addresses_of(link)
+            for number, _, protocol in (port.partition("/") for port in link.ports)
+        ]
 
     def _moved_ports(
         self, before: Sequence[Endpoint], after: Sequence[Endpoint]
@@ -400,19 +438,18 @@ class NetworkManager:
         self, container_id: str, before: Sequence[Endpoint], after: Sequence[Endpoint]
     ) -> None:
         self._members.exchange(container_id, after)
-        old = [t for endpoint in before for t in sandbox.translations(endpoint)]
-        new = [t for endpoint in after for t in sandbox.translations(endpoint)]
-        if old != new:
-            self._rules.unpublish(old)
-            self._rules.publish(new)
+        old = [t for endpoint in before for t in sandbox.port_rules(endpoint)]
+        new = [t for endpoint in after for t in sandbox.port_rules(endpoint)]
+        self._rules.unpublish([rule for rule in old if rule not in new])
+        self._rules.publish([rule for rule in new if rule not in old])
 
     def _wanted_rules(self) -> Rules:
         return Rules(
             bridges=[self._networks.rules(n) for n in self._networks.all() if n.bridge],
-            translations=[
-                translation
+            ports=[
+                port
                 for endpoint in self._members.everyone()
-                for translation in sandbox.translations(endpoint)
+                for port in sandbox.port_rules(endpoint)
             ],
         )
 

@@ -56,7 +56,7 @@ class NamesDirectory:
         """Begin or begin again with these endpoints."""
         content = NetworkNames(
             name=network.name,
-            subnets=[pool.subnet for pool in network.pools],
+            subnets=[pool.subnet for pool in network.pools if pool.subnet],
             names={},
             reverse={},
         )

@@ -4,6 +4,10 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
 
     set bridges { type ifname; elements = { "sampan0" } }
     set joined { type ifname . ifname; elements = { "sampan0" . "sampan0" } }
+    set direct4 { type inet_proto . ipv4_addr . inet_service }
+    set linked4 { type ipv4_addr . ipv4_addr . inet_proto . inet_service }
+    set open4, routed4 { type ifname }
+    map sources4 { type ipv4_addr : ipv4_addr; flags interval }
     set subnets4 { type ipv4_addr; flags interval; elements = { 172.17.0.0/16 } }
     set masqueraded4 { … }
     map any4 { type inet_proto . inet_service : ipv4_addr . inet_service
@@ -20,6 +24,7 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
         dnat ip to meta l4proto . ip daddr . th dport map @at4
         dnat ip to meta l4proto . th dport map @any4 }
     chain postrouting { type nat hook postrouting priority srcnat
+        oifname != @bridges snat ip to ip saddr map @sources4
         oifname != @bridges ip saddr @masqueraded4 masquerade
         ct status dnat oifname @bridges ip saddr @subnets4 masquerade   # hairpin
         oifname @bridges ip saddr 127.0.0.0/8 masquerade }              # loopback publishing
@@ -31,7 +36,11 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
         oifname @bridges jump inward }
     chain inward {
         ct status dnat accept
-        iifname != @bridges oifname @open accept
+        meta l4proto . ip daddr . th dport @direct4 accept              # routed gateways
+        ip saddr . ip daddr . meta l4proto . th dport @linked4 accept   # links without ICC
+        iifname @bridges drop
+        iifname != @bridges oifname @open4 accept
+        meta l4proto icmp oifname @routed4 accept
         drop }
 
 Loopback publishing needs ``route_localnet`` on the bridges; ``guard`` keeps it from opening the
@@ -50,8 +59,9 @@ from collections.abc import Iterable, Sequence
 
 from sampan.linux import nftables as nft
 from sampan.linux.netlink import Message
-from sampan.network.firewall import BridgeRules, Rules, Translation
+from sampan.network.firewall import BridgeRules, Opening, Port, Rules
 
+_ICMP = {4: 1, 6: 58}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _FAMILY = nft.NFPROTO_INET
 _RTN_LOCAL = struct.pack("=I", 2)
@@ -59,7 +69,12 @@ _LOOPBACK4 = b"\x7f"
 _LOOPBACK6 = ipaddress.IPv6Address("::1").packed
 _IP_FAMILIES = (4, 6)
 # Those whose elements the kernel gives back as they were added.
-_PLAIN_SETS = ("bridges", "internal", "open", "joined", "any4", "any6", "at4", "at6")
+_PLAIN_SETS = (
+    "bridges",
+    "internal",
+    "joined",
+    *(f"{name}{v}" for name in ("open", "routed", "any", "at", "direct", "linked") for v in (4, 6)),
+)
 
 
 class NftFirewall:
@@ -87,7 +102,7 @@ class NftFirewall:
         elements: dict[str, list[bytes]] = {}
         for bridge in rules.bridges:
             _merge(elements, _bridge_elements(bridge))
-        _merge(elements, _translation_elements(rules.translations))
+        _merge(elements, _port_elements(rules.ports))
         nft.commit(self._socket, messages + self._add(elements))
 
     def add_bridge(self, bridge: BridgeRules) -> None:
@@ -96,13 +111,13 @@ class NftFirewall:
     def remove_bridge(self, bridge: BridgeRules) -> None:
         self._delete(_bridge_elements(bridge))
 
-    def publish(self, translations: Sequence[Translation]) -> None:
-        if translations:
-            nft.commit(self._socket, self._add(_translation_elements(translations)))
+    def publish(self, ports: Sequence[Port]) -> None:
+        if ports:
+            nft.commit(self._socket, self._add(_port_elements(ports)))
 
-    def unpublish(self, translations: Sequence[Translation]) -> None:
-        if translations:
-            self._delete(_translation_elements(translations))
+    def unpublish(self, ports: Sequence[Port]) -> None:
+        if ports:
+            self._delete(_port_elements(ports))
 
     def remove_all(self) -> None:
         try:
@@ -120,7 +135,7 @@ class NftFirewall:
         wanted: dict[str, list[bytes]] = {name: [] for name in _PLAIN_SETS}
         for bridge in rules.bridges:
             _merge(wanted, _bridge_elements(bridge))
-        _merge(wanted, _translation_elements(rules.translations))
+        _merge(wanted, _port_elements(rules.ports))
         found = []
         for name in _PLAIN_SETS:
             here = nft.elements(self._socket, _FAMILY, self._table, name)
@@ -167,7 +182,6 @@ class NftFirewall:
         names: list[tuple[str, tuple[int, ...], tuple[int, ...], bool]] = [
             ("bridges", (nft.TYPE_IFNAME,), (), False),
             ("internal", (nft.TYPE_IFNAME,), (), False),
-            ("open", (nft.TYPE_IFNAME,), (), False),
             ("joined", (nft.TYPE_IFNAME, nft.TYPE_IFNAME), (), False),
         ]
         for version in _IP_FAMILIES:
@@ -175,7 +189,13 @@ class NftFirewall:
             service = (nft.TYPE_PROTOCOL, nft.TYPE_SERVICE)
             at = (nft.TYPE_PROTOCOL, address, nft.TYPE_SERVICE)
             target = (address, nft.TYPE_SERVICE)
+            link = (address, address, nft.TYPE_PROTOCOL, nft.TYPE_SERVICE)
             names += [
+                (f"open{version}", (nft.TYPE_IFNAME,), (), False),
+                (f"routed{version}", (nft.TYPE_IFNAME,), (), False),
+                (f"sources{version}", (address,), (address,), True),
+                (f"direct{version}", at, (), False),
+                (f"linked{version}", link, (), False),
                 (f"subnets{version}", (address,), (), True),
                 (f"masqueraded{version}", (address,), (), True),
                 (f"any{version}", service, target, False),
@@ -246,6 +266,15 @@ def _rules() -> Iterable[tuple[str, list[bytes]]]:
         within = [*_ip(version), source]
         yield (
             "postrouting",
+            [
+                *to_elsewhere,
+                *within,
+                nft.translate(f"sources{version}"),
+                nft.snat(family, nft.REG),
+            ],
+        )
+        yield (
+            "postrouting",
             [*to_elsewhere, *within, nft.lookup(f"masqueraded{version}"), nft.masquerade()],
         )
         yield (
@@ -274,9 +303,36 @@ def _rules() -> Iterable[tuple[str, list[bytes]]]:
     yield "forward", [nft.meta(nft.META_OIFNAME), nft.lookup("internal"), drop]
     yield "forward", [*to_bridge, nft.jump("inward")]
     yield "inward", [*translated, accept]
+    for version in _IP_FAMILIES:
+        yield from _openings(version, accept)
     yield "inward", [*from_bridge, drop]
-    yield "inward", [*from_elsewhere, nft.meta(nft.META_OIFNAME), nft.lookup("open"), accept]
+    for version in _IP_FAMILIES:
+        out = nft.meta(nft.META_OIFNAME)
+        open_ = [*_ip(version), *from_elsewhere, out, nft.lookup(f"open{version}"), accept]
+        icmp = [nft.meta(nft.META_L4PROTO), nft.equal(bytes([_ICMP[version]]))]
+        yield "inward", open_
+        yield "inward", [*_ip(version), *icmp, out, nft.lookup(f"routed{version}"), accept]
     yield "inward", [drop]
+
+
+def _openings(version: int, accept: bytes) -> Iterable[tuple[str, list[bytes]]]:
+    words = 1 if version == 4 else 4
+    source, destination = (12, 16) if version == 4 else (8, 24)
+
+    def address(offset: int, register: int) -> bytes:
+        return nft.payload(nft.BASE_NETWORK, offset, 4 * words, nft.REG + register)
+
+    def protocol_and_port(protocol: int, port: int) -> list[bytes]:
+        return [
+            nft.meta(nft.META_L4PROTO, nft.REG + protocol),
+            nft.payload(nft.BASE_TRANSPORT, 2, 2, nft.REG + port),
+        ]
+
+    direct = [address(destination, 1), *protocol_and_port(0, 1 + words)]
+    yield "inward", [*_ip(version), *direct, nft.lookup(f"direct{version}"), accept]
+    pair = [address(source, 0), address(destination, words)]
+    linked = [*pair, *protocol_and_port(2 * words, 2 * words + 1)]
+    yield "inward", [*_ip(version), *linked, nft.lookup(f"linked{version}"), accept]
 
 
 def _ip(version: int) -> list[bytes]:
@@ -308,8 +364,21 @@ def _bridge_elements(bridge: BridgeRules) -> dict[str, list[bytes]]:
         elements["joined"] = [nft.element(key + key)]
     if bridge.internal:
         elements["internal"] = [nft.element(key)]
-    if bridge.open:
-        elements["open"] = [nft.element(key)]
+    if bridge.trusted:
+        trusted = [nft.element(nft.interface_key(name) + key) for name in bridge.trusted]
+        elements.setdefault("joined", []).extend(trusted)
+    for name, versions in (("open", bridge.open), ("routed", bridge.routed)):
+        for version in versions:
+            elements[f"{name}{version}"] = [nft.element(key)]
+    for subnet, address in bridge.sources:
+        network = ipaddress.ip_network(subnet)
+        elements.setdefault(f"sources{network.version}", []).extend(
+            nft.range_elements(
+                network.network_address.packed,
+                network.broadcast_address.packed,
+                ipaddress.ip_address(address).packed,
+            )
+        )
     for name, subnets in (("subnets", bridge.subnets), ("masqueraded", bridge.masqueraded)):
         for subnet in subnets:
             network = ipaddress.ip_network(subnet)
@@ -319,11 +388,20 @@ def _bridge_elements(bridge: BridgeRules) -> dict[str, list[bytes]]:
     return elements
 
 
-def _translation_elements(translations: Sequence[Translation]) -> dict[str, list[bytes]]:
+def _port_elements(ports: Sequence[Port]) -> dict[str, list[bytes]]:
     elements: dict[str, list[bytes]] = {}
-    for translation in translations:
+    for translation in ports:
         target = ipaddress.ip_address(translation.ip)
         protocol = _word(_PROTOCOLS[translation.protocol].to_bytes(1, "big"))
+        if isinstance(translation, Opening):
+            port = _word(translation.port.to_bytes(2, "big"))
+            if translation.source:
+                pair = ipaddress.ip_address(translation.source).packed + target.packed
+                name, key = f"linked{target.version}", pair + protocol + port
+            else:
+                name, key = f"direct{target.version}", protocol + target.packed + port
+            elements.setdefault(name, []).append(nft.element(key))
+            continue
         port = _word(translation.host_port.to_bytes(2, "big"))
         data = target.packed + _word(translation.port.to_bytes(2, "big"))
         if translation.host_ip:

@@ -14,7 +14,7 @@ import errno
 import ipaddress
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sampan.errors import Conflict, InvalidParameter, SampanError
@@ -31,7 +31,8 @@ _BACKLOG = 128
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A resolved binding and the socket that holds its port (None: SCTP on a kernel without it)."""
+    """A resolved binding and the socket that holds its port (None: SCTP on a kernel
+    without it, or a port that is reached at the container's own address)."""
 
     binding: PortBinding
     socket: socket.socket | None
@@ -43,15 +44,18 @@ def reserve(
     default_host_ip: str = "",
     ipv6: bool = True,
     listen4: bool = False,
+    routed: Collection[int] = (),
 ) -> list[Reservation]:
-    """Reserve all or none.  ``ipv6``: the host has it; ``listen4``: IPv4 sockets are to be relayed.
+    """Reserve all or none.  ``ipv6``: the host has it; ``listen4``: IPv4 sockets are to be relayed;
+    ``routed`` are the IP versions whose ports are reached at the container's own address: their
+    bindings have no host port.
 
     Raises :class:`Conflict` for a taken port, :class:`InvalidParameter` for an impossible request.
     """
     made: list[Reservation] = []
     try:
         for binding in bindings:
-            made += _reserve_one(binding, default_host_ip, ipv6, listen4)
+            made += _reserve_one(binding, default_host_ip, ipv6, listen4, routed)
     except BaseException:
         release(made)
         raise
@@ -70,13 +74,28 @@ def hand_over(reservations: Sequence[Reservation]) -> list[int]:
 
 
 def _reserve_one(
-    binding: PortBinding, default_host_ip: str, ipv6: bool, listen4: bool
+    binding: PortBinding,
+    default_host_ip: str,
+    ipv6: bool,
+    listen4: bool,
+    routed: Collection[int],
 ) -> list[Reservation]:
     if binding.protocol not in _KINDS:
         raise InvalidParameter(f"invalid protocol: {binding.protocol}")
     if not 0 < binding.container_port < 65536:
         raise InvalidParameter(f"invalid container port: {binding.container_port}")
     host_ips = _host_ips(binding.host_ip or default_host_ip, ipv6)
+    direct = [ip for ip in host_ips if ipaddress.ip_address(ip).version in routed]
+    if direct:
+        host_ips = [ip for ip in host_ips if ip not in direct]
+        open_ = [Reservation(_resolved(binding, ip, 0), None) for ip in direct]
+        if not host_ips:
+            return open_
+        return open_ + _hold(binding, host_ips, listen4)
+    return _hold(binding, host_ips, listen4)
+
+
+def _hold(binding: PortBinding, host_ips: list[str], listen4: bool) -> list[Reservation]:
     if not binding.host_port:
         return _ephemeral(binding, host_ips, listen4)
     end = binding.host_port_end or binding.host_port

@@ -112,14 +112,21 @@ class Networks:
         return [
             ipaddress.ip_network(pool.subnet)
             for network in self._networks.values()
+            if not network.config_only
             for pool in network.pools
         ]
 
     def define(self, config: NetworkConfig) -> Network:
         """Check the wish, choose what it leaves open, and record it."""
-        definition.check(config)
         if any(network.name == config.name for network in self._networks.values()):
             raise Conflict(f"network with name {config.name} already exists")
+        if config.config_only:
+            network = definition.configuration(config)
+            self._keep(network)
+            return network
+        if config.config_from:
+            config = definition.configured(config, self._configuration(config.config_from))
+        definition.check(config)
         wanted_bridge = config.options.get(definition.OPTION_BRIDGE_NAME)
         if wanted_bridge and self.by_bridge(wanted_bridge) is not None:
             raise Conflict(f"the bridge {wanted_bridge} belongs to another network")
@@ -146,6 +153,18 @@ class Networks:
                 self.remove_links(network)
                 raise
         return network
+
+    def _configuration(self, name: str) -> Network:
+        for network in self._networks.values():
+            if network.name == name:
+                return network
+        raise NotFound(f"configuration network {name} not found")
+
+    def is_used(self, network: Network) -> bool:
+        """Whether a network has its configuration from this one."""
+        return network.config_only and any(
+            other.config_from == network.name for other in self._networks.values()
+        )
 
     def _keep(self, network: Network) -> None:
         self._collection.put(network)
@@ -198,9 +217,10 @@ class Networks:
             return bridge.ensure_bridge(
                 self._route,
                 network.bridge,
-                pools=network.pools,
+                addresses=_addresses(network),
                 mtu=self.mtu(network),
                 ipv6=network.enable_ipv6,
+                proxy=not definition.bridge_options(network.options).icc,
             )
         if network.driver in ("macvlan", "ipvlan"):
             parent = network.options["parent"]
@@ -211,7 +231,7 @@ class Networks:
     def remove_links(self, network: Network) -> None:
         """Delete what :meth:`make_links` made."""
         if network.borrowed:
-            ours = set(bridge.gateways(network.pools)) - set(network.kept)
+            ours = set(_addresses(network)) - set(network.kept)
             bridge.remove_addresses(self._route, network.bridge, sorted(ours))
         elif network.bridge:
             bridge.remove_link(self._route, network.bridge)
@@ -233,7 +253,7 @@ class Networks:
         for network in self.all():
             if network.bridge and network.bridge not in present:
                 found.append(f"the bridge {network.bridge} of network {network.name} is missing")
-            for address in bridge.gateways(network.pools) if network.bridge else ():
+            for address in _addresses(network) if network.bridge else ():
                 if address not in held:
                     found.append(f"the bridge {network.bridge} lacks its address {address}")
         ports = self._ports()
@@ -255,19 +275,48 @@ class Networks:
     def rules(self, network: Network) -> BridgeRules:
         """What the firewall is to hold for a bridge network."""
         options = definition.bridge_options(network.options)
+        modes = options.modes
         subnets = tuple(pool.subnet for pool in network.pools)
+        leaving = [
+            (subnet, version)
+            for subnet in subnets
+            if (version := ipaddress.ip_network(subnet).version)
+            and modes[version] in ("nat", "nat-unprotected")
+            and options.masquerade
+            and not network.internal
+        ]
         return BridgeRules(
             name=network.bridge,
             subnets=subnets,
-            masqueraded=subnets if options.masquerade and not network.internal else (),
+            masqueraded=tuple(s for s, version in leaving if version not in options.sources),
+            sources=tuple(
+                (subnet, options.sources[version])
+                for subnet, version in leaving
+                if version in options.sources
+            ),
             icc=options.icc,
             internal=network.internal,
-            open=options.open,
+            trusted=() if network.internal else options.trusted,
+            open=tuple(v for v, mode in modes.items() if mode == "nat-unprotected"),
+            routed=tuple(v for v, mode in modes.items() if mode == "routed"),
         )
 
     def host_gateway(self) -> builtins.list[str]:
         """The addresses that ``host-gateway`` stands for: those of the default bridge."""
         return [pool.gateway for pool in self.get("bridge").pools if pool.gateway]
+
+
+def _addresses(network: Network) -> builtins.list[str]:
+    """The bridge's own addresses in CIDR notation: the gateways that the host is to be."""
+    options = definition.bridge_options(network.options)
+    without = {version for version, mode in options.modes.items() if mode == "isolated"}
+    if options.inhibit4:
+        without.add(4)
+    return [
+        f"{pool.gateway}/{subnet.prefixlen}"
+        for pool in network.pools
+        if pool.gateway and (subnet := ipaddress.ip_network(pool.subnet)).version not in without
+    ]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from sampan.errors import SampanError
 from sampan.linux import conntrack
 from sampan.network.backend import choose_firewall
-from sampan.network.firewall import BridgeRules, Firewall, Rules, Translation
+from sampan.network.firewall import BridgeRules, Firewall, Port, Rules, Translation
 from sampan.network.forward_policy import WATCHED_CHAINS, ForwardPolicy
 from sampan.network.nft import NftFirewall
 from sampan.network.watch import Watch
@@ -78,15 +78,15 @@ class RuleKeeper:
         self._do(lambda firewall: firewall.remove_bridge(bridge))
         self._bridges_changed()
 
-    def publish(self, translations: Sequence[Translation]) -> None:
-        if translations:
-            self._do(lambda firewall: firewall.publish(translations))
-            _forget_flows(translations)
+    def publish(self, ports: Sequence[Port]) -> None:
+        if ports:
+            self._do(lambda firewall: firewall.publish(ports))
+            _forget_flows(ports)
 
-    def unpublish(self, translations: Sequence[Translation]) -> None:
-        if translations:
-            self._do(lambda firewall: firewall.unpublish(translations))
-            _forget_flows(translations)
+    def unpublish(self, ports: Sequence[Port]) -> None:
+        if ports:
+            self._do(lambda firewall: firewall.unpublish(ports))
+            _forget_flows(ports)
 
     def _do(self, change: Callable[[Firewall], None]) -> None:
         """Make a change; if it fails because the rules are gone, make all rules as they should be,
@@ -122,9 +122,13 @@ class RuleKeeper:
             self._policy.refresh(self._current().bridges)
 
 
-def _forget_flows(translations: Sequence[Translation]) -> None:
+def _forget_flows(published: Sequence[Port]) -> None:
     """Let the next datagram of every flow to these ports meet the rules as they are now."""
-    ports = {t.host_port for t in translations if t.protocol == "udp"}
+    ports = {
+        port.host_port
+        for port in published
+        if isinstance(port, Translation) and port.protocol == "udp"
+    }
     if not ports:
         return
     try:

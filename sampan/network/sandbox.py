@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sampan.errors import InvalidParameter
 from sampan.network import files
-from sampan.network.firewall import Translation
+from sampan.network.firewall import Opening, Port, Translation
 from sampan.network.ipam import parse_address
 from sampan.network.names import NamesDirectory
 from sampan.network.ports import Reservation
@@ -128,12 +128,18 @@ def extra_host(entry: str, gateway: Sequence[str]) -> list[tuple[str, Sequence[s
     return [(str(parse_address(address.strip("[]"))), [name])]
 
 
-def translations(endpoint: Endpoint) -> list[Translation]:
-    """The published ports of an endpoint as the firewall takes them."""
-    found = []
+def port_rules(endpoint: Endpoint) -> list[Port]:
+    """The published ports and the links of an endpoint as the firewall takes them."""
+    found: list[Port] = list(endpoint.openings)
     for binding in endpoint.ports:
         address = ipaddress.ip_address(binding.host_ip)
         target = endpoint.ip if address.version == 4 else endpoint.ip6
+        if not binding.host_port:
+            if target:
+                found.append(
+                    Opening(protocol=binding.protocol, ip=target, port=binding.container_port)
+                )
+            continue
         # The source ::1 cannot be routed away from the loopback.
         if target and not (address.version == 6 and address.is_loopback):
             found.append(

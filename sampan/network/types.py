@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
+from sampan.network.firewall import Opening
 from sampan.runtime.interfaces import Interface
 from sampan.runtime.types import ServiceRequest
 
@@ -56,12 +57,15 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     pools: list[Pool] = []
     options: dict[str, str] = {}
     labels: dict[str, str] = {}
+    config_only: bool = False
+    config_from: str = ""
 
 
 class Network(msgspec.Struct, frozen=True, kw_only=True):
     """A network as it stands.  ``created`` is RFC 3339 with nanoseconds, as the API shows it.
     ``borrowed``: the bridge was there before the network and stays after it, with the addresses
-    in ``kept``."""
+    in ``kept``.  ``config_only``: it is only the configuration of the networks that name it in
+    ``config_from``."""
 
     id: str
     name: str
@@ -80,6 +84,8 @@ class Network(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str = ""
     borrowed: bool = False
     kept: list[str] = []
+    config_only: bool = False
+    config_from: str = ""
 
 
 class EndpointConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +106,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """A container on a network, while the container runs (Docker's EndpointSettings).
 
     ``dns_names`` are all the names that the container answers to on this network: its name, its
-    short id, its host name and its aliases.
+    short id, its host name and its aliases.  ``openings`` are the ports of linked containers that
+    it reaches on a network whose containers otherwise do not reach each other.
     """
 
     id: str
@@ -123,13 +130,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     gateway_priority: int = 0
     interface: Interface | None = None
     ports: list[PortBinding] = []
+    openings: list[Opening] = []
 
 
 class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
     """A published port.
 
     In a request ``host_ip`` may be empty (all addresses of both families), ``host_port`` 0 (an
-    ephemeral port) and ``host_port_end`` the end of a range to take a free port from.  In a result
+    ephemeral port; in a result: reached at the container's own address) and ``host_port_end`` the end of a range to take a free port from.  In a result
     all are resolved, one binding an address family.
     """
 
@@ -140,14 +148,23 @@ class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
     host_port_end: int = 0
 
 
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """Another container on the default bridge by the name ``alias``; ``ports`` (``80/tcp``) are
+    those that it exposes."""
+
+    container_id: str
+    name: str
+    alias: str
+    ports: list[str] = []
+
+
 class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that the network part of starting a container needs to know.
 
     ``mode`` is ``endpoints`` (own namespace with ``endpoints``, possibly none, as for
     ``--network none``), or ``host``.  A container that joins another one's namespace asks for no
     sandbox and shares the other's files.
-    ``links`` are ``container:alias`` of the default bridge, resolved by the caller to
-    ``(container id, name, alias)``.  ``extra_hosts`` are ``name:address``, where the address may be
+    ``links`` are those of the default bridge, resolved by the caller.  ``extra_hosts`` are ``name:address``, where the address may be
     ``host-gateway``.
     """
 
@@ -162,7 +179,7 @@ class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True):
     dns_search: list[str] = []
     dns_options: list[str] = []
     extra_hosts: list[str] = []
-    links: list[tuple[str, str, str]] = []
+    links: list[Link] = []
 
 
 class Sandbox(msgspec.Struct, frozen=True, kw_only=True):

@@ -170,7 +170,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/containers/{name}/resize", resize),
         web.post("/containers/{name}/update", update),
         web.post("/containers/{name}/wait", waiting),
-        web.delete("/containers/{name}", remove),
+        # The name of a link has slashes.
+        web.delete("/containers/{name:.+}", remove),
     ]
 
 

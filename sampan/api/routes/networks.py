@@ -13,7 +13,7 @@ from sampan.engine import Engine
 from sampan.engine.networks import document
 from sampan.engine.timestamps import parse_time
 from sampan.engine.types import Document, EndpointSettings, decode
-from sampan.errors import InvalidParameter, Unavailable, Unsupported
+from sampan.errors import InvalidParameter, Unavailable
 from sampan.network.types import NetworkConfig, Pool
 
 
@@ -61,8 +61,6 @@ class NetworkCreate(Document, frozen=True):
                 "This node is not a swarm manager: swarm-scoped, ingress and overlay networks "
                 "need one"
             )
-        if self.config_only or self.config_from.get("Network"):
-            raise Unsupported("networks that are configuration only are not supported")
         if self.scope not in ("", "local"):
             raise InvalidParameter(f"invalid network scope {self.scope!r}: it must be local")
         return NetworkConfig(
@@ -85,6 +83,8 @@ class NetworkCreate(Document, frozen=True):
             ],
             options=self.options,
             labels=self.labels,
+            config_only=self.config_only,
+            config_from=self.config_from.get("Network", ""),
         )
 
 
