@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Workshop
+from build_workshop import Workshop
 
 from sampan.build import BuildEvent, BuildRequest, Output, StepRunning, build
 from sampan.build.context import extract

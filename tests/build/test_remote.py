@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Workshop
+from build_workshop import Workshop
 
 from sampan.build.ops.remote import parse_git_url
 from sampan.errors import InvalidParameter, Unavailable
