@@ -25,10 +25,15 @@ def choose(
     state_dir: Path, run_dir: Path, metadata: Metadata, wanted: str | None = None
 ) -> tuple[Snapshotter, str]:
     """The best snapshotter that works on the file system of ``state_dir``, and why it is this
-    one, in a sentence.  ``wanted`` insists on one; raises errors.Unsupported when it cannot."""
+    one, in a sentence.  A state directory keeps the driver that made its snapshots while that
+    works.  ``wanted`` insists on one; raises errors.Unsupported when it cannot."""
     if wanted is not None and wanted not in DRIVERS:
         raise Unsupported(f"no such storage driver: {wanted} (there are {', '.join(DRIVERS)})")
     reasons: list[str] = []
+    if wanted is None:
+        for driver in _drivers_of_snapshots(metadata):
+            if _TESTS[driver](state_dir) is None:
+                return _make(driver, state_dir, run_dir, metadata), "it made what is stored here"
     for driver in DRIVERS:
         if wanted not in (None, driver):
             continue
@@ -40,6 +45,14 @@ def choose(
             raise Unsupported(f"the storage driver {driver} does not work here: {obstacle}")
         reasons.append(f"{driver} does not work here ({obstacle})")
     raise AssertionError("plain always works")
+
+
+def _drivers_of_snapshots(metadata: Metadata) -> list[str]:
+    """Drivers with snapshots here, the one with the most first."""
+    rows = metadata.query(
+        "SELECT driver FROM snapshot_names GROUP BY driver ORDER BY count(*) DESC"
+    )
+    return [driver for (driver,) in rows if driver in DRIVERS]
 
 
 def _make(driver: str, state_dir: Path, run_dir: Path, metadata: Metadata) -> Snapshotter:
