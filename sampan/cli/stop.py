@@ -53,7 +53,7 @@ def _holder(path: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return int(os.read(lock, 32) or 0)
+        return int((os.read(lock, 64).split() or [b"0"])[0])
     finally:
         os.close(lock)
     return 0

@@ -41,7 +41,12 @@ def ensure_daemon(host: Host, failure: ConnectionFailed) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not _listens(host):
-            _spawn(host)
+            try:
+                _spawn(host)
+            except DaemonNotStarted:
+                # One that somebody else (systemd, a shell) was starting has the directories.
+                if not _listens(host):
+                    raise
     finally:
         os.close(lock)
 

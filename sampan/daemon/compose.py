@@ -18,6 +18,7 @@ from sampan.engine.archive import Archive
 from sampan.engine.attach import Attach
 from sampan.engine.attachments import Attachments
 from sampan.engine.builds import Builds
+from sampan.engine.check import Check
 from sampan.engine.commit import Commits
 from sampan.engine.connect import Connector
 from sampan.engine.containers import Containers, Defaults
@@ -124,8 +125,9 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         networks=Networks(manager, containers, events, connector.connect, connector.disconnect),
         builds=builds,
         prune=Prune(containers, lifecycle, snapshotter, events),
+        check=Check(stores.metadata, images, manager, containers),
         disk_usage=DiskUsage(image_noun, listing, volumes, builds),
-        commits=Commits(images, containers, events),
+        commits=Commits(images, containers, roots, events),
         archive=Archive(containers, roots),
         distribution=distribution,
         transfers=Transfers(Archives(images), image_noun, events),

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The state directory first: it is the one that two daemons would ruin.
         held.append(locks.take(settings.state / "lock", "state directory"))
         held.append(locks.take(settings.run / "daemon.lock", "run directory"))
-        uvloop.run(_serve(settings, launch))
+        uvloop.run(_serve(settings, launch, held))
     except SampanError as error:
         print(f"sampan daemon: {error}", file=sys.stderr)
         return 1
@@ -59,7 +59,7 @@ def _log_to(settings: config.Settings) -> None:
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 
 
-async def _serve(settings: config.Settings, launch: config.Launch) -> None:
+async def _serve(settings: config.Settings, launch: config.Launch, held: Sequence[int]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -71,8 +71,12 @@ async def _serve(settings: config.Settings, launch: config.Launch) -> None:
         server = Server(application(engine))
         await server.start(sockets)
         stack.push_async_callback(server.close)
+        for fd in held:
+            locks.mark(fd, locks.SERVING)
         _announce(settings, launch, sockets)
         await stop.wait()
+        for fd in held:
+            locks.mark(fd, locks.STOPPING)
         log.info("stopping; containers go on")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,10 +11,12 @@ import msgspec
 
 from sampan import __version__
 from sampan.engine import changes as config_changes
+from sampan.engine import mountpoints
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
 from sampan.engine.images import parse_name
 from sampan.engine.merge import merge
+from sampan.engine.roots import Roots
 from sampan.engine.state import Container
 from sampan.engine.types import ContainerConfig
 from sampan.errors import Conflict
@@ -21,6 +24,7 @@ from sampan.image import config as image_config
 from sampan.image.config import History, ImageConfig, RootFS, RunConfig
 from sampan.image.digest import Digest
 from sampan.store.images import Image, ImageStore
+from sampan.store.layers import LayerRef
 
 EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 """The digest of a tar without members: a layer that changes nothing."""
@@ -29,9 +33,12 @@ EMPTY_TAR = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3
 class Commits:
     """Makes images of containers."""
 
-    def __init__(self, store: ImageStore, containers: Containers, events: Events) -> None:
+    def __init__(
+        self, store: ImageStore, containers: Containers, roots: Roots, events: Events
+    ) -> None:
         self._store = store
         self._containers = containers
+        self._roots = roots
         self._events = events
 
     async def commit(
@@ -63,9 +70,9 @@ class Commits:
         async with self._store.attempt():
             if pause and record.state.status == "running":
                 async with _frozen(container):
-                    layer = await self._store.commit_layer(record.id)
+                    layer = await self._layer(container)
             else:
-                layer = await self._store.commit_layer(record.id)
+                layer = await self._layer(container)
             layers = [*self._store.layers_of(parent.id)]
             if layer.diff_id != EMPTY_TAR:
                 layers.append(layer)
@@ -84,6 +91,19 @@ class Commits:
         if reference is not None:
             self._events.publish("image", "tag", image.id, {"name": shown})
         return image
+
+    async def _layer(self, container: Container) -> LayerRef:
+        """What the container has changed, without the places that its mounts needed."""
+        key, parent = container.id, container.record.parent
+
+        def places() -> set[str]:
+            upper = self._store.snapshotter.upper(key)
+            if parent is None:
+                return mountpoints.made(upper, None)
+            with self._roots.snapshot(parent) as below:
+                return mountpoints.made(upper, below)
+
+        return await self._store.commit_layer(key, exclude=await asyncio.to_thread(places))
 
 
 @asynccontextmanager

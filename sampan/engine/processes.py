@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sampan.engine import mountpoints
 from sampan.engine.launch import Places
 from sampan.engine.roots import Roots
 from sampan.engine.state import Container
@@ -68,10 +69,10 @@ class Processes:
         record = container.record
         upper = self._snapshotter.upper(record.id)
         if record.parent is None:
-            found = list(layer.changes(upper, None))
+            found = list(layer.changes(upper, None, mountpoints.made(upper, None)))
         else:
             with self._roots.snapshot(record.parent) as below:
-                found = list(layer.changes(upper, below))
+                found = list(layer.changes(upper, below, mountpoints.made(upper, below)))
         return [{"Path": change.path, "Kind": _KINDS[change.kind]} for change in found]
 
 

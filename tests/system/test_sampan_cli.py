@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import pty
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -298,3 +302,52 @@ def test_a_daemon_that_cannot_start_says_why(cold: Daemon) -> None:
     said = done.stderr.decode()
     assert said.startswith("the sampan daemon did not start: ")
     assert said.count("\n") == 1 and f"(log: {cold.run}/daemon.log)" in said
+
+
+def test_a_client_waits_for_a_daemon_that_is_stopping(cold: Daemon) -> None:
+    text(cold, "version")
+    first = pid_of(cold)
+    os.kill(first, signal.SIGTERM)
+    # As soon as the socket refuses, and while the old process may still hold its directories.
+    until(lambda: not _listens(cold))
+    assert text(cold, "version", "--format", "{{.Server.Os}}") == "linux\n"
+    assert pid_of(cold) != first
+
+
+def _listens(daemon: Daemon) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(daemon.run / "sampan.sock")) == 0
+
+
+def test_a_lock_is_waited_for_unless_its_holder_serves(tmp_path: Path) -> None:
+    from sampan.daemon import locks
+    from sampan.errors import Conflict
+
+    held = locks.take(tmp_path / "lock", "directory")
+    locks.mark(held, locks.SERVING)
+    with pytest.raises(Conflict, match=f"process {os.getpid()}"):
+        locks.take(tmp_path / "lock", "directory")
+    locks.mark(held, locks.STOPPING)
+    releaser = threading.Timer(0.2, os.close, [held])
+    releaser.start()
+    os.close(locks.take(tmp_path / "lock", "directory"))
+    releaser.join()
+
+
+def test_mount_points_are_no_changes(daemon: Daemon) -> None:
+    name = text(daemon, "run", "-d", "-v", "/data", "busybox", "touch", "/root/x").strip()
+    assert text(daemon, "wait", name) == "0\n"
+    assert text(daemon, "diff", name) == "A /data\nC /root\nA /root/x\n"
+    text(daemon, "commit", name, "plain:1")
+    layers = json.loads(text(daemon, "inspect", "-f", "{{json .RootFS.Layers}}", "plain:1"))
+    assert len(layers) == 2
+    archive = sampan(daemon, "save", "plain:1").stdout
+    with tarfile.open(fileobj=io.BytesIO(archive)) as saved:
+        member = saved.extractfile("blobs/sha256/" + layers[1].removeprefix("sha256:"))
+        assert member is not None
+        with tarfile.open(fileobj=member) as layer:
+            assert sorted(layer.getnames()) == ["data", "root", "root/x"]
+    exported = sampan(daemon, "export", name).stdout
+    with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
+        assert {"etc/hosts", "etc/hostname", "etc/resolv.conf"} <= set(tar.getnames())
+    text(daemon, "rm", "-v", name)
