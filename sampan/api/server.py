@@ -26,6 +26,7 @@ NOUNS = (
     "archive",
     "build",
     "disk",
+    "check",
     "distribution",
     "session",
 )

@@ -98,6 +98,24 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "inspect": ("inspect:ANY", "Return low-level information on container engine objects"),
     "login": ("auth:LOGIN", "Authenticate to a registry"),
     "logout": ("auth:LOGOUT", "Log out from a registry"),
+    "manifest annotate": (
+        "manifest:ANNOTATE",
+        "Add additional information to a local image manifest",
+    ),
+    "manifest create": (
+        "manifest:CREATE",
+        "Create a local manifest list for annotating and pushing to a registry",
+    ),
+    "manifest inspect": ("manifest:INSPECT", "Display an image manifest, or manifest list"),
+    "manifest push": ("manifest:PUSH", "Push a manifest list to a repository"),
+    "manifest referrers": (
+        "manifest:REFERRERS",
+        "Display the manifests in a registry that refer to one (signatures, attestations)",
+    ),
+    "manifest rm": (
+        "manifest:RM",
+        "Delete one or more manifest lists from local storage",
+    ),
     "network connect": ("networks:CONNECT", "Connect a container to a network"),
     "network create": ("networks:CREATE", "Create a network"),
     "network disconnect": ("networks:DISCONNECT", "Disconnect a container from a network"),
@@ -109,6 +127,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "network prune": ("prune:NETWORKS", "Remove all unused networks"),
     "network rm": ("networks:RM", "Remove one or more networks"),
     "search": ("search:SEARCH", "Search the default registry for images"),
+    "system check": ("check:CHECK", "Check that the machine agrees with the engine's records"),
     "system df": ("df:DF", "Show disk usage of images, containers, volumes and build cache"),
     "system dial-stdio": (
         "dialstdio:DIAL_STDIO",
@@ -136,6 +155,7 @@ GROUPS: dict[str, str] = {
     "context": "Manage contexts",
     "hub": "Run a registry",
     "image": "Manage images",
+    "manifest": "Manage image manifests and manifest lists",
     "network": "Manage networks",
     "system": "Manage the engine",
     "volume": "Manage volumes",

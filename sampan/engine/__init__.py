@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sampan.engine.archive import Archive
     from sampan.engine.attach import Attach
     from sampan.engine.builds import Builds
+    from sampan.engine.check import Check
     from sampan.engine.commit import Commits
     from sampan.engine.containers import Containers
     from sampan.engine.distribution import Distribution
@@ -60,4 +61,5 @@ class Engine:
     transfers: Transfers
     prune: Prune
     disk_usage: DiskUsage
+    check: Check
     system: System

@@ -118,6 +118,18 @@ class NetworkManager:
         """
         return [*self._networks.differences(self._members.host_names()), *self._rules.differences()]
 
+    def repair(self) -> None:
+        """Make the kernel agree with the records, while containers run."""
+        for network in self._networks.all():
+            try:
+                self._make_links(network)
+            except (OSError, SampanError) as error:
+                log.error("the network %s cannot be made: %s", network.name, error)
+            if network.bridge:
+                self._enslave(network)
+        self._networks.remove_stale_ports(self._members.host_names())
+        self._rules.rebuild()
+
     # Networks
 
     async def create(self, config: NetworkConfig) -> Network:
@@ -459,9 +471,12 @@ class NetworkManager:
             return
         log.warning("the bridge %s was deleted by another program: making it again", name)
         self._make_links(network)
+        self._enslave(network)
+
+    def _enslave(self, network: Network) -> None:
         held = [e.interface.host_name for e in self._members.on(network.id) if e.interface]
         with rtnetlink.open_socket() as route:
-            bridge.enslave_again(route, name, held)
+            bridge.enslave_again(route, network.bridge, held)
 
     def _emit(self, action: str, network: Network, endpoint: Endpoint | None = None) -> None:
         self._on_event(

@@ -70,6 +70,15 @@ class RuleKeeper:
             return ["the network manager is not started"]
         return self._firewall.differences(self._current())
 
+    def rebuild(self) -> None:
+        """Make all rules anew, in one step."""
+        if self._firewall is None:
+            raise SampanError("the network manager is not started")
+        rules = self._current()
+        self._firewall.rebuild(rules)
+        if self._policy is not None:
+            self._policy.refresh(rules.bridges)
+
     def add_bridge(self, bridge: BridgeRules) -> None:
         self._do(lambda firewall: firewall.add_bridge(bridge))
         self._bridges_changed()

@@ -36,6 +36,11 @@ class Leases:
                 if not self._open:
                     self._touched.clear()
 
+    def held(self) -> bool:
+        """Whether any lease is open."""
+        with self.lock:
+            return bool(self._open)
+
     def touch(self, name: str) -> None:
         """Call it before looking whether the name is there."""
         with self.lock:
