@@ -16,6 +16,7 @@ from typing import TypeVar, TypeVarTuple
 from sampan.hub.storage import Busy, Hasher
 
 READ_BYTES = 1 << 20
+FLUSH_BYTES = 32 << 20
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 _UPLOAD_RE = re.compile(r"[0-9a-f]{32}")
@@ -53,7 +54,11 @@ class FileStorage:
             if os.fstat(fd).st_size != offset:
                 raise Busy
             os.lseek(fd, offset, os.SEEK_SET)
-            yield _FileSink(fd, hasher, self._threads)
+            sink = _FileSink(fd, hasher, self._threads)
+            try:
+                yield sink
+            finally:
+                await sink.settle()
         finally:
             os.close(fd)
 
@@ -150,10 +155,24 @@ class _FileSink:
         self._fd = fd
         self._hasher = hasher
         self._threads = threads
+        self._unflushed = 0
+        self._flushing: asyncio.Future[None] | None = None
 
     async def write(self, batch: list[bytes]) -> None:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._threads, self._write, batch)
+        self._unflushed += sum(map(len, batch))
+        if self._unflushed >= FLUSH_BYTES and (self._flushing is None or self._flushing.done()):
+            # The disk works while the rest arrives, so that the sync at the end has little to do.
+            self._unflushed = 0
+            self._flushing = loop.run_in_executor(self._threads, os.fdatasync, self._fd)
+
+    async def settle(self) -> None:
+        """Wait until no thread uses the file.  Raises OSError when the disk failed: the kernel
+        says so only once, and not to the sync at the end."""
+        if self._flushing:
+            await asyncio.wait([self._flushing])
+            self._flushing.result()
 
     def _write(self, batch: list[bytes]) -> None:
         for data in batch:
