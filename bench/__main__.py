@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from . import scenarios
+from . import build, scenarios
 from .engines import KINDS, CommandFailed, Engine, Sampan, running
 from .scenarios import ALL, Scenario
 
