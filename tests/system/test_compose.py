@@ -9,7 +9,6 @@ import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from debian import REPOSITORY, load_bookworm
@@ -17,6 +16,9 @@ from harness import Daemon, running, until
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
 
+PLUGIN = ["build", "up", "ps", "port", "logs", "exec", "scale", "run", "cp", "top", "images"]
+PLUGIN += ["restart", "pause", "unpause", "stop", "start", "kill", "rm", "down"]
+VERSION_ONE = ["up", "ps", "port", "logs", "exec", "scale", "down"]
 SHOP = REPOSITORY / "examples" / "compose"
 
 
@@ -113,11 +115,7 @@ def gone(daemon: Daemon, project: str) -> bool:
     )
 
 
-@pytest.mark.proves(*(
-    f"compose {command}"
-    for command in "build up ps port logs exec scale run cp top images restart pause unpause stop "
-    "start kill rm down".split()
-))  # fmt: skip
+@pytest.mark.proves(*(f"compose {command}" for command in PLUGIN))
 def test_plugin(plugin: Compose) -> None:
     plugin("build")
     plugin("up", "-d", "--wait")
@@ -170,7 +168,7 @@ def test_plugin(plugin: Compose) -> None:
     assert gone(plugin.daemon, "v2")
 
 
-@pytest.mark.proves(*(f"compose v1 {c}" for c in "up ps port logs exec scale down".split()))
+@pytest.mark.proves(*(f"compose v1 {command}" for command in VERSION_ONE))
 def test_version_one(plugin: Compose, version_one: Compose) -> None:
     images = {tag for image in plugin.daemon.client.images.list() for tag in image.tags}
     if "shop-app:latest" not in images:
