@@ -115,6 +115,8 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
             form = str(session.config.get("imagesFormat") or "")
     if rows.wants(form, "SharedSize") or rows.wants(form, "UniqueSize"):
         query["shared-size"] = True
+    if options["tree"]:
+        query |= {"manifests": True, "shared-size": True}
     found = session.api.get("/images/json", query)
     if options["tree"]:
         return _tree(found)
@@ -141,19 +143,39 @@ def _tree(images: list[Any]) -> int:
     cells = [["IMAGE", "ID", "DISK USAGE", "CONTENT SIZE", "IN USE"]]
     for image in images:
         names = [tag for tag in image.get("RepoTags") or [] if not tag.startswith(NONE)]
-        used = "✔" if (image.get("Containers") or 0) > 0 else ""
-        size = short_size(image.get("Size") or 0)
-        identifier = short_id(image["Id"])
+        manifests = [
+            row
+            for row in image.get("Manifests") or []
+            if row.get("Kind") == "image" and row.get("Available")
+        ]
+        used = (image.get("Containers") or 0) > 0 or any(map(_containers, manifests))
+        total = sum(row["Size"]["Total"] for row in manifests) or image.get("Size") or 0
+        content = sum(row["Size"]["Content"] for row in manifests)
+        identifier = short_id((image.get("Descriptor") or {}).get("digest") or image["Id"])
+        sizes = [short_size(total), short_size(content)]
         for name in names or ["<untagged>"]:
-            cells.append([name, identifier, size, size, used])
-        for manifest in image.get("Manifests") or []:
-            platform = ((manifest.get("ImageData") or {}).get("Platform")) or {}
-            name = f"└─ {platform.get('os', '?')}/{platform.get('architecture', '?')}"
-            total = short_size((manifest.get("Size") or {}).get("Total") or 0)
-            content = short_size((manifest.get("Size") or {}).get("Content") or 0)
-            cells.append([name, short_id(manifest.get("ID") or ""), total, content, ""])
+            cells.append([name, identifier, *sizes, "✔" if used else ""])
+            for manifest in manifests:
+                last = manifest is manifests[-1]
+                cells.append([("└─ " if last else "├─ ") + _platform(manifest), *_sizes(manifest)])
     sys.stdout.write(table.simple(cells))
     return 0
+
+
+def _containers(manifest: Any) -> list[Any]:
+    return (manifest.get("ImageData") or {}).get("Containers") or []
+
+
+def _platform(manifest: Any) -> str:
+    platform = (manifest.get("ImageData") or {}).get("Platform") or {}
+    parts = (platform.get("os", "?"), platform.get("architecture", "?"), platform.get("variant"))
+    return "/".join(part for part in parts if part)
+
+
+def _sizes(manifest: Any) -> list[str]:
+    size = manifest["Size"]
+    used = "✔" if _containers(manifest) else ""
+    return [short_id(manifest["ID"]), short_size(size["Total"]), short_size(size["Content"]), used]
 
 
 def rm(session: Session, options: Options, arguments: list[str]) -> int:

@@ -91,7 +91,11 @@ PULL = Command(
     pull,
     (
         Flag("all-tags", "", "Download all tagged images in the repository", "a"),
-        Flag("platform", "string", "Set platform if server is multi-platform capable"),
+        Flag(
+            "platform",
+            "string",
+            "Set platform if server is multi-platform capable; 'all' pulls every one",
+        ),
         Flag("quiet", "", "Suppress verbose output", "q"),
     ),
     least=1,

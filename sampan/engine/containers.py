@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -118,7 +118,7 @@ class Containers:
         Conflict (name).
         """
         image = self._images.get(request.image)
-        _check_platform(image, platform)
+        image = _for_platform(self._images.family(image), platform)
         host = self._completed(request.host_config)
         config = merge(request.config(), image.config.config)
         validate.check(config, host)
@@ -271,6 +271,18 @@ class Containers:
 
 def _network_mode(mode: str) -> str:
     return "bridge" if mode in ("", "default") else mode
+
+
+def _for_platform(images: Sequence[Image], platform: str) -> Image:
+    """The first of the images that is for the platform.  Raises NotFound."""
+    for image in images if platform else ():
+        try:
+            _check_platform(image, platform)
+            return image
+        except NotFound:
+            continue
+    _check_platform(images[0], platform)
+    return images[0]
 
 
 def _check_platform(image: Image, platform: str) -> None:

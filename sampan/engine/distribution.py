@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,17 +11,20 @@ import msgspec
 
 from sampan.build.graph.scope import host_platform
 from sampan.engine.events import Events
-from sampan.engine.images import event_attributes, provides
+from sampan.engine.images import event_attributes
+from sampan.engine.publishing import Publisher
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.image import config as image_config
 from sampan.image import manifest as manifests
 from sampan.image.digest import Digest
-from sampan.image.manifest import OCI_CONFIG, Descriptor, Manifest, Platform
+from sampan.image.manifest import Descriptor, Index, Platform
 from sampan.image.reference import DEFAULT_DOMAIN, Reference
 from sampan.progress import Progress, Report
+from sampan.registry import platforms
 from sampan.registry.auth import Auth
 from sampan.registry.client import LayerReady, Pulled, RegistryClient, SearchHit
-from sampan.store.images import Image, ImageStore, LayerRef
+from sampan.store.images import Image, ImageStore, LayerRef, Member
+from sampan.store.indexes import MAX_DEPTH, images_of
 
 Auths = Mapping[str, Auth]
 """Credentials by registry (a reference's domain)."""
@@ -50,6 +52,7 @@ class Distribution:
         self._store = store
         self._client = client
         self._events = events
+        self._publisher = Publisher(store, client)
 
     async def pull(
         self,
@@ -58,13 +61,15 @@ class Distribution:
         *,
         platform: Platform | None = None,
         auth: Auth | None = None,
+        whole: bool = False,
     ) -> Image:
         """Bring the image that ``reference`` names; it is visible only when it can be run.
 
-        Raises NotFound, Unauthorized, Unavailable, InvalidParameter, DiskFull.
+        An index is kept beside the image that was chosen from it; ``whole`` brings all its other
+        images too, and what else it names.  Raises NotFound, Unauthorized, Unavailable, InvalidParameter, DiskFull.
         """
         store = self._store
-        before = self._find(reference)
+        before = self._known(reference)
 
         async def unpack(ready: LayerReady) -> None:
             # The layers below are unpacked while those above are still on their way.
@@ -83,20 +88,62 @@ class Distribution:
                 report=report,
                 on_layer=unpack,
             )
-            names = [reference] if reference.tag and not reference.digest else []
+            tags = [reference] if reference.tag and not reference.digest else []
             named = Reference(reference.domain, reference.path)
-            names.append(named.with_digest(pulled.descriptor.digest))
-            image = await store.admit(
-                pulled.config_bytes, layer_refs(pulled), pulled.manifest_bytes, names, None, report
-            )
+            digest = named.with_digest(pulled.descriptor.digest)
+            if tags and pulled.index_bytes is not None:
+                await store.apply(layer_refs(pulled), report)
+                members = [_member(pulled)]
+                if whole:
+                    members += await self._others(pulled, auth, report)
+                await store.admit_index(pulled.index_bytes, members, reference, preferred, [digest])
+                image = store.get(pulled.config.digest)
+            else:
+                image = await store.admit(
+                    pulled.config_bytes,
+                    layer_refs(pulled),
+                    pulled.manifest_bytes,
+                    [*tags, digest],
+                    None,
+                    report,
+                )
         shown = reference.familiar()
         report(Progress(f"Digest: {pulled.descriptor.digest}"))
-        if before == image.id:
+        if image.id in before and not whole:
             report(Progress(f"Status: Image is up to date for {shown}"))
         else:
             report(Progress(f"Status: Downloaded newer image for {shown}"))
         self._events.publish("image", "pull", shown, event_attributes(image, shown))
         return image
+
+    async def _others(self, pulled: Pulled, auth: Auth | None, report: Report) -> list[Member]:
+        """Bring everything that the index names besides the image that was chosen from it."""
+        index = manifests.decode(pulled.index_bytes or b"")
+        assert isinstance(index, Index)
+        content = self._store.content
+        named = Reference(pulled.reference.domain, pulled.reference.path)
+        members = []
+        waiting = [(entry, 1) for entry in index.manifests]
+        while waiting:
+            entry, depth = waiting.pop(0)
+            if entry.digest == pulled.manifest.digest:
+                continue
+            place = named.with_digest(entry.digest)
+            if entry.media_type in manifests.INDEX_TYPES:
+                if depth >= MAX_DEPTH:
+                    raise InvalidParameter(f"{place.familiar()}: indexes nest too deep")
+                _, data = await self._client.resolve(place, auth=auth)
+                content.write_bytes(data)
+                inner = manifests.decode(data)
+                assert isinstance(inner, Index)
+                waiting += [(child, depth + 1) for child in inner.manifests]
+                continue
+            other = await self._client.pull(
+                place, auth=auth, platform=None, content=content, report=report
+            )
+            if entry in images_of(index) and other.config.media_type in manifests.CONFIG_TYPES:
+                members.append(_member(other))
+        return members
 
     async def pull_for_build(
         self, reference: Reference, platform: Platform | None, report: Report
@@ -112,10 +159,13 @@ class Distribution:
         *,
         platform: Platform | None = None,
         auth: Auth | None = None,
+        whole: bool = False,
     ) -> None:
         """Bring the images of all tags of a repository."""
         for tag in await self._client.tags(repository, auth=auth):
-            await self.pull(repository.with_tag(tag), report, platform=platform, auth=auth)
+            await self.pull(
+                repository.with_tag(tag), report, platform=platform, auth=auth, whole=whole
+            )
 
     async def push(
         self,
@@ -125,7 +175,8 @@ class Distribution:
         auth: Auth | None = None,
         platform: Platform | None = None,
     ) -> None:
-        """Upload the image of a tag, or of all tags that ``repository`` has here when it has none.
+        """Upload what a tag stands for (an image, or an index with all its images), or all tags
+        that ``repository`` has here when it has none; with ``platform`` that image alone.
 
         Raises NotFound, Unauthorized, Unavailable, InvalidParameter.
         """
@@ -137,29 +188,50 @@ class Distribution:
             shown = repository.familiar()
             raise NotFound(f"An image does not exist locally with the {what}: {shown}")
         for reference, image in tagged:
-            if platform is not None:
-                self._check_platform(image, platform)
             with self._store.lease():
-                data = await self._pushable(image)
-                pushed = await self._client.push(
-                    reference,
-                    auth=auth,
-                    manifest_bytes=data,
-                    content=self._store.content,
-                    report=report,
-                    sources=self._sources(image, reference.domain),
-                )
+                pushed = await self._publisher.push(reference, image, platform, auth, report)
                 digest = Reference(reference.domain, reference.path).with_digest(pushed.digest)
                 self._store.add_repo_digest(image.id, digest)
             shown = reference.familiar()
             self._events.publish("image", "push", shown, event_attributes(image, shown))
 
+    async def document(
+        self, reference: Reference, auth: Auth | None, insecure: bool = False
+    ) -> tuple[Descriptor, bytes]:
+        """The manifest or index that the registry has under the name, as it is."""
+        async with self._client.view(reference.domain if insecure else "") as client:
+            return await client.resolve(reference, auth=auth)
+
+    async def push_index(
+        self,
+        reference: Reference,
+        data: bytes,
+        sources: Mapping[Digest, Reference],
+        report: Report,
+        *,
+        auth: Auth | None = None,
+        insecure: bool = False,
+    ) -> Descriptor:
+        """Upload an index made by hand.  Raises as :meth:`push`."""
+        async with self._client.view(reference.domain if insecure else "") as client:
+            with self._store.lease():
+                publisher = Publisher(self._store, client)
+                return await publisher.push_index(reference, data, sources, auth, report)
+
+    async def referrers(
+        self, reference: Reference, artifact_type: str, auth: Auth | None
+    ) -> tuple[Descriptor, bytes]:
+        """What the registry has about the manifest that ``reference`` names: signatures, bills of
+        materials; as an index."""
+        return await self._client.referrers(reference, artifact_type, auth=auth)
+
     async def inspect(
-        self, reference: Reference, auth: Auth | None
+        self, reference: Reference, auth: Auth | None, insecure: bool = False
     ) -> tuple[Descriptor, Sequence[Platform]]:
         """What the registry has under the name: its descriptor and platforms."""
-        descriptor, _ = await self._client.resolve(reference, auth=auth)
-        return descriptor, await self._client.platforms(reference, auth=auth)
+        async with self._client.view(reference.domain if insecure else "") as client:
+            descriptor, _ = await client.resolve(reference, auth=auth)
+            return descriptor, await client.platforms(reference, auth=auth)
 
     async def search(
         self, term: str, *, limit: int = 25, auth: Auth | None = None
@@ -179,11 +251,12 @@ class Distribution:
             domain = DEFAULT_DOMAIN
         return await self._client.check_auth(domain, auth)
 
-    def _find(self, reference: Reference) -> str:
+    def _known(self, reference: Reference) -> set[Digest]:
+        """The images that are here under the name."""
         try:
-            return self._store.get(reference).id
+            return {image.id for image in self._store.family(self._store.get(reference))}
         except NotFound:
-            return ""
+            return set()
 
     def _tagged(self, repository: Reference) -> list[tuple[Reference, Image]]:
         if repository.tag:
@@ -198,38 +271,20 @@ class Distribution:
             if reference.name == repository.name
         ]
 
-    def _check_platform(self, image: Image, platform: Platform) -> None:
-        if not provides(image, platform):
-            raise NotFound(f"image is not available for the platform {platform}")
 
-    async def _pushable(self, image: Image) -> bytes:
-        """A manifest of the image with every layer compressed; the same one each time."""
-        layers = self._store.layers_of(image.id)
-        if image.manifest is not None and all(
-            manifests.is_compressed(layer.blob.media_type) for layer in layers
-        ):
-            return self._store.content.read_bytes(image.manifest.digest)
-        compressed = await asyncio.gather(
-            *(asyncio.to_thread(self._store.layers.compressed, layer) for layer in layers)
-        )
-        self._store.content.write_bytes(image.raw_config)
-        config = Descriptor(OCI_CONFIG, image.id, len(image.raw_config))
-        manifest = Manifest(schema_version=2, config=config, layers=tuple(compressed))
-        return manifests.encode(manifest)
+def preferred(images: Sequence[Image]) -> Image:
+    """Of the variants of a tag the one for this machine, else the one that came last."""
+    entries = []
+    for image in images:
+        config = image.config
+        platform = Platform(config.architecture, config.os or "linux", config.variant)
+        entries.append(Descriptor("", image.id, 0, platform=platform))
+    chosen = platforms.choose(entries, platforms.host_platform())
+    return next((i for i in images if chosen and i.id == chosen.digest), images[-1])
 
-    def _sources(self, image: Image, domain: str) -> dict[str, tuple[Reference, ...]]:
-        """For each layer the repositories of the same registry that are known to have it."""
-        wanted = {layer.diff_id: layer.blob.digest for layer in self._store.layers_of(image.id)}
-        found: dict[str, list[Reference]] = {digest: [] for digest in wanted.values()}
-        for other in self._store.list():
-            places = [Reference.parse_name(name) for name in other.repo_digests]
-            places = [place for place in places if place.domain == domain]
-            if not places:
-                continue
-            for layer in self._store.layers_of(other.id):
-                if layer.diff_id in wanted:
-                    found.setdefault(layer.blob.digest, []).extend(places)
-        return {digest: tuple(places) for digest, places in found.items() if places}
+
+def _member(pulled: Pulled) -> Member:
+    return Member(pulled.config_bytes, layer_refs(pulled), pulled.manifest_bytes)
 
 
 def layer_refs(pulled: Pulled) -> list[LayerRef]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 
 from sampan.image.config import RunConfig
+from sampan.image.manifest import Descriptor
 from sampan.store.images import Image
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_ATTESTED = "vnd.docker.reference.digest"
 ZERO_TIME = "0001-01-01T00:00:00Z"
 
 _ALWAYS_THERE: dict[str, Any] = {
@@ -69,7 +71,9 @@ def unix_seconds(text: str | None) -> int:
     return age.days * 86400 + age.seconds
 
 
-def summary(image: Image, *, shared_size: int, containers: int) -> dict[str, Any]:
+def summary(
+    image: Image, described: Descriptor | None, *, shared_size: int, containers: int
+) -> dict[str, Any]:
     document: dict[str, Any] = {
         "Containers": containers,
         "Created": unix_seconds(image.created),
@@ -81,12 +85,12 @@ def summary(image: Image, *, shared_size: int, containers: int) -> dict[str, Any
         "SharedSize": shared_size,
         "Size": image.size,
     }
-    if image.manifest is not None:
-        document["Descriptor"] = descriptor(image)
+    if described is not None:
+        document["Descriptor"] = descriptor(described)
     return document
 
 
-def inspect(image: Image, driver: str) -> dict[str, Any]:
+def inspect(image: Image, described: Descriptor | None, driver: str) -> dict[str, Any]:
     config = image.config
     document: dict[str, Any] = {
         "Id": image.id,
@@ -111,39 +115,66 @@ def inspect(image: Image, driver: str) -> dict[str, Any]:
     }
     if config.os_version:
         document["OsVersion"] = config.os_version
-    if image.manifest is not None:
-        document["Descriptor"] = descriptor(image)
+    if described is not None:
+        document["Descriptor"] = descriptor(described)
     return document
 
 
-def descriptor(image: Image) -> dict[str, Any]:
-    assert image.manifest is not None
-    given = image.manifest
-    return {"mediaType": given.media_type, "digest": given.digest, "size": given.size}
+def descriptor(given: Descriptor) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "mediaType": given.media_type,
+        "digest": given.digest,
+        "size": given.size,
+    }
+    if given.annotations:
+        shown["annotations"] = given.annotations
+    if given.platform is not None:
+        shown["platform"] = msgspec.to_builtins(given.platform)
+    return shown
 
 
-def manifests(image: Image, containers: Sequence[str]) -> list[dict[str, Any]]:
-    """The ``Manifests`` of an image: the one that is stored."""
-    if image.manifest is None:
-        return []
+def manifests(
+    entries: Sequence[tuple[Descriptor | None, Image | None]],
+    users: Callable[[Image], Sequence[str]],
+    content: Callable[[Image], int],
+) -> list[dict[str, Any]]:
+    """The ``Manifests`` of an image: entries of its index with the images that are here, or just
+    the image when it came without an index.  ``users`` are the ids of an image's containers,
+    ``content`` the bytes of its blobs."""
+    found = []
+    for entry, image in entries:
+        described = entry or (image.manifest if image else None)
+        if described is None:
+            continue
+        subject = described.annotations.get(_ATTESTED)
+        blobs = described.size + content(image) if image else 0
+        row: dict[str, Any] = {
+            "ID": described.digest,
+            "Descriptor": descriptor(described),
+            "Available": image is not None,
+            "Size": {"Content": blobs, "Total": blobs + (image.size if image else 0)},
+            "Kind": "attestation" if subject else "image",
+        }
+        if subject:
+            row["AttestationData"] = {"For": subject}
+        else:
+            row["ImageData"] = {
+                "Platform": _platform(image, described),
+                "Containers": list(users(image)) if image else [],
+                "Size": {"Unpacked": image.size if image else 0},
+            }
+        found.append(row)
+    return found
+
+
+def _platform(image: Image | None, described: Descriptor) -> dict[str, Any]:
+    if image is None:
+        return msgspec.to_builtins(described.platform) if described.platform else {}
     config = image.config
     platform = {"architecture": config.architecture, "os": config.os}
     if config.variant:
         platform["variant"] = config.variant
-    return [
-        {
-            "ID": image.manifest.digest,
-            "Descriptor": descriptor(image),
-            "Available": True,
-            "Size": {"Content": image.manifest.size, "Total": image.size},
-            "Kind": "image",
-            "ImageData": {
-                "Platform": platform,
-                "Containers": list(containers),
-                "Size": {"Unpacked": image.size},
-            },
-        }
-    ]
+    return platform
 
 
 def history(image: Image, sizes: Sequence[int]) -> list[dict[str, Any]]:

@@ -45,7 +45,10 @@ class Images:
         Raises NotFound: ``No such image: NAME``, or that it is not for ``platform``.
         """
         image = self._store.get(name)
-        if platform is not None and not provides(image, platform):
+        if platform is not None:
+            for variant in self._store.family(image):
+                if provides(variant, platform):
+                    return variant
             raise NotFound(
                 f"image with reference {name} was found but does not provide the specified "
                 f"platform ({platform})"
@@ -68,10 +71,13 @@ class Images:
         by_labels = "label" in filters or "label!" in filters
         images = self._store.list()
         parents = {image.parent for image in images if image.parent}
+        variants = set[str]() if everything else self._store.indexes.only_variants()
         found = []
         for image in images:
             named = bool(image.repo_tags or image.repo_digests)
             if not named and not everything and image.id in parents:
+                continue
+            if image.id in variants:
                 continue
             if dangling is not None and dangling == bool(image.repo_tags):
                 continue
@@ -100,9 +106,11 @@ class Images:
         """The images as ``GET /images/json`` shows them; ``shared`` computes the shared sizes."""
         sizes = self.shared_sizes() if shared else {}
         users = Counter(use.image_id for use in self._uses()) if shared else Counter[str]()
+        indexes = self._store.indexes.described()
         return [
             documents.summary(
                 image,
+                indexes.get(image.id) or image.manifest,
                 shared_size=sizes.get(image.id, 0) if shared else -1,
                 containers=users[image.id] if shared else -1,
             )
@@ -111,7 +119,24 @@ class Images:
 
     def inspect(self, name: str, platform: Platform | None = None) -> dict[str, Any]:
         """The image as ``GET /images/NAME/json`` shows it."""
-        return documents.inspect(self.get(name, platform), self._store.snapshotter.driver)
+        image = self.get(name, platform)
+        index = None if platform else self._store.indexes.described().get(image.id)
+        driver = self._store.snapshotter.driver
+        return documents.inspect(image, index or image.manifest, driver)
+
+    def manifests(self, image: Image) -> Sequence[dict[str, Any]]:
+        """The ``Manifests`` of an image: those of its index, here or not, or its own one."""
+        store = self._store
+        described = store.indexes.described().get(image.id)
+        index = store.indexes.document(described) if described else None
+        if index is None:
+            return documents.manifests([(None, image)], self.users, self._blobs_size)
+        here = {member.manifest.digest: member for member in store.family(image) if member.manifest}
+        entries = [(entry, here.get(entry.digest)) for entry in index.manifests]
+        return documents.manifests(entries, self.users, self._blobs_size)
+
+    def _blobs_size(self, image: Image) -> int:
+        return sum(layer.blob.size for layer in self._store.layers_of(image.id))
 
     def history(self, name: str, platform: Platform | None = None) -> Sequence[dict[str, Any]]:
         """What made the image, newest first."""
@@ -151,7 +176,11 @@ class Images:
         """
         reference = parse_name(repository, tag)
         image = self.get(name)
-        self._store.tag(image.id, reference)
+        source = _tag_meant(name, image)
+        if source != reference:
+            self._store.tag(image.id, reference)
+            if source is not None:
+                self._store.indexes.copy(source, reference)
         self._events.publish(
             "image", "tag", image.id, event_attributes(image, reference.familiar())
         )
@@ -172,6 +201,25 @@ class Images:
                 await self._store.gc()
         return removal.records
 
+    async def remove_variants(
+        self, name: str, platforms: Sequence[Platform], *, force: bool = False
+    ) -> Sequence[dict[str, str]]:
+        """Remove the images for some platforms from a tag, which keeps its others.
+
+        Raises NotFound, Conflict (a container uses one), InvalidParameter for a name that is none.
+        """
+        async with self._removing:
+            removal = Removal(self._store, self._events, self._uses)
+            for platform in platforms:
+                image = self.get(name, platform)
+                tag = _tag_meant(name, self.get(name))
+                if tag is None or len(self._store.indexes.variants(tag)) < 2:
+                    removal.remove(name, force=force, prune_parents=True)
+                else:
+                    removal.remove_variant(tag, image, force=force)
+            await self._store.gc()
+        return removal.records
+
     async def prune(
         self, filters: Filters, until: int | None = None
     ) -> tuple[Sequence[dict[str, str]], int]:
@@ -187,7 +235,8 @@ class Images:
             uses = [*self._uses()]
             used = {image_id for use in uses for image_id in use.images}
             for image in self.list(wanted, until=until):
-                if image.id in used or (dangling and (image.repo_tags or image.repo_digests)):
+                family = {member.id for member in self._store.family(image)}
+                if family & used or (dangling and (image.repo_tags or image.repo_digests)):
                     continue
                 removal = Removal(self._store, self._events, lambda: uses)
                 names = [*image.repo_tags, *image.repo_digests] or [image.id]
@@ -228,6 +277,17 @@ def parse_name(repository: str, tag: str = "") -> Reference:
     if reference.familiar_name == "sha256":
         raise InvalidParameter("refusing to create an ambiguous tag using digest algorithm as name")
     return reference
+
+
+def _tag_meant(name: str, image: Image) -> Reference | None:
+    """The tag that ``name`` is, or the only one that the image has."""
+    try:
+        reference = Reference.parse(name)
+    except InvalidReference:
+        reference = None
+    if reference is not None and reference.familiar() in image.repo_tags:
+        return reference
+    return Reference.parse(image.repo_tags[0]) if len(image.repo_tags) == 1 else None
 
 
 def provides(image: Image, platform: Platform) -> bool:

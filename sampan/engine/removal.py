@@ -71,13 +71,33 @@ class Removal:
             raise NotFound(f"No such image: {wanted.familiar()}")
         return wanted
 
+    def remove_variant(self, tag: Reference, image: Image, *, force: bool) -> None:
+        """Remove one of several variants of a tag.  Raises Conflict when a container uses it."""
+        self._check(image, force=force, names_matter=False)
+        self._store.drop_variant(tag, image.id)
+        self._drop_unnamed(image.id)
+
+    def _drop_unnamed(self, image_id: str) -> None:
+        """Remove a former variant that nothing else names or uses."""
+        image = self._store.get(image_id)
+        kept = image.repo_tags or image.repo_digests or self._store.indexes.of_image(image_id)
+        used = any(image_id in use.images for use in self._uses())
+        if not kept and not used and not self._store.children(image_id):
+            self._delete(image, force=False, prune_parents=True, quiet=True)
+
     def _untag(self, image: Image, reference: Reference) -> None:
+        variants = [] if reference.digest else self._store.indexes.variants(reference)
         self._store.untag(reference)
+        for variant in variants:
+            if variant.image != image.id:
+                self._drop_unnamed(variant.image)
         self.records.append({"Untagged": reference.familiar()})
         self._publish("untag", image, image.id)
 
     def _delete(self, image: Image, *, force: bool, prune_parents: bool, quiet: bool) -> None:
         image = self._store.get(image.id)
+        if quiet and self._store.indexes.of_image(image.id):
+            return  # Another tag has it as a variant.
         try:
             self._check(image, force=force, names_matter=True)
         except Conflict:

@@ -148,7 +148,7 @@ class Authorizer:
         if status != 200:
             said = failures.explain(status, body)
             if status in (400, 401, 403):
-                raise Unauthorized(f"unauthorized: {said}")
+                raise Unauthorized(said if "unauthorized" in said else f"unauthorized: {said}")
             raise Unavailable(f"the token server says: {said}")
         try:
             token = msgspec.json.decode(body, type=_Token)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urljoin
@@ -23,7 +24,7 @@ from sampan.errors import Unauthorized, Unavailable, Unsupported
 from sampan.image.manifest import Descriptor, Index, Platform
 from sampan.image.reference import DEFAULT_DOMAIN, Reference
 from sampan.progress import Report
-from sampan.registry import failures, manifests
+from sampan.registry import failures, manifests, referrers
 from sampan.registry.auth import Auth
 from sampan.registry.blobs import Downloads
 from sampan.registry.config import RegistryConfig
@@ -155,6 +156,27 @@ class RegistryClient:
             return (msgspec.json.decode(answer.body, type=Platform),)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return ()
+
+    async def referrers(
+        self, ref: Reference, artifact_type: str = "", *, auth: Auth | None
+    ) -> tuple[Descriptor, bytes]:
+        """The index of the manifests that refer to the one that ``ref`` names (distribution-spec
+        1.1, "Listing Referrers"; by its tag schema where the registry has no such list).
+        ``artifact_type`` keeps those of one kind.  Raises as :meth:`resolve`."""
+        remote = (await self._connect(ref.domain, auth))[0]
+        if ref.digest is None:
+            ref = ref.with_digest((await manifests.get(remote, ref)).descriptor.digest)
+        return await referrers.find(remote, ref, artifact_type)
+
+    @asynccontextmanager
+    async def view(self, insecure: str = "") -> AsyncIterator[RegistryClient]:
+        """This client; or one that takes the registry ``insecure`` without TLS or unverified."""
+        if not insecure:
+            yield self
+            return
+        config = replace(self._config, insecure=(*self._config.insecure, insecure))
+        async with RegistryClient(config) as client:
+            yield client
 
     async def tags(self, ref: Reference, *, auth: Auth | None) -> list[str]:
         """All tags of the repository, through all pages."""

@@ -57,6 +57,17 @@ async def get(remote: Remote, ref: Reference) -> Document:
     return document(answer.body, digest, ref)
 
 
+async def exists(remote: Remote, path: str, digest: str) -> bool:
+    """Whether the repository has this manifest.  Raises Unavailable."""
+    answer = await remote.call(
+        "HEAD",
+        f"v2/{path}/manifests/{digest}",
+        scopes=(repository_scope(path, "pull,push"),),
+        headers={"Accept": ACCEPT},
+    )
+    return answer.status == 200
+
+
 def document(data: bytes, digest: str, ref: Reference) -> Document:
     """Decode ``data``.  Raises InvalidParameter, naming ``ref``."""
     try:

@@ -11,7 +11,7 @@ from sampan.image import digest as digests
 from sampan.image.manifest import Descriptor, Manifest
 from sampan.image.reference import Reference
 from sampan.progress import Progress, Report
-from sampan.registry import failures, manifests
+from sampan.registry import failures, manifests, referrers
 from sampan.registry.authorizer import repository_scope
 from sampan.registry.manifests import Document
 from sampan.registry.tasks import task_group
@@ -96,6 +96,8 @@ class Push:
         found = []
         for child in index.value.manifests:
             if not self._content.has(child.digest):
+                if await manifests.exists(self._remote, self._ref.path, child.digest):
+                    continue
                 raise NotFound(
                     f"cannot push {self._ref.familiar()}: its manifest for {child.platform} "
                     f"({child.digest}) is not here; pull that platform first"
@@ -151,7 +153,9 @@ class Push:
         await self._put(document, document.descriptor.digest)
 
     async def _put(self, document: Document, name: str) -> None:
-        await put_manifest(self._remote, self._ref.path, name, document)
+        listed = await put_manifest(self._remote, self._ref.path, name, document)
+        if document.value.subject is not None and not listed:
+            await referrers.announce(self._remote, self._ref, document)
 
     def _say_done(self, top: Document) -> None:
         tag, descriptor = self._ref.tag or "", top.descriptor
@@ -166,8 +170,9 @@ class Push:
         )
 
 
-async def put_manifest(remote: Remote, path: str, name: str, document: Document) -> None:
-    """Store a manifest under a tag or its digest.  Raises Unauthorized, InvalidParameter, …"""
+async def put_manifest(remote: Remote, path: str, name: str, document: Document) -> bool:
+    """Store a manifest under a tag or its digest; returns whether the registry lists it as a
+    referrer of its subject.  Raises Unauthorized, InvalidParameter, …"""
     answer = await remote.call(
         "PUT",
         f"v2/{path}/manifests/{name}",
@@ -180,3 +185,4 @@ async def put_manifest(remote: Remote, path: str, name: str, document: Document)
     if answer.status not in (200, 201, 202):
         what = f"push of {name} to {remote.endpoint.host}/{path}"
         raise failures.of_status(answer.status, answer.body, what)
+    return "OCI-Subject" in answer.headers

@@ -21,6 +21,7 @@ from sampan.image.reference import InvalidReference, Reference
 from sampan.progress import Progress, Report, ignore
 from sampan.store.collector import collect
 from sampan.store.content import ContentStore
+from sampan.store.indexes import Indexes, Variant
 from sampan.store.layers import LayerRef as LayerRef
 from sampan.store.layers import LayerStore
 from sampan.store.metadata import Metadata
@@ -57,6 +58,15 @@ class Image:
         return image_config.decode(self.raw_config)
 
 
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An image that comes with an index: its documents, and its layers' blobs which are here."""
+
+    config: bytes
+    layers: Sequence[LayerRef]
+    manifest: bytes
+
+
 _Images: TypeAlias = list[Image]
 _Layers: TypeAlias = list[LayerRef]
 _LayerSizes: TypeAlias = list[tuple[Digest, Digest, int]]
@@ -71,11 +81,12 @@ class ImageStore:
         self.content = content
         self.snapshotter = snapshotter
         self.layers = LayerStore(content, metadata)
+        self.indexes = Indexes(content, metadata)
         self._metadata = metadata
         # Chains that were warmed; to warm one again that was removed meanwhile is only slower.
         self._warm: set[Digest] = set()
         self._applying: dict[Digest, asyncio.Task[None]] = {}
-        self._roots: list[Callable[[], Iterable[str]]] = []
+        self._roots: list[Callable[[], Iterable[str]]] = [self.indexes.roots]
 
     # Finding
 
@@ -98,6 +109,15 @@ class ImageStore:
         """The images that were built or committed on this one."""
         rows = self._metadata.query("SELECT id FROM images WHERE parent = ?", (image_id,))
         return [id for (id,) in rows]
+
+    def family(self, image: Image) -> _Images:
+        """The image, and the other variants of the indexes that its tags have."""
+        found = {image.id: image}
+        for name in image.repo_tags:
+            for variant in self.indexes.variants(name):
+                if variant.image not in found:
+                    found[variant.image] = self.get(variant.image)
+        return [*found.values()]
 
     def layer_sizes(self, image_id: Digest | None = None) -> _LayerSizes:
         """``(image, chain ID, bytes)`` of each layer, lowest first, of one image or of all.  The
@@ -342,6 +362,56 @@ class ImageStore:
         Hold a lease."""
         await self._apply_all(layers, report)
         return self.register(config, layers, manifest, refs, parent)
+
+    async def admit_index(
+        self,
+        index: bytes,
+        members: Sequence[Member],
+        tag: Reference,
+        prefer: Callable[[Sequence[Image]], Image],
+        names: Iterable[Reference] = (),
+    ) -> Image:
+        """Register images of an index under one tag, the index with them, in one transaction.
+
+        Variants that are known of the same index stay.  ``prefer`` chooses among all of them the
+        one that the tag (and the repository digests ``names``) shall name, which is returned;
+        their layers are applied when they are first used.  Hold a lease.
+        """
+        described = Descriptor(
+            media.media_type_of(index), self.content.write_bytes(index), len(index)
+        )
+        with self._metadata.transaction():
+            before = self.indexes.of(tag)
+            known = before is not None and before.digest == described.digest
+            variants = self.indexes.variants(tag) if known else []
+            for member in members:
+                image = self.register(member.config, member.layers, member.manifest, ())
+                variants.append(Variant(image.id, sha256(member.manifest)))
+            images = {variant.image: self.get(variant.image) for variant in variants}
+            chosen = prefer([*images.values()])
+            self.tag(chosen.id, tag)
+            self.indexes.set(tag, described, variants)
+            for name in names:
+                self.add_repo_digest(chosen.id, name)
+        return self.get(chosen.id)
+
+    def drop_variant(self, tag: Reference, image_id: Digest) -> None:
+        """Take one variant from a tag that has others: the tag names another one if need be."""
+        with self._metadata.transaction() as connection:
+            others = [v.image for v in self.indexes.variants(tag) if v.image != image_id]
+            if not others:
+                raise InvalidParameter(f"{tag.familiar()} has no other variant")
+            connection.execute(
+                "UPDATE tags SET image = ? WHERE name = ? AND image = ?",
+                (others[0], tag.familiar(), image_id),
+            )
+            connection.execute(
+                "UPDATE repo_digests SET image = ? WHERE image = ? AND name GLOB ?",
+                (others[0], image_id, f"{tag.familiar_name}@*"),
+            )
+            connection.execute(
+                "DELETE FROM variants WHERE name = ? AND image = ?", (tag.familiar(), image_id)
+            )
 
     async def _apply_all(
         self, layers: Sequence[LayerRef], report: Report

@@ -78,4 +78,21 @@ _FIRST = (
 
 _LAYERS_BY_CHAIN = ("CREATE INDEX image_layers_by_chain ON image_layers (chain_id)",)
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _LAYERS_BY_CHAIN)
+_INDEXES = (
+    # An index (an image for several platforms) belongs to a tag; a variant is an image of it.
+    """CREATE TABLE tag_indexes (
+        name TEXT PRIMARY KEY REFERENCES tags (name) ON DELETE CASCADE,
+        media_type TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        size INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE variants (
+        name TEXT NOT NULL REFERENCES tags (name) ON DELETE CASCADE,
+        image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+        manifest TEXT NOT NULL,
+        PRIMARY KEY (name, image)
+    )""",
+    "CREATE INDEX variants_by_image ON variants (image)",
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_FIRST, _LAYERS_BY_CHAIN, _INDEXES)

@@ -1,4 +1,8 @@
-"""Registries: ``/auth`` and ``/distribution``."""
+"""Registries: ``/auth`` and ``/distribution``.
+
+Beside the API's ``/json`` there are ``/manifest``, which reads a manifest as it is and writes an
+index, and ``/referrers``; the ``manifest`` commands use them.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,13 @@ import msgspec
 from aiohttp import web
 
 from sampan.api import streams
+from sampan.api.query import flag
 from sampan.engine import Engine
 from sampan.engine.types import decode
 from sampan.errors import InvalidParameter
+from sampan.image.manifest import Descriptor
 from sampan.image.reference import InvalidReference, Reference
+from sampan.progress import ignore
 from sampan.registry.auth import Auth
 
 
@@ -25,6 +32,31 @@ class LogIn(msgspec.Struct, rename="lower"):
     server_address: str = msgspec.field(name="serveraddress", default="")
     identity_token: str = msgspec.field(name="identitytoken", default="")
     registry_token: str = msgspec.field(name="registrytoken", default="")
+
+
+class ManualIndex(msgspec.Struct):
+    """Body of ``PUT /distribution/NAME/manifest``: the index as text, and for the digests of its
+    manifests a name under which each is."""
+
+    manifest: str
+    sources: dict[str, str] = {}
+
+
+def _named(text: str) -> Reference:
+    try:
+        return Reference.parse(text)
+    except InvalidReference as error:
+        raise InvalidParameter(str(error)) from None
+
+
+def _auth(request: web.Request) -> Auth | None:
+    return Auth.from_header(request.headers.get("X-Registry-Auth"))
+
+
+def _raw(descriptor: Descriptor, data: bytes) -> web.Response:
+    """A manifest as a registry answers with it."""
+    headers = {"Content-Type": descriptor.media_type, "Docker-Content-Digest": descriptor.digest}
+    return web.Response(body=data, headers=headers)
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -41,12 +73,10 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return streams.json({"IdentityToken": token, "Status": "Login Succeeded"})
 
     async def inspect(request: web.Request) -> web.Response:
-        try:
-            reference = Reference.parse(request.match_info["name"])
-        except InvalidReference as error:
-            raise InvalidParameter(str(error)) from None
-        auth = Auth.from_header(request.headers.get("X-Registry-Auth"))
-        descriptor, platforms = await engine.distribution.inspect(reference, auth)
+        reference, auth = _named(request.match_info["name"]), _auth(request)
+        descriptor, platforms = await engine.distribution.inspect(
+            reference, auth, flag(request, "insecure")
+        )
         body: dict[str, Any] = {
             "Descriptor": {
                 "mediaType": descriptor.media_type,
@@ -57,7 +87,36 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         }
         return streams.json(body)
 
+    async def document(request: web.Request) -> web.Response:
+        found = await engine.distribution.document(
+            _named(request.match_info["name"]), _auth(request), flag(request, "insecure")
+        )
+        return _raw(*found)
+
+    async def put(request: web.Request) -> web.Response:
+        wish = decode(await request.read(), ManualIndex)
+        pushed = await engine.distribution.push_index(
+            _named(request.match_info["name"]),
+            wish.manifest.encode(),
+            {digest: _named(name) for digest, name in wish.sources.items()},
+            ignore,
+            auth=_auth(request),
+            insecure=flag(request, "insecure"),
+        )
+        return streams.json({"Digest": pushed.digest, "Size": pushed.size}, status=201)
+
+    async def referrers(request: web.Request) -> web.Response:
+        found = await engine.distribution.referrers(
+            _named(request.match_info["name"]),
+            request.query.get("artifactType", ""),
+            _auth(request),
+        )
+        return _raw(*found)
+
     return [
         web.post("/auth", log_in),
+        web.get("/distribution/{name:.+}/manifest", document),
+        web.put("/distribution/{name:.+}/manifest", put),
+        web.get("/distribution/{name:.+}/referrers", referrers),
         web.get("/distribution/{name:.+}/json", inspect),
     ]

@@ -11,7 +11,7 @@ from sampan.api import filters as wire_filters
 from sampan.api import progress, streams, versions
 from sampan.api.body import chunks
 from sampan.api.query import flag, integer
-from sampan.engine import Engine, image_documents
+from sampan.engine import Engine
 from sampan.engine.distribution import check_platform
 from sampan.engine.filters import Filters
 from sampan.engine.images import parse_name, platform_of
@@ -36,6 +36,8 @@ _LEGACY_CONFIG: dict[str, Any] = {
     "Tty": False,
 }
 SEARCH_MAX = 100
+EVERY_PLATFORM = "all"
+"""A pull's platform for an index with all its images."""
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -50,7 +52,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         documents = images.summaries(found, shared=flag(request, "shared-size"))
         if flag(request, "manifests") and version >= (1, 47):
             for image, document in zip(found, documents, strict=True):
-                document["Manifests"] = image_documents.manifests(image, images.users(image))
+                document["Manifests"] = images.manifests(image)
         for document in documents:
             if version < (1, 44):
                 document["VirtualSize"] = document["Size"]
@@ -72,7 +74,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         document = images.inspect(name, platform)
         if flag(request, "manifests") and version >= (1, 48):
             image = images.get(name)
-            document["Manifests"] = image_documents.manifests(image, images.users(image))
+            document["Manifests"] = images.manifests(image)
         if version < (1, 50):
             document["Config"] = _LEGACY_CONFIG | document["Config"]
         if version < (1, 45):
@@ -106,8 +108,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         name = request.match_info["name"]
         if not name.strip():
             raise InvalidParameter("image name cannot be blank")
-        for text in request.query.getall("platforms", []):
-            images.get(name, platform_of(text))
+        platforms = [platform_of(text) for text in request.query.getall("platforms", [])]
+        wanted = [platform for platform in platforms if platform is not None]
+        if wanted:
+            gone = await images.remove_variants(name, wanted, force=flag(request, "force"))
+            return streams.json(gone)
         records = await images.remove(
             name, force=flag(request, "force"), prune_parents=not flag(request, "noprune")
         )
@@ -129,15 +134,16 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         query = request.query
         reference = pull_reference(query["fromImage"], query.get("tag", ""))
         auth = Auth.from_header(request.headers.get("X-Registry-Auth"))
-        platform = check_platform(platform_of(query.get("platform")))
+        whole = query.get("platform") == EVERY_PLATFORM
+        platform = None if whole else check_platform(platform_of(query.get("platform")))
 
         async def work(stream: progress.Stream) -> None:
             every = engine.distribution.pull_all_tags
             one = engine.distribution.pull
             if reference.tag or reference.digest:
-                await one(reference, stream.report, platform=platform, auth=auth)
+                await one(reference, stream.report, platform=platform, auth=auth, whole=whole)
             else:
-                await every(reference, stream.report, platform=platform, auth=auth)
+                await every(reference, stream.report, platform=platform, auth=auth, whole=whole)
 
         return await progress.run(request, work)
 
