@@ -139,6 +139,12 @@ _PROPAGATION = {
 _IGNORED = frozenset({"defaults", "auto", "noauto", "user", "nouser", "_netdev", "nofail"})
 
 
+def option_names() -> list[str]:
+    """The options that :func:`parse_options` gives a meaning of their own."""
+    names = ["bind", *_FLAGS, *_PROPAGATION]
+    return sorted([*names, *(f"r{name}" for name in names)])
+
+
 def parse_options(options: Iterable[str]) -> Attributes:
     """Sort mount(8) options; later ones win, as mount(8) has it."""
     set_, clear, rset, rclear, propagation = 0, 0, 0, 0, 0

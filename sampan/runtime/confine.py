@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from sampan.linux import capabilities, process, pty, seccomp
@@ -57,6 +57,8 @@ class Preparation(NamedTuple):
     program_flags: int
     last_capability: int
     host_bounding: int
+    kept: int = 0
+    """How many descriptors from 3 on the program inherits."""
 
 
 def prepare(spec_process: dict[str, Any], program: bytes, flags: Sequence[str] = ()) -> Preparation:
@@ -182,32 +184,50 @@ def environment(plan: Preparation, who: Identity) -> dict[bytes, bytes]:
     return result
 
 
-def execute(
-    plan: Preparation, environ: dict[bytes, bytes], executing: Callable[[], None]
-) -> tuple[str, int]:
-    """Replace the process by the program; returns (message, exit code) only on failure."""
-    arguments = [os.fsencode(argument) for argument in plan.process["args"]]
-    name = arguments[0]
+def find_program(plan: Preparation, environ: dict[bytes, bytes]) -> None:
+    """Raises Setup with the exit code as its second argument if there is nothing to execute."""
+    name = os.fsencode(plan.process["args"][0])
+    worst = OSError(errno.ENOENT, "")
+    for _, problem in _candidates(name, environ):
+        if problem is None:
+            return
+        worst = problem
+    raise Setup(*command_error(os.fsdecode(name), worst))
+
+
+def _candidates(name: bytes, environ: dict[bytes, bytes]) -> Iterator[tuple[bytes, OSError | None]]:
+    """Where the program may be, with what speaks against each (if it tells more than absence)."""
     if b"/" in name:
         candidates = [name]
     else:
         path = environ.get(b"PATH", os.fsencode(DEFAULT_PATH))
         candidates = [(part or b".") + b"/" + name for part in path.split(b":")] if name else []
-    process.close_range(3, flags=process.CLOSE_RANGE_CLOEXEC)
-    worst = OSError(errno.ENOENT, "")
-    shown = os.fsdecode(name)
     for candidate in candidates:
         try:
             mode = os.stat(candidate).st_mode
         except OSError as failure:
             if failure.errno == errno.EACCES or len(candidates) == 1:
-                worst = failure
+                yield candidate, failure
             continue
         if stat.S_ISDIR(mode):
-            worst = OSError(errno.EISDIR if len(candidates) == 1 else errno.EACCES, "")
-            continue
-        if not os.access(candidate, os.X_OK):
-            worst = OSError(errno.EACCES, "")
+            yield candidate, OSError(errno.EISDIR if len(candidates) == 1 else errno.EACCES, "")
+        elif not os.access(candidate, os.X_OK):
+            yield candidate, OSError(errno.EACCES, "")
+        else:
+            yield candidate, None
+
+
+def execute(
+    plan: Preparation, environ: dict[bytes, bytes], executing: Callable[[], None]
+) -> tuple[str, int]:
+    """Replace the process by the program; returns (message, exit code) only on failure."""
+    arguments = [os.fsencode(argument) for argument in plan.process["args"]]
+    process.close_range(3 + plan.kept, flags=process.CLOSE_RANGE_CLOEXEC)
+    worst = OSError(errno.ENOENT, "")
+    shown = os.fsdecode(arguments[0])
+    for candidate, problem in _candidates(arguments[0], environ):
+        if problem is not None:
+            worst = problem
             continue
         executing()
         try:

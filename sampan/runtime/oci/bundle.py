@@ -1,0 +1,81 @@
+"""Bundles: read ``config.json`` and refuse what cannot be done."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, NamedTuple
+
+from sampan.runtime import supported
+from sampan.runtime.oci import hooks
+from sampan.runtime.oci.errors import OciError
+
+
+class Bundle(NamedTuple):
+    """A bundle that has been read: its directory, root file system, and configuration."""
+
+    directory: str
+    rootfs: str
+    config: dict[str, Any]
+    raw: bytes
+
+
+def load(directory: str) -> Bundle:
+    """Read and check.  Raises OciError."""
+    directory = os.path.realpath(directory or ".")
+    try:
+        with open(f"{directory}/config.json", "rb") as file:
+            raw = file.read()
+    except OSError as failure:
+        text = (failure.strerror or "").lower()
+        raise OciError(f"open {directory}/config.json: {text}") from None
+    try:
+        config = json.loads(raw)
+        check(config)
+    except ValueError as failure:
+        raise OciError(f"{directory}/config.json: {failure}") from None
+    rootfs = os.path.join(directory, str(config["root"]["path"]))
+    if not os.path.isdir(rootfs):
+        raise OciError(f"the root file system {rootfs} is not a directory")
+    return Bundle(directory, os.path.realpath(rootfs), config, raw)
+
+
+def check(config: Any) -> None:
+    """Raises ValueError that names the first field which is wrong or not supported."""
+    if not isinstance(config, dict):
+        raise ValueError("it is not an object")
+    version = str(config.get("ociVersion") or "")
+    if not version.startswith("1."):
+        raise ValueError(f"ociVersion {version!r} is not supported: 1.x is")
+    if not isinstance(config.get("root"), dict) or not config["root"].get("path"):
+        raise ValueError("root.path is missing")
+    if not isinstance(config.get("process"), dict):
+        raise ValueError("process is missing")
+    check_process(config["process"])
+    linux = dict(config.get("linux") or {})
+    _check_time_offsets(linux.pop("timeOffsets", None) or {}, linux.get("namespaces") or ())
+    supported.check({**config, "hooks": None, "linux": linux})
+    hooks.check(config.get("hooks") or {})
+    for entry in config.get("mounts") or ():
+        if not entry.get("destination"):
+            raise ValueError("a mount has no destination")
+        for option in entry.get("options") or ():
+            if option.startswith(("idmap", "ridmap")):
+                raise ValueError(f"the mount option {option} is not supported")
+
+
+def _check_time_offsets(offsets: dict[str, Any], kinds: Any) -> None:
+    if set(offsets) - {"monotonic", "boottime"}:
+        raise ValueError(f"linux.timeOffsets has an unknown clock: {', '.join(offsets)}")
+    if offsets and not any(entry.get("type") == "time" for entry in kinds):
+        raise ValueError("linux.timeOffsets needs a time namespace")
+
+
+def check_process(process: Any) -> None:
+    """Raises ValueError for a process that cannot be run."""
+    if not isinstance(process, dict):
+        raise ValueError("the process is not an object")
+    if not process.get("args"):
+        raise ValueError("process.args must not be empty")
+    if not str(process.get("cwd") or "").startswith("/"):
+        raise ValueError("process.cwd must be an absolute path")

@@ -1,0 +1,201 @@
+"""``exec``: a further process in a container's namespaces."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from typing import Any, NamedTuple
+
+from sampan.linux import namespaces, process, pty
+from sampan.linux.namespaces import CLONE_NEWPID, CLONE_NEWTIME
+from sampan.linux.openat2 import open_in_root
+from sampan.linux.syscalls import AT_FDCWD
+from sampan.runtime import cgroups, confine
+from sampan.runtime.guard import Guard
+from sampan.runtime.oci import bundle, child, create, records, terminal
+from sampan.runtime.oci.errors import OciError
+from sampan.runtime.oci.options import Options
+from sampan.runtime.sync import ChildSide, KeeperSide, describe
+
+_KINDS = ("user", "mount", "pid", "ipc", "uts", "network", "cgroup", "time")
+
+
+class Plan(NamedTuple):
+    """What the child is to do; ``container`` is a pidfd of the first process."""
+
+    id: str
+    process: dict[str, Any]
+    confinement: confine.Preparation
+    container: int
+    flags: int
+    host_proc: int
+
+
+def execute(root: str, options: Options) -> int:
+    """``exec``; the process's exit code, or 0 when detached.  Raises OciError."""
+    kept = create.preserved(options)
+    if not options.arguments:
+        raise OciError("the container's ID is missing")
+    record = records.read(root, options.arguments[0])
+    status = record.status()
+    if status == "paused" and not options.flag("ignore-paused"):
+        raise OciError("cannot exec in a paused container (use --ignore-paused to override)")
+    if status == "stopped":
+        raise OciError("cannot exec in a stopped container")
+    config = record.config()
+    wanted = _process(config, options)
+    detached = options.flag("detach")
+    has_terminal = bool(wanted.get("terminal"))
+    terminal.check(
+        has_terminal,
+        options.text("console-socket"),
+        detached or bool(options.text("console-socket")),
+    )
+    try:
+        pid, handle, master = _start(record, config, wanted, kept, options.text("cgroup"))
+    except (OSError, ValueError) as failure:
+        raise OciError(f"exec failed: {describe(failure)}", 255) from None
+    if master is not None and options.text("console-socket"):
+        terminal.hand_over(options.text("console-socket"), master)
+        master = None
+    if options.text("pid-file"):
+        create.write_pid(options.text("pid-file"), pid)
+    if detached:
+        return 0
+    return wait(pid, handle, master)
+
+
+def wait(pid: int, handle: int, master: int | None) -> int:
+    """Wait for our child, relaying its terminal and our signals; its exit code."""
+
+    def forward(number: int, _: object) -> None:
+        try:
+            signal.pidfd_send_signal(handle, number)
+        except ProcessLookupError:
+            pass
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+        signal.signal(number, forward)
+    if master is not None:
+        terminal.relay(master, handle)
+    while True:
+        found, status = os.waitpid(-1, 0)
+        if found == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return 128 - code if code < 0 else code
+
+
+def _process(config: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The process that is asked for: a file, or the container's own with changes."""
+    if options.text("process"):
+        try:
+            with open(options.text("process"), encoding="utf-8") as file:
+                wanted: dict[str, Any] = json.load(file)
+            bundle.check_process(wanted)
+        except (OSError, ValueError) as failure:
+            raise OciError(f"{options.text('process')}: {failure}") from None
+        return wanted
+    if len(options.arguments) < 2:
+        raise OciError("process args cannot be empty")
+    wanted = {**config["process"], "args": options.arguments[1:]}
+    wanted["terminal"] = options.flag("tty")
+    wanted["env"] = [*(wanted.get("env") or ()), *options.all("env")]
+    user = dict(wanted.get("user") or {})
+    if options.given("user"):
+        uid, _, gid = options.text("user").partition(":")
+        if not uid.isdecimal() or (gid and not gid.isdecimal()):
+            raise OciError(f"--user wants UID[:GID] in numbers, not {options.text('user')!r}")
+        user = {**user, "uid": int(uid), **({"gid": int(gid)} if gid else {})}
+    user["additionalGids"] = [*(user.get("additionalGids") or ()), *options.all("additional-gids")]
+    wanted["user"] = user
+    if options.given("cwd"):
+        wanted["cwd"] = options.text("cwd")
+    if options.given("no-new-privs"):
+        wanted["noNewPrivileges"] = options.flag("no-new-privs")
+    if options.text("apparmor"):
+        wanted["apparmorProfile"] = options.text("apparmor")
+    if options.text("process-label"):
+        wanted["selinuxLabel"] = options.text("process-label")
+    for capability in options.all("cap"):
+        sets = {name: list(held or ()) for name, held in (wanted.get("capabilities") or {}).items()}
+        for name in ("bounding", "effective", "permitted"):
+            sets.setdefault(name, []).append(capability)
+        wanted["capabilities"] = sets
+    return wanted
+
+
+def _start(
+    record: records.Record,
+    config: dict[str, Any],
+    wanted: dict[str, Any],
+    kept: int,
+    below: str,
+) -> tuple[int, int, int | None]:
+    """(process number, pidfd, terminal's master) of the executed program."""
+    confinement = create.prepare(wanted, config.get("linux") or {}, kept)
+    container = os.pidfd_open(record.pid)
+    if not records.alive(record.pid, record.start):
+        raise OciError("cannot exec in a stopped container")
+    flags = 0
+    for kind in _KINDS:
+        name = namespaces.TYPES[kind][1]
+        theirs_ns = os.stat(f"/proc/{record.pid}/ns/{name}").st_ino
+        if theirs_ns != os.stat(f"/proc/self/ns/{name}").st_ino:
+            flags |= namespaces.TYPES[kind][0]
+    fds = {"pid": namespaces.open_namespace(record.pid, "pid")}
+    if flags & CLONE_NEWTIME:
+        fds["time"] = namespaces.open_namespace(record.pid, "time")
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    flags &= ~(CLONE_NEWPID | CLONE_NEWTIME)
+    pid = create.fork_into(fds, False, None)
+    if not pid:
+        talk = ChildSide(theirs)
+        plan = Plan(record.id, wanted, confinement, container, flags, proc)
+        child.reporting(talk, lambda: _enter(plan, talk))
+    theirs.close()
+    os.close(container)
+    os.close(proc)
+    handle = os.pidfd_open(pid)
+    side = KeeperSide(ours)
+    try:
+        path = record.cgroup + (f"/{below.strip('/')}" if below else "")
+        cgroups.group(path).add(pid)
+        side.go()
+        side.wait_for_exec()
+    except Exception as failure:
+        reported = side.report(failure)
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        if hasattr(reported, "exit_code"):
+            raise OciError(f"exec failed: {reported}", 255) from None
+        raise reported from None
+    finally:
+        ours.close()
+    return pid, handle, side.terminal
+
+
+def _enter(plan: Plan, talk: ChildSide) -> None:
+    os.setsid()
+    guard = Guard()
+    talk.wait_for_go()
+    child.own_settings(plan.host_proc, plan.process)
+    if plan.flags:
+        namespaces.setns(plan.container, plan.flags)
+    guard.inside()
+    root = open_in_root(AT_FDCWD, "/", os.O_RDONLY | os.O_DIRECTORY)
+    who = confine.identity(root, plan.process)
+    if plan.process.get("terminal"):
+        ptmx = open_in_root(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
+        confine.adopt_terminal(*pty.open_pair(ptmx), plan.process, who, talk)
+    else:
+        confine.adopt_pipes((0, 1, 2), who)
+    os.close(root)
+    confine.apply_limits(plan.confinement, talk.warn)
+    try:
+        process.new_session_keyring(f"_ses.{plan.id}")
+    except OSError:
+        talk.warn("no session keyring of its own: the host refuses keyrings")
+    confine.start_program(plan.confinement, who, confine.environment(plan.confinement, who), talk)

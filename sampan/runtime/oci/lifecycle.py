@@ -1,0 +1,209 @@
+"""What is done with a container once it is made: start, run, kill, delete, pause, resume."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+
+from sampan.linux import process
+from sampan.runtime import cgroups
+from sampan.runtime.errors import StartError
+from sampan.runtime.oci import hooks, records
+from sampan.runtime.oci.errors import OciError
+from sampan.runtime.oci.options import Options
+from sampan.runtime.sync import KeeperSide
+
+_DEATH = 10_000  # milliseconds that a killed process may take to be gone
+
+
+def only(options: Options) -> str:
+    """The one argument that must be there."""
+    if len(options.arguments) != 1:
+        raise OciError("exactly one argument is wanted: the container's ID")
+    return options.arguments[0]
+
+
+def start(root: str, options: Options) -> int:
+    """``start``: open the gate; returns when the program has been executed."""
+    record = records.read(root, only(options))
+    held = records.lock(record)
+    try:
+        status = record.status()
+        if status == "stopped":
+            raise OciError("cannot start a container that has stopped")
+        if status != "created":
+            raise OciError("cannot start an already running container")
+        try:
+            _open_gate(record)
+        except StartError as failure:
+            raise OciError(f"unable to start container process: {failure}") from None
+    finally:
+        os.close(held)
+    poststart(record)
+    return 0
+
+
+def _open_gate(record: records.Record) -> None:
+    place = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(f"/proc/self/fd/{place}/{records.GATE}")
+            # From here on the process is as good as running.
+            os.unlink(records.GATE, dir_fd=place)
+            KeeperSide(sock).wait_for_exec()
+    except OSError as failure:
+        raise OciError(f"cannot reach the container's first process: {failure.strerror}") from None
+    finally:
+        os.close(place)
+
+
+def poststart(record: records.Record) -> None:
+    """Run the hooks that follow the start; what fails is told and goes on."""
+    _late_hooks(record, "poststart", "running")
+
+
+def _late_hooks(record: records.Record, kind: str, status: str) -> None:
+    wanted = (record.config().get("hooks") or {}).get(kind) or ()
+    if wanted:
+        state = json.dumps(record.document(status)).encode()
+        hooks.run(wanted, kind, state, lambda text: print(f"warning: {text}", file=sys.stderr))
+
+
+def run(root: str, options: Options) -> int:
+    """``run``: make, start, and unless detached wait and delete."""
+    from sampan.runtime.oci import create, joining
+
+    detached = options.flag("detach")
+    if not detached and not options.flag("no-subreaper"):
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    made = create.make(root, options, detached=detached, gated=False)
+    create.finish(made, options)
+    poststart(made.record)
+    if detached:
+        return 0
+    master = None if options.text("console-socket") else made.master
+    code = joining.wait(made.record.pid, made.handle, master)
+    if not options.flag("keep"):
+        _delete(made.record)
+    return code
+
+
+def number_of(name: str) -> int:
+    """A signal's number.  Raises OciError."""
+    if name.isdecimal() and 0 <= int(name) < signal.NSIG:
+        return int(name)
+    short = name.upper().removeprefix("SIG")
+    try:
+        if short.startswith("RTMIN+"):
+            return signal.SIGRTMIN + int(short[6:])
+        if short.startswith("RTMAX-"):
+            return signal.SIGRTMAX - int(short[6:])
+        return int(signal.Signals[f"SIG{short}"])
+    except (KeyError, ValueError):
+        raise OciError(f"unknown signal {name!r}") from None
+
+
+def kill(root: str, options: Options) -> int:
+    """``kill``: send a signal to the first process, or with ``--all`` to all of them."""
+    if not 1 <= len(options.arguments) <= 2:
+        raise OciError("the container's ID is wanted, and perhaps a signal")
+    record = records.read(root, options.arguments[0])
+    number = number_of((options.arguments + ["SIGTERM"])[1])
+    if options.flag("all"):
+        pids = cgroups.group(record.cgroup).pids()
+        for pid in pids:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+        return 0
+    try:
+        handle = os.pidfd_open(record.pid)
+    except OSError:
+        raise OciError("container not running") from None
+    try:
+        if not records.alive(record.pid, record.start):
+            raise OciError("container not running")
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        raise OciError("container not running") from None
+    finally:
+        os.close(handle)
+    if number == signal.SIGKILL and records.frozen(record.cgroup):
+        cgroups.group(record.cgroup).thaw()
+    return 0
+
+
+def delete(root: str, options: Options) -> int:
+    """``delete``: forget a container that has stopped, or was never started."""
+    force = options.flag("force")
+    identity = only(options)
+    try:
+        record = records.read(root, identity)
+    except OciError:
+        if not force:
+            raise
+        # What a command killed half-way has left: there is nothing but the directory.
+        records.remove(f"{root}/{identity}")
+        return 0
+    status = record.status()
+    if status not in ("stopped", "created") and not force:
+        raise OciError(f"cannot delete container {identity} that is not stopped: {status}")
+    _delete(record)
+    return 0
+
+
+def _delete(record: records.Record) -> None:
+    held = records.lock(record)
+    try:
+        _end(record)
+        cgroups.group(record.cgroup).delete()
+        _late_hooks(record, "poststop", "stopped")
+        records.remove(record.directory)
+    finally:
+        os.close(held)
+
+
+def _end(record: records.Record) -> None:
+    """Kill the first process and wait until it is gone."""
+    try:
+        handle = os.pidfd_open(record.pid)
+    except OSError:
+        return
+    try:
+        if not records.alive(record.pid, record.start):
+            return
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        if records.frozen(record.cgroup):
+            cgroups.group(record.cgroup).thaw()
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        if not poll.poll(_DEATH):
+            raise OciError(f"container {record.id} does not end although it was killed")
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(handle)
+
+
+def pause(root: str, options: Options) -> int:
+    """``pause``: freeze all processes."""
+    record = records.read(root, only(options))
+    status = record.status()
+    if status not in ("running", "created"):
+        raise OciError(f"cannot pause a container that is {status}")
+    cgroups.group(record.cgroup).freeze()
+    return 0
+
+
+def resume(root: str, options: Options) -> int:
+    """``resume``: let them run again."""
+    record = records.read(root, only(options))
+    if record.status() != "paused":
+        raise OciError("cannot resume a container that is not paused")
+    cgroups.group(record.cgroup).thaw()
+    return 0

@@ -1,0 +1,161 @@
+"""The second stage of ``sampan-oci``: global options, the command, and how errors are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple, NoReturn
+
+from sampan.runtime.oci.errors import OciError
+from sampan.runtime.oci.options import Options, parse
+
+DEFAULT_ROOT = "/run/sampan-oci"
+
+
+class _Command(NamedTuple):
+    """Where a command is (``module:function``), its options, and the letters for them."""
+
+    place: str
+    flags: str = ""
+    valued: str = ""
+    short: dict[str, str] = {}
+    mixed: bool = True
+
+
+_MAKING = "no-pivot no-new-keyring"
+_MAKING_VALUED = "bundle console-socket pid-file preserve-fds"
+_COMMANDS = {
+    "create": _Command("create:create", _MAKING, _MAKING_VALUED, {"b": "bundle"}),
+    "run": _Command(
+        "lifecycle:run",
+        f"{_MAKING} detach keep no-subreaper",
+        _MAKING_VALUED,
+        {"b": "bundle", "d": "detach"},
+    ),
+    "start": _Command("lifecycle:start"),
+    "state": _Command("reports:state"),
+    "kill": _Command("lifecycle:kill", "all", "", {"a": "all"}),
+    "delete": _Command("lifecycle:delete", "force", "", {"f": "force"}),
+    "exec": _Command(
+        "joining:execute",
+        "tty detach no-new-privs ignore-paused",
+        "console-socket cwd env user additional-gids process pid-file process-label apparmor cap "
+        "preserve-fds cgroup",
+        {
+            "t": "tty",
+            "d": "detach",
+            "e": "env",
+            "u": "user",
+            "g": "additional-gids",
+            "p": "process",
+            "c": "cap",
+        },
+        mixed=False,
+    ),
+    "pause": _Command("lifecycle:pause"),
+    "resume": _Command("lifecycle:resume"),
+    "list": _Command("reports:list_", "quiet", "format", {"q": "quiet", "f": "format"}),
+    "ps": _Command("reports:ps", "", "format", {"f": "format"}, mixed=False),
+    "events": _Command("reports:events", "stats", "interval"),
+    "update": _Command(
+        "limits:update",
+        "",
+        "memory memory-reservation memory-swap cpu-period cpu-quota cpu-share cpu-rt-period "
+        "cpu-rt-runtime cpuset-cpus cpuset-mems pids-limit blkio-weight resources",
+        {"r": "resources"},
+    ),
+    "features": _Command("reports:features"),
+    "spec": _Command("reports:spec", "rootless", "bundle", {"b": "bundle"}),
+}
+_REFUSED = {
+    "checkpoint": "checkpoint is not supported",
+    "restore": "restore is not supported",
+}
+_USAGE = """usage: sampan-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND …
+
+commands: {commands}
+"""
+
+
+def main(program: str) -> NoReturn:
+    """Run the command line ``sys.argv[1:]`` and exit with its code."""
+    options = Options()
+    code = 0
+    try:
+        options = parse(
+            sys.argv[1:],
+            "debug systemd-cgroup help version",
+            "root log log-format rootless cgroup-manager log-level",
+            {"h": "help", "v": "version"},
+        )
+        code = _run(options)
+    except OciError as failure:
+        _report(options, str(failure))
+        code = failure.code
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        code = 1
+    try:
+        sys.stdout.flush()
+    except OSError:
+        code = code or 1
+    os._exit(code)
+
+
+def _run(options: Options) -> int:
+    if options.flag("version"):
+        from sampan.runtime.oci.reports import version
+
+        return version()
+    if options.flag("help") or not options.arguments:
+        print(_USAGE.format(commands=" ".join(_COMMANDS)), end="")
+        return 0 if options.flag("help") else 1
+    manager = options.text("cgroup-manager", "cgroupfs")
+    if options.flag("systemd-cgroup") or manager == "systemd":
+        raise OciError("--systemd-cgroup is not supported: use the cgroupfs manager")
+    if manager != "cgroupfs":
+        raise OciError(f"--cgroup-manager {manager} is not supported: cgroupfs is")
+    if options.text("rootless", "auto") not in ("auto", "false"):
+        raise OciError("--rootless is not supported")
+    if options.text("log-format", "text") not in ("text", "json"):
+        raise OciError(f"unknown log format {options.text('log-format')!r} (text or json)")
+    name, *words = options.arguments
+    if name in _REFUSED:
+        raise OciError(_REFUSED[name])
+    command = _COMMANDS.get(name)
+    if command is None:
+        raise OciError(f"unknown command {name!r}")
+    given = parse(words, command.flags, command.valued, command.short, mixed=command.mixed)
+    if os.geteuid() != 0 and name not in ("features", "spec", "list", "state"):
+        raise OciError("sampan-oci must be run by root")
+    return _load(command.place)(options.text("root", DEFAULT_ROOT).rstrip("/"), given)
+
+
+def _load(place: str) -> Callable[[str, Options], int]:
+    module, _, function = place.partition(":")
+    found = __import__(f"sampan.runtime.oci.{module}", fromlist=[function])
+    call: Callable[[str, Options], int] = getattr(found, function)
+    return call
+
+
+def _report(options: Options, message: str) -> None:
+    print(f"sampan-oci: {message}", file=sys.stderr)
+    log = options.text("log")
+    if not log:
+        return
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    if options.text("log-format") == "json":
+        import json
+
+        line = json.dumps({"level": "error", "msg": message, "time": now})
+    else:
+        quoted = message.replace("\\", "\\\\").replace('"', '\\"')
+        line = f'time="{now}" level=error msg="{quoted}"'
+    try:
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    except OSError as failure:
+        print(f"sampan-oci: cannot write to {log}: {failure.strerror}", file=sys.stderr)
