@@ -81,7 +81,7 @@ def open_hub(config: HubConfig) -> Hub:
     accounts = Accounts(database, config.htpasswd)
     signer = Signer()
     uploads = Uploads(records, storage)
-    manifests = ManifestWriter(records, config)
+    manifests = ManifestWriter(records, storage, config)
     metrics = Metrics()
     return Hub(
         config=config,

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from sampan.hub import failures
 from sampan.hub.config import HubConfig
 from sampan.hub.records import Actor, NewManifest, Records
+from sampan.hub.storage import BlobStorage
 from sampan.image import digest as digests
 from sampan.image import manifest as manifests
-from sampan.image.manifest import Descriptor, InvalidManifest, Manifest
+from sampan.image.manifest import CONFIG_TYPES, Descriptor, InvalidManifest, Manifest
 from sampan.image.reference import InvalidReference, check_tag
 
 MAX_MANIFEST_BYTES = 4 << 20
-EMPTY_ARTIFACT_TYPES = (manifests.OCI_EMPTY,)
+MAX_CONFIG_BYTES = 1 << 20
+MAX_DESCRIPTION = 500
 DESCRIPTION = "org.opencontainers.image.description"
 _NOT_DISTRIBUTED = (".nondistributable.", ".foreign.")
 
@@ -33,8 +35,9 @@ class Accepted:
 class ManifestWriter:
     """Checks and stores manifests by the rules of one hub."""
 
-    def __init__(self, records: Records, config: HubConfig) -> None:
+    def __init__(self, records: Records, storage: BlobStorage, config: HubConfig) -> None:
         self._records = records
+        self._storage = storage
         self._config = config
 
     async def put(
@@ -52,7 +55,9 @@ class ManifestWriter:
         What it names must be there already, unless it is not ``complete``.  Raises RegistryError.
         """
         tag, digest = _name(reference, data)
-        new = _checked(repository, data, digest, content_type)
+        new, config = _checked(repository, data, digest, content_type)
+        if config and not new.description:
+            new = replace(new, description=await self._label(config))
         await self._records.store_manifest(
             new,
             tag,
@@ -63,6 +68,27 @@ class ManifestWriter:
             actor=actor,
         )
         return Accepted(digest, new.subject)
+
+    async def _label(self, config: Descriptor) -> str:
+        """The description in an image's labels, if its configuration is here and says one."""
+        if config.media_type not in CONFIG_TYPES or config.size > MAX_CONFIG_BYTES:
+            return ""
+        data = bytearray()
+        try:
+            async for chunk in self._storage.read(config.digest, 0, config.size):
+                data += chunk
+            labels = msgspec.json.decode(data, type=_Config).config.labels or {}
+        except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
+            return ""
+        return labels.get(DESCRIPTION, "")[:MAX_DESCRIPTION]
+
+
+class _RunConfig(msgspec.Struct):
+    labels: dict[str, str] | None = msgspec.field(name="Labels", default=None)
+
+
+class _Config(msgspec.Struct):
+    config: _RunConfig = msgspec.field(default_factory=_RunConfig)
 
 
 def _name(reference: str, data: bytes) -> tuple[str | None, str]:
@@ -80,7 +106,10 @@ def _name(reference: str, data: bytes) -> tuple[str | None, str]:
     return None, reference
 
 
-def _checked(repository: str, data: bytes, digest: str, content_type: str) -> NewManifest:
+def _checked(
+    repository: str, data: bytes, digest: str, content_type: str
+) -> tuple[NewManifest, Descriptor | None]:
+    """The manifest by the spec's rules, and its configuration.  Raises RegistryError."""
     try:
         media_type = manifests.media_type_of(data)
         value = manifests.decode(data)
@@ -94,12 +123,14 @@ def _checked(repository: str, data: bytes, digest: str, content_type: str) -> Ne
     blobs: list[str] = []
     children: list[str] = []
     artifact_type = value.artifact_type
+    config = None
     if isinstance(value, Manifest):
         blobs = [d.digest for d in (value.config, *value.layers) if _is_stored(d)]
-        artifact_type = artifact_type or value.config.media_type
+        config = value.config
+        artifact_type = artifact_type or config.media_type
     else:
         children = [child.digest for child in value.manifests]
-    return NewManifest(
+    new = NewManifest(
         repository=repository,
         digest=digest,
         media_type=media_type,
@@ -109,8 +140,9 @@ def _checked(repository: str, data: bytes, digest: str, content_type: str) -> Ne
         subject=value.subject.digest if value.subject else None,
         artifact_type=artifact_type,
         annotations=value.annotations,
-        description=value.annotations.get(DESCRIPTION, "")[:500],
+        description=value.annotations.get(DESCRIPTION, "")[:MAX_DESCRIPTION],
     )
+    return new, config
 
 
 def _is_stored(descriptor: Descriptor) -> bool:

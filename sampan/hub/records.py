@@ -194,6 +194,15 @@ class Records:
                 new.description,
                 _searched(new.repository, new.description),
             )
+            if new.description:
+                # What people wrote on the page stays; an image's own words fill a gap.
+                sql.run(
+                    "UPDATE repositories SET description = ?, searched = ? "
+                    "WHERE name = ? AND description = ''",
+                    new.description,
+                    _searched(new.repository, new.description),
+                    new.repository,
+                )
             sql.run(
                 "INSERT INTO manifests (repository, digest, media_type, size, content, subject, "
                 "artifact_type, annotations, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) "

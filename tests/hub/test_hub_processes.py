@@ -156,8 +156,8 @@ async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
                         ref, auth=None, platform=None, content=target, report=ignore
                     )
                     assert found.manifest_bytes == wanted
-                killer = asyncio.get_running_loop().call_later(rng.uniform(0.02, 0.3), process.kill)
                 made = make_image(source, [700_000, 50_000], seed=100 + round_number)
+                killer: asyncio.TimerHandle | None = None
                 for number in range(6):
                     ref = Reference.parse(f"127.0.0.1:{port}/r{round_number}/n{number}:1")
                     with contextlib.suppress(Exception):
@@ -169,6 +169,12 @@ async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
                             report=ignore,
                         )
                         acknowledged.append((ref, made.manifest))
+                    # The first push is left alone, so that there is something to lose.
+                    if killer is None:
+                        killer = asyncio.get_running_loop().call_later(
+                            rng.uniform(0.0, 0.3), process.kill
+                        )
+                assert killer
                 killer.cancel()
         finally:
             process.kill()

@@ -170,6 +170,20 @@ async def test_manifests_are_checked(hub: Running) -> None:
     assert (await hub.http.get("/v2/a/manifests/2")).status == 404
 
 
+async def test_an_image_describes_its_repository(hub: Running) -> None:
+    config = b'{"config": {"Labels": {"org.opencontainers.image.description": "A Small App"}}}'
+    await put_blob(hub, "a", b"{}")
+    await put_manifest(hub, "a", "0", manifest(b"{}"))
+    await put_blob(hub, "a", config)
+    await put_manifest(hub, "a", "1", manifest(config))
+    found = await (await hub.http.get("/v1/search?q=small app")).json()
+    assert [r["description"] for r in found["results"]] == ["A Small App"]
+    await hub.hub.records.describe("a", description="Ours", readme="", private=False)
+    await put_manifest(hub, "a", "2", manifest(config))
+    repository = await hub.hub.records.repository("a")
+    assert repository and repository.description == "Ours"
+
+
 async def test_referrers_and_their_filter(hub: Running) -> None:
     await put_blob(hub, "a", b"{}")
     image = manifest(b"{}")
