@@ -34,6 +34,22 @@ def function(name: str, *argtypes: Any) -> Call:
     return found  # type: ignore[no-any-return]
 
 
+def long_function(name: str, *argtypes: Any) -> Call:
+    """As :func:`function` for one that returns a long."""
+    found = getattr(_libc, name)
+    found.argtypes = argtypes
+    found.restype = ctypes.c_long
+    return found  # type: ignore[no-any-return]
+
+
+def pointer_function(name: str, *argtypes: Any) -> Callable[..., int | None]:
+    """As :func:`function` for one that returns an address; the caller knows how it fails."""
+    found = getattr(_libc, name)
+    found.argtypes = argtypes
+    found.restype = ctypes.c_void_p
+    return found  # type: ignore[no-any-return]
+
+
 def numbered(number: int, *argtypes: Any) -> Call:
     """A system call that the C library has no wrapper for (or not in every version)."""
     prototype = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *argtypes, use_errno=True)

@@ -137,8 +137,11 @@ class Keeper:
         keeper = cls(sock, ContainerState("", "created", 0), on_event)
         try:
             keeper.state = await keeper.refresh()
-        except BaseException:
+        except BaseException as failure:
             keeper.close()
+            if isinstance(failure, KeeperGone):
+                # It died a moment ago.
+                await asyncio.to_thread(bury, read_state(run_dir))
             raise
         return keeper
 

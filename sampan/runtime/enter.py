@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     """The namespaces to join; the process-number namespace has been joined by the fork."""
 
 
-def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> None:
+def run(plan: Plan, sock: socket.socket, stdio: tuple[int, ...] | None) -> None:
     """``stdio`` are the process's three streams; None: it gets a terminal.  Never returns."""
     sync = ChildSide(sock)
     try:
@@ -49,7 +49,7 @@ def run(plan: Plan, sock: socket.socket, stdio: tuple[int, int, int] | None) -> 
         os._exit(1)
 
 
-def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, int, int] | None) -> None:
+def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, ...] | None) -> None:
     os.setsid()
     guard = Guard()
     sync.wait_for_go()

@@ -18,7 +18,7 @@ import socket
 from collections.abc import Sequence
 
 from sampan.linux import process
-from sampan.runtime import keeper, parcel
+from sampan.runtime import compact, host, keeper, parcel, plain, rehearsal
 from sampan.runtime.cgroups import hold_fast_moves
 
 READY = b"ready"
@@ -37,19 +37,19 @@ def main(modules: Sequence[str]) -> None:
     for name in modules:
         importlib.import_module(name)
     process.set_dumpable(False)
-    process.set_name("sampan-spawner")
     os.chdir("/")
     os.umask(0o022)
     process.reset_signals()
     for number in (signal.SIGINT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     fast_moves = hold_fast_moves()
-    keeper.prepare()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
+    _settle_memory()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     daemon.send(READY)
+    _serve(daemon, fast_moves)
+
+
+def _serve(daemon: socket.socket, fast_moves: int | None) -> None:
     receiver = parcel.Receiver(daemon)
     closed_in_children = (daemon,)
     spare: _Spare | None = _Spare(closed_in_children, fast_moves)
@@ -69,6 +69,18 @@ def main(modules: Sequence[str]) -> None:
         spare = None
         for fd in fds:
             os.close(fd)
+
+
+def _settle_memory() -> None:
+    """Leave the memory so that children write to little of it, and share the rest."""
+    host.get()
+    plain.keep_bytecode()
+    rehearsal.run()
+    process.set_name("sampan-spawner")
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    compact.compact()
 
 
 def _close(sockets: Sequence[socket.socket], fast_moves: int | None) -> None:

@@ -1,16 +1,18 @@
 """The keeper process: parent of one container from its start to its end.
 
-Forked from the spawner, it starts the container's first process, owns its streams, log, control
-group, held descriptors and services, serves control connections (the daemon's, one daemon after
-another), and ends when the container has ended and every client has its output.  One thread, one
-event loop, nothing that blocks for long.
+Forked from the spawner, it has the container's processes started by starters
+(:mod:`sampan.runtime.starter`), owns their streams, log, control group, held descriptors and
+services, serves control connections (the daemon's, one daemon after another), and ends when the
+container has ended and every client has its output.  One thread, one event loop, nothing that
+blocks for long.  What it does not need at once it decodes when it is asked for: it lives as long
+as its container, and every page that it touches is a page of its own.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
 import gc
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from typing import Any
 import msgspec
 
 from sampan.linux import namespaces, process, pty
-from sampan.runtime import cgroups, health, host, launch, parcel, protocol
+from sampan.runtime import cgroups, compact, health, launch, parcel, protocol, starter
 from sampan.runtime.connection import Connection
 from sampan.runtime.errors import StartError
 from sampan.runtime.interfaces import Interface
@@ -27,6 +29,7 @@ from sampan.runtime.logs.writer import Writer, open_writer
 from sampan.runtime.loop import IN, PRI, Loop, Timer
 from sampan.runtime.restarts import Restarts
 from sampan.runtime.services import find_service
+from sampan.runtime.starter import Starter
 from sampan.runtime.stdio import Stdio
 from sampan.runtime.task import Task
 from sampan.runtime.types import (
@@ -37,23 +40,20 @@ from sampan.runtime.types import (
     Exited,
     Health,
     KeeperEvent,
+    KeeperRequest,
+    LogConfig,
     OutOfMemory,
     Paused,
     Restarting,
     RestartPolicy,
     ServiceRequest,
     Started,
-    StartFailed,
     Unpaused,
 )
 
-_state_encoder = msgspec.json.Encoder()
-_BACKLOG = 8
-
-
-def prepare() -> None:
-    """Work that every keeper would do, done once in the spawner."""
-    host.get()
+# Seconds after the start at which the memory is trimmed.
+_SETTLED = 0.3
+_state_decoder = msgspec.msgpack.Decoder(ContainerState)
 
 
 def main(message: bytes, fds: list[int]) -> None:
@@ -62,125 +62,166 @@ def main(message: bytes, fds: list[int]) -> None:
     ``fds`` are the first control connection, the held descriptors and the attached clients.
     """
     _settle()
-    Keeper(message, fds, None).run()
+    serve(Starter(lambda sock: starter.first(sock, message, fds)), fds)
 
 
-def main_spare(sock: socket.socket) -> None:
-    """As :func:`main` for a process forked ahead of the request, which comes over ``sock``.
+def main_spare(requests: socket.socket) -> None:
+    """As :func:`main` for a process forked ahead of the request, which comes over ``requests``.
 
-    The container's first process is forked ahead as well.
+    The starter and the container's first process are forked ahead as well.
     """
     _settle()
-    spare = launch.Spare(sock)
-    received = parcel.Receiver(sock).receive()
-    sock.close()
-    if received is None:
-        spare.discard()
-        return
-    Keeper(*received, spare).run()
+
+    def work(sock: socket.socket) -> None:
+        spare = launch.Spare(requests, sock)
+        received = parcel.Receiver(requests).receive()
+        requests.close()
+        if received is None:
+            spare.discard()
+        else:
+            starter.first(sock, *received, spare)
+
+    serve(Starter(work), [requests.detach()])
+
+
+def serve(forked: Starter, unused: list[int]) -> None:
+    """Be the keeper of the container that a starter starts; ``unused`` is closed here."""
+    for fd in unused:
+        os.close(fd)
+    keeper = Keeper()
+    result = forked.result(keeper.early_services)
+    if result is not None:
+        keeper.run(result)
 
 
 def _settle() -> None:
     os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    gc.freeze()
+    # By the function below the one that makes enumerations of its arguments and results.
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
     gc.enable()
 
 
 class Keeper:
     """The state of one container while it runs."""
 
-    def __init__(self, message: bytes, fds: list[int], spare: launch.Spare | None) -> None:
-        request = launch.request_decoder.decode(message)
-        self._request = request
-        self._message = message
-        self._spare = spare
+    def __init__(self) -> None:
+        self._message = b""
+        self._decoded: KeeperRequest | None = None
+        self._state_message = b""
+        self._decoded_state: ContainerState | None = None
         self._loop = Loop()
         self._connections: list[Connection] = []
-        self._held = fds[1 : 1 + request.hold_count]
-        self._parked = fds[1 + request.hold_count :]
-        self._first = socket.socket(fileno=fds[0])
+        self._held: list[int] = []
         self._run_dir = -1
         self._listener: socket.socket | None = None
         self._log: Writer | None = None
         self._services: list[_Service] = []
         self._task: Task | None = None
         self._execs: dict[str, Task] = {}
-        self._restarts = Restarts(request.restart)
+        self._stdin_once = False
+        self._restarts: Restarts | None = None
         self._again: Timer | None = None
         self._monitor: health.Monitor | None = None
         self._over = False
-        self._group: cgroups.Group | None = None
+        self._cgroup = ""
         self._oom: cgroups.OomWatch | None = None
         self._unfinished = 0
-        self._state = ContainerState(request.id, "created", os.getpid())
+        self._id = ""
+
+    @property
+    def _request(self) -> KeeperRequest:
+        if self._decoded is None:
+            self._decoded = launch.request_decoder.decode(self._message)
+        return self._decoded
+
+    @property
+    def _state(self) -> ContainerState:
+        if self._decoded_state is None:
+            self._decoded_state = _state_decoder.decode(self._state_message)
+        return self._decoded_state
+
+    @property
+    def _group(self) -> cgroups.Group:
+        return cgroups.group(self._cgroup)
 
     # --- life -------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Start the container and serve it until its end."""
-        self._first.setblocking(True)
-        try:
-            self._start()
-        except StartError as failure:
-            self._release()
-            message = StartFailed(str(failure), failure.exit_code)
-            try:
-                parcel.send(self._first, protocol.encoder.encode(message))
-            except OSError:
-                pass  # nobody waits for the answer any more
-            return
+    def early_services(self, network: int, message: bytes, held: list[int]) -> None:
+        """Start the services: the network exists, the program does not run yet."""
+        if message:
+            self._message, self._held = message, held
+        self._start_services(network)
+
+    def run(self, result: starter.Result) -> None:
+        """Serve the container, which has been started, until its end."""
+        process.set_name("sampan-keeper")
+        self._take(result)
+        self._loop.call_later(_SETTLED, compact.trim)
         self._loop.run()
         self._end()
 
-    def _start(self) -> None:
-        """The first start, with what is made once for all starts."""
-        request = self._request
-        process.set_name("sampan-keeper")
-        try:
-            self._run_dir = os.open(request.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._group = cgroups.group(launch.cgroup_path(request))
-            self._log = open_writer(request.log)
-            self._state.keeper_start = process.start_time(os.getpid())
-        except (OSError, ValueError) as failure:
-            raise StartError(f"failed to create task for container: {failure}", 125) from None
-        self._state.cgroup = self._group.path
-        spare, self._spare = self._spare, None
-        started = self._launch(spare)
-        self._listen()
-        self._record()
-        self._connect(self._first)
-        self._emit(started)
+    def _take(self, result: starter.Result) -> None:
+        """Take over what the starter of the first start has made."""
+        self._state_message, log, restart, facts, wishes, (hold_count, self._message) = result.extra
+        self._id, self._cgroup, self._stdin_once = facts
+        self._log = open_writer(LogConfig(*log))
+        self._restarts = Restarts(RestartPolicy(*restart))
+        control, self._run_dir, listener, *others = result.fds
+        self._held = self._held or others[:hold_count]
+        self._adopt(result, others[hold_count:], *wishes)
+        self._listener = socket.socket(fileno=listener)
+        self._loop.add(listener, IN, self._accept)
+        self._connect(socket.socket(fileno=control))
 
-    def _launch(self, spare: launch.Spare | None = None) -> Started:
-        """Start the first process, now or again; its event is for the caller to send."""
-        request, group = self._request, self._group
-        assert group is not None
-        started = launch.start_container(request, group, self._start_services, spare, self._message)
+    def _adopt(
+        self, result: starter.Result, clients: list[int], attached: bool, checked: bool
+    ) -> None:
+        """Take over a started first process, with its clients and its health check."""
+        started = result.process
         stdio = self._make_stdio(
-            started, self._output, once=request.stdin_once, on_detach=self._detached("")
+            started, self._output, once=self._stdin_once, on_detach=self._detached("")
         )
         self._task = Task(started, stdio)
         self._loop.add(started.pidfd, IN, self._first_ended)
         self._unfinished += 1
-        for attach, fd in zip(request.attaches, self._parked, strict=False):
-            stdio.attach(attach, fd)
-        self._parked = []
-        self._watch_oom()
+        if attached:
+            for attach, fd in zip(self._request.attaches, clients, strict=False):
+                stdio.attach(attach, fd)
+        if result.oom is not None:
+            self._oom = cgroups.adopt_watch(result.oom)
+            self._loop.add(self._oom.fd, PRI if self._oom.urgent else IN, self._oom_event)
+        if checked and self._request.healthcheck:
+            self._state.health = Health("starting", 0, [])
+            self._monitor = health.Monitor(
+                self._loop, self._request.healthcheck, self._start_probe, self._report_health
+            )
+
+    def _launch_again(self) -> Started:
+        """Start the first process another time; its event is for the caller to send."""
+        message = self._message
+        result = Starter(lambda sock: starter.again(sock, message)).result(self.early_services)
+        if result is None:
+            raise StartError("the process that was to start it again has died", 125)
         state = self._state
-        state.warnings = started.warnings
+        state.warnings = result.process.warnings
         state.status = "running"
-        state.pid = started.pid
+        state.pid = result.process.pid
         state.started_at = time.time_ns()
         state.oom_killed = False
-        if request.healthcheck:
-            state.health = Health("starting", 0, [])
-            self._monitor = health.Monitor(
-                self._loop, request.healthcheck, self._start_probe, self._report_health
-            )
-        return Started(started.pid, state.started_at, state)
+        self._adopt(result, [], False, True)
+        return Started(state.pid, state.started_at, state)
+
+    def _start_further(self, request: ExecRequest) -> launch.Process:
+        task, message = self._task, self._message
+        assert task is not None
+        result = Starter(
+            lambda sock: starter.further(sock, request, message, task.pid, task.pidfd)
+        ).result()
+        if result is None:
+            raise StartError("the process that was to start it has died", 126)
+        return result.process
 
     def _make_stdio(
         self,
@@ -228,25 +269,12 @@ class Keeper:
                     self._request.services.append(service)
             finally:
                 os.close(network)
+        self._message = protocol.encoder.encode(self._request)
 
     def _stop_services(self) -> None:
         for service in self._services:
             service.stop()
         self._services = []
-
-    def _listen(self) -> None:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            os.unlink(protocol.SOCKET_NAME, dir_fd=self._run_dir)
-        except FileNotFoundError:
-            pass
-        # By the descriptor: a socket's path is limited to 108 bytes.
-        listener.bind(f"/proc/self/fd/{self._run_dir}/{protocol.SOCKET_NAME}")
-        os.chmod(protocol.SOCKET_NAME, 0o600, dir_fd=self._run_dir)
-        listener.listen(_BACKLOG)
-        listener.setblocking(False)
-        self._listener = listener
-        self._loop.add(listener.fileno(), IN, self._accept)
 
     def _accept(self, _: int) -> None:
         assert self._listener is not None
@@ -276,32 +304,10 @@ class Keeper:
             connection.send(message)
 
     def _record(self) -> None:
-        """Write the state so that a reader sees the old one or the new one."""
-        temporary = protocol.STATE_NAME + ".new"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        try:
-            fd = os.open(temporary, flags, 0o600, dir_fd=self._run_dir)
-            try:
-                os.write(fd, _state_encoder.encode(self._state))
-            finally:
-                os.close(fd)
-            os.replace(
-                temporary,
-                protocol.STATE_NAME,
-                src_dir_fd=self._run_dir,
-                dst_dir_fd=self._run_dir,
-            )
-        except FileNotFoundError:
-            pass  # the container has been removed meanwhile
-
-    def _watch_oom(self) -> None:
-        assert self._group is not None
-        self._oom = self._group.watch_oom()
-        if self._oom:
-            self._loop.add(self._oom.fd, PRI if self._oom.urgent else IN, self._oom_event)
+        starter.record(self._run_dir, self._state)
 
     def _oom_event(self, _: int) -> None:
-        if self._oom and self._oom.read() and self._group and self._group.oom_kills():
+        if self._oom and self._oom.read() and self._group.oom_kills():
             self._state.oom_killed = True
             self._emit(OutOfMemory(time.time_ns()))
 
@@ -316,8 +322,8 @@ class Keeper:
 
     def _exited(self, code: int) -> None:
         """The first process is gone and all of its output has been read."""
-        group, state = self._group, self._state
-        assert group is not None
+        group, state, restarts = self._group, self._state, self._restarts
+        assert restarts is not None
         state.oom_killed = state.oom_killed or bool(group.oom_kills())
         state.exit_code = code
         state.finished_at = time.time_ns()
@@ -336,22 +342,20 @@ class Keeper:
             group.delete()
         except OSError as failure:
             error = f"the control group was left behind: {failure}"
-        delay = self._restarts.next_delay(code, state.finished_at - state.started_at)
+        delay = restarts.next_delay(code, state.finished_at - state.started_at)
         if delay is None:
             self._conclude(error)
             return
         state.status = "restarting"
-        state.restart_count = self._restarts.count
+        state.restart_count = restarts.count
         self._record()
-        self._emit(
-            Restarting(code, state.finished_at, self._restarts.count, delay, state.oom_killed)
-        )
+        self._emit(Restarting(code, state.finished_at, restarts.count, delay, state.oom_killed))
         self._again = self._loop.call_later(delay / 1e9, self._start_again)
 
     def _start_again(self) -> None:
         self._again = None
         try:
-            started = self._launch()
+            started = self._launch_again()
         except StartError as failure:
             self._stop_services()
             self._state.exit_code = failure.exit_code
@@ -379,12 +383,11 @@ class Keeper:
     # --- health -----------------------------------------------------------------------------
 
     def _start_probe(self, on_end: health.OnEnd) -> health.Probe:
-        check, task, group = self._request.healthcheck, self._task, self._group
+        check = self._request.healthcheck
         assert check is not None
-        if task is None or group is None or self._state.status != "running":
+        if self._task is None or self._state.status != "running":
             raise StartError("the container is not running", 126)
-        request = ExecRequest("", check.process)
-        started = launch.start_exec(request, self._request, task.pidfd, task.pid, group)
+        started = self._start_further(ExecRequest("", check.process))
         output = bytearray()
 
         def collect(_stream: int, data: bytes, _time: int) -> None:
@@ -424,19 +427,6 @@ class Keeper:
         except FileNotFoundError:
             pass
 
-    def _release(self) -> None:
-        """Undo what a failed start has made."""
-        self._stop_services()
-        if self._group:
-            try:
-                self._group.delete()
-            except OSError:
-                pass
-        for fd in (*self._held, *self._parked):
-            os.close(fd)
-        if self._log:
-            self._log.close()
-
     # --- commands ---------------------------------------------------------------------------
 
     def command(self, command: protocol.Command, fds: list[int]) -> protocol.Reply:
@@ -449,7 +439,7 @@ class Keeper:
         except ValueError as failure:
             return protocol.Reply(seq, str(failure), 22)
         except ProcessLookupError:
-            return protocol.Reply(seq, f"container {self._request.id} is not running", 3)
+            return protocol.Reply(seq, f"container {self._id} is not running", 3)
         except OSError as failure:
             return protocol.Reply(seq, failure.strerror or str(failure), failure.errno or 5)
         finally:
@@ -491,11 +481,12 @@ class Keeper:
         return None
 
     def _running_group(self) -> cgroups.Group:
-        if self._group is None or self._state.status not in ("running", "paused"):
+        if self._state.status not in ("running", "paused"):
             raise ProcessLookupError
         return self._group
 
     def _set_restart(self, name: str, count: int) -> None:
+        assert self._restarts is not None
         self._restarts.policy = msgspec.convert(
             {"name": name, "maximum_retry_count": count}, RestartPolicy
         )
@@ -525,7 +516,7 @@ class Keeper:
     def _pause(self) -> None:
         group = self._running_group()
         if self._state.status == "paused":
-            raise ValueError(f"container {self._request.id} is already paused")
+            raise ValueError(f"container {self._id} is already paused")
         group.freeze()
         self._state.status = "paused"
         self._record()
@@ -534,7 +525,7 @@ class Keeper:
     def _resume(self) -> None:
         group = self._running_group()
         if self._state.status != "paused":
-            raise ValueError(f"container {self._request.id} is not paused")
+            raise ValueError(f"container {self._id} is not paused")
         group.thaw()
         self._state.status = "running"
         self._record()
@@ -543,16 +534,15 @@ class Keeper:
     def _exec(self, request: ExecRequest, clients: list[int]) -> int:
         if self._state.status == "paused":
             self._close_all(clients)
-            raise StartError(f"container {self._request.id} is paused, unpause it before exec", 126)
-        task = self._task
-        if task is None or self._state.status != "running" or self._group is None:
+            raise StartError(f"container {self._id} is paused, unpause it before exec", 126)
+        if self._task is None or self._state.status != "running":
             self._close_all(clients)
-            raise StartError(f"container {self._request.id} is not running", 126)
+            raise StartError(f"container {self._id} is not running", 126)
         if len(clients) != len(request.attaches) or request.id in self._execs:
             self._close_all(clients)
             raise StartError("an exec needs one connection for each attach, and a new id", 126)
         try:
-            started = launch.start_exec(request, self._request, task.pidfd, task.pid, self._group)
+            started = self._start_further(request)
         except BaseException:
             self._close_all(clients)
             raise

@@ -33,7 +33,7 @@ _JOINED_BY_EXEC = ("user", "mount", "pid", "ipc", "uts", "network", "cgroup", "t
 class Streams(NamedTuple):
     """The two ends of a process's stdio: the child's three, the keeper's three."""
 
-    child: tuple[int, int, int]
+    child: tuple[int, ...]
     stdin: int | None
     stdout: int
     stderr: int
@@ -119,12 +119,13 @@ class Spare:
     """A first process forked before there is a container for it, in new process-number, IPC and
     UTS namespaces, waiting for its plan.  Saves the fork when one is wanted."""
 
-    def __init__(self, closed_in_child: socket.socket) -> None:
+    def __init__(self, *closed_in_child: socket.socket) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = _fork(None, True)
         if not self.pid:
             self.sock.close()
-            closed_in_child.close()
+            for unused in closed_in_child:
+                unused.close()
             init.run_spare(theirs, _decode_plan)
         theirs.close()
 
@@ -132,6 +133,11 @@ class Spare:
         """End it unused."""
         self.sock.close()
         os.waitpid(self.pid, 0)
+
+
+def rehearse(message: bytes) -> None:
+    """Decode and plan, for nothing (see :mod:`sampan.runtime.rehearsal`)."""
+    _decode_plan(message)
 
 
 def _decode_plan(message: bytes) -> init.Plan:

@@ -214,9 +214,9 @@ async def test_a_client_that_does_not_read_holds_the_output_back(
 
 def memory_of(pid: int) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
-    raise AssertionError("no VmRSS")
+    raise AssertionError("no RssAnon")
 
 
 async def test_several_clients_and_a_late_one(run: Run, request_for: MakeRequest) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from sampan.runtime.cgroups.layout import Layout, find_layout, hold_fast_moves
 from sampan.runtime.cgroups.types import BlkioEntry, Group, OomWatch, Stats
-from sampan.runtime.cgroups.v1 import GroupV1
-from sampan.runtime.cgroups.v2 import GroupV2
+from sampan.runtime.cgroups.v1 import EventFdWatch, GroupV1
+from sampan.runtime.cgroups.v2 import GroupV2, MemoryEvents
 
 __all__ = [
     "BlkioEntry",
@@ -17,6 +17,7 @@ __all__ = [
     "Layout",
     "OomWatch",
     "Stats",
+    "adopt_watch",
     "find_layout",
     "group",
     "hold_fast_moves",
@@ -46,6 +47,11 @@ def group(cgroups_path: str) -> Group:
     path = "/" + "/".join(parts)
     found = layout()
     return GroupV2(found, path) if found.version == 2 else GroupV1(found, path)
+
+
+def adopt_watch(fd: int) -> OomWatch:
+    """The watch whose descriptor another process has opened by ``Group.watch_oom``."""
+    return MemoryEvents(fd) if layout().version == 2 else EventFdWatch(fd)
 
 
 def version() -> int:

@@ -32,18 +32,24 @@ class EventFdWatch:
 
     urgent = False
 
-    def __init__(self, directory: str) -> None:
-        self.fd = _eventfd(0, _EFD_FLAGS)
-        if self.fd < 0:
+    def __init__(self, fd: int) -> None:
+        """``fd`` is an eventfd that has been registered."""
+        self.fd = fd
+
+    @classmethod
+    def open(cls, directory: str) -> EventFdWatch:
+        fd = _eventfd(0, _EFD_FLAGS)
+        if fd < 0:
             raise error("eventfd")
         control = os.open(f"{directory}/memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            files.write(f"{directory}/cgroup.event_control", f"{self.fd} {control}")
+            files.write(f"{directory}/cgroup.event_control", f"{fd} {control}")
         except OSError:
-            os.close(self.fd)
+            os.close(fd)
             raise
         finally:
             os.close(control)
+        return cls(fd)
 
     def read(self) -> bool:
         try:
@@ -284,7 +290,7 @@ class GroupV1:
         if directory is None:
             return None
         try:
-            return EventFdWatch(directory)
+            return EventFdWatch.open(directory)
         except OSError:
             return None
 

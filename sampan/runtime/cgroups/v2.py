@@ -30,9 +30,14 @@ class MemoryEvents:
 
     urgent = True
 
-    def __init__(self, directory: str) -> None:
-        self.fd = os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, fd: int) -> None:
+        """``fd`` is the open ``memory.events``."""
+        self.fd = fd
         self._count = self._read_count()
+
+    @classmethod
+    def open(cls, directory: str) -> MemoryEvents:
+        return cls(os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC))
 
     def _read_count(self) -> int:
         for line in os.pread(self.fd, 4096, 0).splitlines():
@@ -237,7 +242,7 @@ class GroupV2:
 
     def watch_oom(self) -> OomWatch | None:
         try:
-            return MemoryEvents(self._directory)
+            return MemoryEvents.open(self._directory)
         except OSError:
             return None
 

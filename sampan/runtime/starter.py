@@ -1,0 +1,316 @@
+"""Starters: short-lived processes that start a container's processes for its keeper.
+
+Starting touches hundreds of objects, and every page touched after a fork is a page of one's own.
+So the keeper forks a *starter* for each start: it decodes the request, makes the control group and
+the network, starts the process, hands the keeper what it needs to go on (a few numbers and the
+descriptors) and ends.  The keeper is a subreaper meanwhile, and so becomes the parent of what the
+starter has started.  Its own memory stays small as long as the container lives.
+
+A starter's parcels to its keeper are lists with one of the kinds below at their head.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sampan.linux import process
+from sampan.runtime import cgroups, launch, parcel, protocol
+from sampan.runtime.errors import StartError
+from sampan.runtime.logs.writer import open_writer
+from sampan.runtime.types import (
+    ContainerState,
+    ExecRequest,
+    Health,
+    KeeperRequest,
+    Started,
+    StartFailed,
+)
+
+_SERVICES, _STARTED, _FAILED = 1, 2, 3
+_BACKLOG = 8
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+_pack = msgspec.msgpack.encode
+_unpack = msgspec.msgpack.decode
+_state_encoder = msgspec.json.Encoder()
+
+OnServices = Callable[[int, bytes, list[int]], None]
+"""Called with the network namespace; on the first start also the request and held descriptors."""
+
+
+class Result(NamedTuple):
+    """A started process and what came with it."""
+
+    process: launch.Process
+    oom: int | None
+    """The descriptor of the group's watch for want of memory."""
+    extra: list[Any]
+    fds: list[int]
+    """What belongs to ``extra``."""
+
+
+class Starter:
+    """The keeper's handle of a starter."""
+
+    def __init__(self, work: Callable[[socket.socket], None], unused: Sequence[int] = ()) -> None:
+        """Fork; the child closes ``unused`` descriptors, does ``work`` and ends."""
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                self._socket.close()
+                for fd in unused:
+                    os.close(fd)
+                work(theirs)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def result(self, on_services: OnServices | None = None) -> Result | None:
+        """Wait for the start; None if the starter has ended without one (it has said so itself,
+        or there was nothing to start).  ``on_services`` is called with a descriptor of the network
+        namespace before the program runs, if the container has services.  Raises StartError.
+        """
+        receiver = parcel.Receiver(self._socket)
+        try:
+            while (received := receiver.receive()) is not None:
+                message, fds = received
+                kind, *values = _unpack(message)
+                if kind == _STARTED:
+                    return _started(values, fds)
+                if kind == _FAILED:
+                    raise StartError(*values)
+                network, *held = fds
+                self._socket.send(_serve(on_services, network, values[0], held))
+                os.close(network)
+            return None
+        finally:
+            self._socket.close()
+            os.waitpid(self._pid, 0)
+            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+
+def _serve(on_services: OnServices | None, network: int, message: bytes, held: list[int]) -> bytes:
+    try:
+        if on_services:
+            on_services(network, message, held)
+    except (StartError, ValueError, OSError) as failure:
+        return str(failure).encode() or b"it failed"
+    return b""
+
+
+def _started(values: list[Any], fds: list[int]) -> Result:
+    pid, warnings, shape, watched, *extra = values
+    taken = iter(fds)
+    pidfd = next(taken)
+    oom = next(taken) if watched else None
+    streams, terminal = None, None
+    if shape == 1:
+        terminal = next(taken)
+    else:
+        stdin = next(taken) if shape == 3 else None
+        streams = launch.Streams((), stdin, next(taken), next(taken))
+    return Result(launch.Process(pid, pidfd, streams, terminal, warnings), oom, extra, list(taken))
+
+
+# --- in the starter -------------------------------------------------------------------------
+
+
+def report(
+    sock: socket.socket,
+    started: launch.Process,
+    watch: cgroups.OomWatch | None,
+    extra: Sequence[object] = (),
+    fds: Sequence[int] = (),
+) -> None:
+    """Hand a started process to the keeper."""
+    streams = started.streams
+    own = [started.pidfd]
+    if watch:
+        own.append(watch.fd)
+    if streams is None:
+        assert started.terminal is not None
+        shape = 1
+        own.append(started.terminal)
+    elif streams.stdin is None:
+        shape = 2
+        own += (streams.stdout, streams.stderr)
+    else:
+        shape = 3
+        own += (streams.stdin, streams.stdout, streams.stderr)
+    values = [_STARTED, started.pid, started.warnings, shape, watch is not None, *extra]
+    try:
+        parcel.send(sock, _pack(values), [*own, *fds])
+    except BrokenPipeError:
+        pass  # the keeper was killed: whoever finds that out kills the container
+
+
+def first(
+    sock: socket.socket, message: bytes, fds: list[int], spare: launch.Spare | None = None
+) -> None:
+    """Start the container for the first time: as the request says, with its descriptors.
+
+    The daemon is told here; the keeper gets the state, the log's configuration, the restart
+    policy and a few facts, and as descriptors the control connection, the run directory, the
+    listening socket, and the held and attached ones.
+    """
+    request = launch.request_decoder.decode(message)
+    control = socket.socket(fileno=fds[0])
+    control.setblocking(True)
+    try:
+        _first(sock, request, message, fds, spare)
+    except StartError as failure:
+        answer = StartFailed(str(failure), failure.exit_code)
+        try:
+            parcel.send(control, protocol.encoder.encode(answer))
+        except OSError:
+            pass  # nobody waits for the answer any more
+
+
+def _first(
+    sock: socket.socket,
+    request: KeeperRequest,
+    message: bytes,
+    fds: list[int],
+    spare: launch.Spare | None,
+) -> None:
+    keeper = os.getppid()
+    try:
+        run_dir = os.open(request.run_dir, _DIRECTORY)
+        group = cgroups.group(launch.cgroup_path(request))
+        open_writer(request.log).close()
+        state = ContainerState(request.id, "running", keeper, process.start_time(keeper))
+    except (OSError, ValueError) as failure:
+        raise StartError(f"failed to create task for container: {failure}", 125) from None
+    state.cgroup = group.path
+    try:
+        held, attached = fds[1 : 1 + request.hold_count], fds[1 + request.hold_count :]
+        started = _launch(sock, request, message, group, spare, held)
+        state.pid, state.warnings, state.started_at = started.pid, started.warnings, time.time_ns()
+        if request.healthcheck:
+            state.health = Health("starting", 0, [])
+        listener = listen(run_dir)
+        record(run_dir, state)
+        event = Started(started.pid, state.started_at, state)
+    except BaseException as failure:
+        _undo(group)
+        if isinstance(failure, OSError):
+            raise StartError(f"failed to create task for container: {failure}", 125) from None
+        raise
+    watch = group.watch_oom()
+    control = socket.socket(fileno=os.dup(fds[0]))
+    try:
+        parcel.send(control, protocol.encoder.encode(event))
+    except OSError:
+        pass  # the daemon has gone; the keeper will find that as well
+    passed = [fds[0], run_dir, listener.fileno(), *(() if request.services else held), *attached]
+    report(sock, started, watch, facts(request, message, state), passed)
+
+
+def facts(request: KeeperRequest, message: bytes, state: ContainerState) -> list[object]:
+    """What the keeper of a new container is told; the rest it decodes when it needs it."""
+    log, restart = request.log, request.restart
+    return [
+        protocol.encoder.encode(state),
+        (log.driver, log.path, log.max_size, log.max_file, log.labels),
+        (restart.name, restart.maximum_retry_count),
+        (request.id, state.cgroup, request.stdin_once),
+        (bool(request.attaches), request.healthcheck is not None),
+        (0 if request.services else request.hold_count, message),
+    ]
+
+
+def again(sock: socket.socket, message: bytes) -> None:
+    """Start the container another time."""
+    request = launch.request_decoder.decode(message)
+    group = cgroups.group(launch.cgroup_path(request))
+    try:
+        started = _launch(sock, request, message, group, None, None)
+    except StartError as failure:
+        _undo(group)
+        parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
+        return
+    report(sock, started, group.watch_oom())
+
+
+def further(
+    sock: socket.socket, request: ExecRequest, message: bytes, pid: int, pidfd: int
+) -> None:
+    """Start a further process in the container whose first process is ``pid``."""
+    container = launch.request_decoder.decode(message)
+    group = cgroups.group(launch.cgroup_path(container))
+    try:
+        started = launch.start_exec(request, container, pidfd, pid, group)
+    except StartError as failure:
+        parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
+        return
+    report(sock, started, None)
+
+
+def _launch(
+    sock: socket.socket,
+    request: KeeperRequest,
+    message: bytes,
+    group: cgroups.Group,
+    spare: launch.Spare | None,
+    held: Sequence[int] | None,
+) -> launch.Process:
+    """``held`` is given on the first start, when the keeper knows nothing yet."""
+
+    def on_network(network: int) -> None:
+        if not request.services:
+            return
+        known = b"" if held is None else message
+        parcel.send(sock, _pack([_SERVICES, known]), [network, *(held or ())])
+        answer = sock.recv(4096)
+        if answer:
+            raise StartError(answer.decode(errors="replace"), 125)
+
+    return launch.start_container(request, group, on_network, spare, message)
+
+
+def _undo(group: cgroups.Group) -> None:
+    try:
+        group.delete()
+    except OSError:
+        pass  # the failure of the start is what is to be told
+
+
+def listen(run_dir: int) -> socket.socket:
+    """The socket on which a keeper waits for connections."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        os.unlink(protocol.SOCKET_NAME, dir_fd=run_dir)
+    except FileNotFoundError:
+        pass
+    # By the descriptor: a socket's path is limited to 108 bytes.
+    listener.bind(f"/proc/self/fd/{run_dir}/{protocol.SOCKET_NAME}")
+    os.chmod(protocol.SOCKET_NAME, 0o600, dir_fd=run_dir)
+    listener.listen(_BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def record(run_dir: int, state: ContainerState) -> None:
+    """Write the state so that a reader sees the old one or the new one."""
+    temporary = protocol.STATE_NAME + ".new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=run_dir)
+        try:
+            os.write(fd, _state_encoder.encode(state))
+        finally:
+            os.close(fd)
+        os.replace(temporary, protocol.STATE_NAME, src_dir_fd=run_dir, dst_dir_fd=run_dir)
+    except FileNotFoundError:
+        pass  # the container has been removed meanwhile
