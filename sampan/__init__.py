@@ -7,15 +7,15 @@ daemon; the packages below are described in ``docs/architecture.md``.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from sampan.client import Client, connect
+    from sampan.client import AsyncClient, Client, connect, connect_async
 
 __version__ = "0.1.0"
-__all__ = ["Client", "__version__", "connect"]
+__all__ = ["AsyncClient", "Client", "__version__", "connect", "connect_async"]
 
 
 def __getattr__(name: str) -> object:
     # Imported when asked for: the command line and the daemon do without them.
-    if name in ("Client", "connect"):
+    if name in ("AsyncClient", "Client", "connect", "connect_async"):
         from sampan import client
 
         return getattr(client, name)

@@ -165,6 +165,17 @@ def _run(session: Session, key: str, words: list[str]) -> int:
             )
         session.complain(text)
         return command.fatal
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        session.complain(f"{PROGRAM}: {_of_system(error)}")
+        return command.fatal
+
+
+def _of_system(error: OSError) -> str:
+    """The sentence for what the system refused to do with the user's own files."""
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{(error.strerror or str(error)).lower()}"
 
 
 def describe(error: SampanError) -> str:

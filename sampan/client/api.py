@@ -128,7 +128,7 @@ class Api:
         if response.status >= 400 or response.status == 304:
             data = response.read()
             connection.close()
-            raise by_status(response.status, _message(response, data))
+            raise by_status(response.status, message_of(response.status, data))
         return response
 
     def call(
@@ -246,35 +246,42 @@ def _finish(connection: Connection) -> None:
         response = connection.answer()
         data = response.read()
         if response.status >= 400 or response.status == 304:
-            raise by_status(response.status, _message(response, data))
+            raise by_status(response.status, message_of(response.status, data))
     finally:
         connection.close()
 
 
-def _message(response: Response, data: bytes) -> str:
+def message_of(status: int, data: bytes) -> str:
+    """What the body of a refusal says."""
     try:
         found = wirejson.loads(data)
         if isinstance(found, dict) and isinstance(found.get("message"), str):
             return str(found["message"]).rstrip()
     except ValueError:
         pass
-    return data.decode("utf-8", "replace").strip() or f"the daemon answered {response.status}"
+    return data.decode("utf-8", "replace").strip() or f"the daemon answered {status}"
 
 
-def objects(response: Response) -> Iterator[dict[str, Any]]:
-    """The JSON objects of a body, which need not be one a line nor one a chunk."""
-    text = ""
-    pending = b""
-    for chunk in response.chunks():
-        pending += chunk
+class Objects:
+    """Takes the JSON objects out of a body, which need not be one a line nor one a chunk."""
+
+    __slots__ = ("_pending", "_text")
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._pending = b""
+
+    def feed(self, chunk: bytes) -> Iterator[dict[str, Any]]:
+        """The objects that ``chunk`` completes."""
+        self._pending += chunk
         # A value may end anywhere, but every producer ends one with a newline or a brace.
-        if pending[-1:] not in b"\n\r}":
-            continue
+        if self._pending[-1:] not in b"\n\r}":
+            return
         try:
-            text += pending.decode()
+            text = self._text + self._pending.decode()
         except UnicodeDecodeError:
-            continue
-        pending = b""
+            return
+        self._pending = b""
         position = 0
         while text[position:].strip():
             try:
@@ -282,17 +289,33 @@ def objects(response: Response) -> Iterator[dict[str, Any]]:
             except ValueError:
                 break
             yield value
-        text = text[position:]
-    rest = (text + pending.decode("utf-8", "replace")).strip()
-    if rest:
-        yield wirejson.loads(rest)
+        self._text = text[position:]
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """What is left when the body has ended."""
+        rest = (self._text + self._pending.decode("utf-8", "replace")).strip()
+        if rest:
+            yield wirejson.loads(rest)
+
+
+def objects(response: Response) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a streaming answer."""
+    found = Objects()
+    for chunk in response.chunks():
+        yield from found.feed(chunk)
+    yield from found.end()
+
+
+def check(message: dict[str, Any]) -> dict[str, Any]:
+    """``message``, unless it reports an error, which is raised as OperationFailed."""
+    if "error" in message or "errorDetail" in message:
+        detail = message.get("errorDetail") or {}
+        text = detail.get("message") or message.get("error") or "the operation failed"
+        raise OperationFailed(str(text), int(detail.get("code") or 0))
+    return message
 
 
 def checked(messages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """``messages`` until one of them reports an error, which is raised as OperationFailed."""
     for message in messages:
-        if "error" in message or "errorDetail" in message:
-            detail = message.get("errorDetail") or {}
-            text = detail.get("message") or message.get("error") or "the operation failed"
-            raise OperationFailed(str(text), int(detail.get("code") or 0))
-        yield message
+        yield check(message)

@@ -6,11 +6,44 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sampan.client.api import Api
-from sampan.client.containers import Containers
+from sampan.client.containers import Containers, conditions
 from sampan.client.hosts import Host
 from sampan.client.http import quote
 from sampan.client.images import Images
 from sampan.client.models import Event, NetworkInfo, VolumeInfo
+
+
+def network_body(
+    name: str,
+    driver: str,
+    subnet: str,
+    internal: bool,
+    labels: Mapping[str, str] | None,
+    options: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """The body of ``POST /networks/create``."""
+    body: dict[str, Any] = {
+        "Name": name,
+        "Driver": driver,
+        "Internal": internal,
+        "Labels": dict(labels or {}),
+        "Options": dict(options or {}),
+    }
+    if subnet:
+        body["IPAM"] = {"Config": [{"Subnet": subnet}]}
+    return body
+
+
+def volume_body(
+    name: str, driver: str, labels: Mapping[str, str] | None, options: Mapping[str, str] | None
+) -> dict[str, Any]:
+    """The body of ``POST /volumes/create``."""
+    return {
+        "Name": name,
+        "Driver": driver,
+        "Labels": dict(labels or {}),
+        "DriverOpts": dict(options or {}),
+    }
 
 
 class Networks:
@@ -38,15 +71,7 @@ class Networks:
         options: Mapping[str, str] | None = None,
     ) -> NetworkInfo:
         """Make a network."""
-        body: dict[str, Any] = {
-            "Name": name,
-            "Driver": driver,
-            "Internal": internal,
-            "Labels": dict(labels or {}),
-            "Options": dict(options or {}),
-        }
-        if subnet:
-            body["IPAM"] = {"Config": [{"Subnet": subnet}]}
+        body = network_body(name, driver, subnet, internal, labels, options)
         return self.get(self._api.post("/networks/create", json=body)["Id"])
 
     def connect(self, network: str, container: str, *, aliases: tuple[str, ...] = ()) -> None:
@@ -88,12 +113,7 @@ class Volumes:
         options: Mapping[str, str] | None = None,
     ) -> VolumeInfo:
         """Make a volume; an empty name lets the daemon choose."""
-        body = {
-            "Name": name,
-            "Driver": driver,
-            "Labels": dict(labels or {}),
-            "DriverOpts": dict(options or {}),
-        }
+        body = volume_body(name, driver, labels, options)
         return VolumeInfo.parse(self._api.post("/volumes/create", json=body))
 
     def remove(self, name: str, *, force: bool = False) -> None:
@@ -124,9 +144,11 @@ class System:
 
     def events(self, *, since: str = "", until: str = "", **filters: str) -> Iterator[Event]:
         """What happens from now on (or ``since``), for ever (or ``until``)."""
-        query: dict[str, object] = {"since": since or None, "until": until or None}
-        if filters:
-            query["filters"] = {key: {value: True} for key, value in filters.items()}
+        query: dict[str, object] = {
+            "since": since or None,
+            "until": until or None,
+            "filters": conditions(filters),
+        }
         for raw in Api(self._api.host).messages("GET", "/events", query):
             yield Event.parse(raw)
 

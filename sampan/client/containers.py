@@ -92,14 +92,7 @@ class Container:
 
         Times are seconds since the epoch or RFC 3339.
         """
-        query: dict[str, object] = {
-            "stdout": True,
-            "stderr": True,
-            "follow": follow,
-            "tail": tail,
-            "since": since or None,
-            "until": until or None,
-        }
+        query = log_query(follow, tail, since, until)
         response = self._fresh().open("GET", f"{self._path}/logs", query)
         framed = response.headers.get("content-type") == MULTIPLEXED
         if not framed:
@@ -125,15 +118,7 @@ class Container:
         privileged: bool = False,
     ) -> ExecResult:
         """Run another command in it and wait for that; a string is given to ``/bin/sh -c``."""
-        body = {
-            "Cmd": as_command(command),
-            "AttachStdout": True,
-            "AttachStderr": True,
-            "User": user,
-            "WorkingDir": workdir,
-            "Privileged": privileged,
-            "Env": [f"{name}={value}" for name, value in (environment or {}).items()],
-        }
+        body = execution(command, user, workdir, environment, privileged)
         process = self._api.post(f"{self._path}/exec", json=body)["Id"]
         response = self._fresh().hijack(
             f"/exec/{process}/start", json={"Detach": False, "Tty": False}
@@ -179,17 +164,7 @@ class Container:
         self, name: str = "", *, message: str = "", author: str = "", changes: Sequence[str] = ()
     ) -> str:
         """Make an image of its file system; the image's identifier."""
-        from sampan.client.images import split_name
-
-        repository, tag = split_name(name) if name else ("", "")
-        query: dict[str, object] = {
-            "container": self.id,
-            "repo": repository or None,
-            "tag": tag or None,
-            "comment": message or None,
-            "author": author or None,
-            "changes": list(changes) or None,
-        }
+        query = commit_query(self.id, name, message, author, changes)
         return str(self._api.post("/commit", query)["Id"])
 
     def _fresh(self) -> Api:
@@ -216,9 +191,7 @@ class Containers:
 
     def list(self, *, all: bool = False, **filters: str) -> list[Container]:
         """Those that run, or ``all``; ``filters`` are the API's (``name="web"``)."""
-        query: dict[str, object] = {"all": all}
-        if filters:
-            query["filters"] = {key: {value: True} for key, value in filters.items()}
+        query: dict[str, object] = {"all": all, "filters": conditions(filters)}
         found = self._api.get("/containers/json", query)
         return [Container(self._api, one["Id"]) for one in found]
 
@@ -251,29 +224,22 @@ class Containers:
         are ``source:target[:ro]``; ``memory`` is in bytes.  What has no parameter goes into
         ``config`` and ``host_config``, by the API's names.  A missing image is pulled.
         """
-        host: dict[str, Any] = {"AutoRemove": remove}
-        if ports:
-            host["PortBindings"] = {_port(key): [_binding(at)] for key, at in ports.items()}
-        if volumes:
-            host["Binds"] = list(volumes)
-        if network:
-            host["NetworkMode"] = network
-        if memory:
-            host["Memory"] = memory
-        if cpus:
-            host["NanoCpus"] = int(cpus * 1e9)
-        body: dict[str, Any] = {
-            "Image": image,
-            "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
-            "Labels": dict(labels or {}),
-            "WorkingDir": workdir,
-            "User": user,
-            "ExposedPorts": {_port(key): {} for key in ports or {}},
-            **(config or {}),
-            "HostConfig": {**host, **(host_config or {})},
-        }
-        if command is not None:
-            body["Cmd"] = as_command(command)
+        body = creation(
+            image,
+            command,
+            environment=environment,
+            ports=ports,
+            volumes=volumes,
+            labels=labels,
+            network=network,
+            workdir=workdir,
+            user=user,
+            remove=remove,
+            memory=memory,
+            cpus=cpus,
+            config=config,
+            host_config=host_config,
+        )
         query = {"name": name or None}
         try:
             made = self._api.post("/containers/create", query, body)
@@ -313,6 +279,103 @@ class Containers:
     def prune(self) -> int:
         """Remove all that do not run; the bytes freed."""
         return int(self._api.post("/containers/prune").get("SpaceReclaimed") or 0)
+
+
+def creation(
+    image: str,
+    command: Sequence[str] | str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    ports: Mapping[str, str | int] | None = None,
+    volumes: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
+    network: str = "",
+    workdir: str = "",
+    user: str = "",
+    remove: bool = False,
+    memory: int = 0,
+    cpus: float = 0,
+    config: Mapping[str, Any] | None = None,
+    host_config: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The body of ``POST /containers/create``; parameters as in :meth:`Containers.create`."""
+    host: dict[str, Any] = {"AutoRemove": remove}
+    if ports:
+        host["PortBindings"] = {_port(key): [_binding(at)] for key, at in ports.items()}
+    if volumes:
+        host["Binds"] = list(volumes)
+    if network:
+        host["NetworkMode"] = network
+    if memory:
+        host["Memory"] = memory
+    if cpus:
+        host["NanoCpus"] = int(cpus * 1e9)
+    body: dict[str, Any] = {
+        "Image": image,
+        "Env": [f"{key}={value}" for key, value in (environment or {}).items()],
+        "Labels": dict(labels or {}),
+        "WorkingDir": workdir,
+        "User": user,
+        "ExposedPorts": {_port(key): {} for key in ports or {}},
+        **(config or {}),
+        "HostConfig": {**host, **(host_config or {})},
+    }
+    if command is not None:
+        body["Cmd"] = as_command(command)
+    return body
+
+
+def execution(
+    command: Sequence[str] | str,
+    user: str,
+    workdir: str,
+    environment: Mapping[str, str] | None,
+    privileged: bool,
+) -> dict[str, Any]:
+    """The body of ``POST /containers/{id}/exec`` for a command whose output is wanted."""
+    return {
+        "Cmd": as_command(command),
+        "AttachStdout": True,
+        "AttachStderr": True,
+        "User": user,
+        "WorkingDir": workdir,
+        "Privileged": privileged,
+        "Env": [f"{name}={value}" for name, value in (environment or {}).items()],
+    }
+
+
+def log_query(follow: bool, tail: int | str, since: str, until: str) -> dict[str, object]:
+    """The query of ``GET /containers/{id}/logs`` for both streams."""
+    return {
+        "stdout": True,
+        "stderr": True,
+        "follow": follow,
+        "tail": tail,
+        "since": since or None,
+        "until": until or None,
+    }
+
+
+def commit_query(
+    container: str, name: str, message: str, author: str, changes: Sequence[str]
+) -> dict[str, object]:
+    """The query of ``POST /commit``."""
+    from sampan.client.images import split_name
+
+    repository, tag = split_name(name) if name else ("", "")
+    return {
+        "container": container,
+        "repo": repository or None,
+        "tag": tag or None,
+        "comment": message or None,
+        "author": author or None,
+        "changes": list(changes) or None,
+    }
+
+
+def conditions(filters: Mapping[str, str]) -> dict[str, dict[str, bool]] | None:
+    """Filters as the API has them."""
+    return {key: {value: True} for key, value in filters.items()} or None
 
 
 def _port(key: str) -> str:

@@ -10,7 +10,7 @@ from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from sampan.client.dockerignore import Matcher
 
@@ -18,12 +18,49 @@ DEFAULT = "Dockerfile"
 
 
 class Packed:
-    """The archive, as it is produced, and the Dockerfile's name in it."""
+    """A folder's files as they were found, to be sent as an archive.
 
-    __slots__ = ("chunks", "dockerfile")
+    ``dockerfile`` is its Dockerfile's name in the archive; ``entries`` are the files by name.
+    """
 
-    def __init__(self, chunks: Iterator[bytes], dockerfile: str) -> None:
-        self.chunks, self.dockerfile = chunks, dockerfile
+    __slots__ = ("_extra", "dockerfile", "entries", "folder")
+
+    def __init__(
+        self,
+        folder: str,
+        entries: list[tuple[str, os.stat_result]],
+        dockerfile: str,
+        extra: bytes,
+    ) -> None:
+        self.folder, self.entries, self.dockerfile = folder, entries, dockerfile
+        self._extra = extra
+
+    @property
+    def size(self) -> int:
+        """Bytes in all regular files."""
+        return sum(info.st_size for _, info in self.entries if stat.S_ISREG(info.st_mode))
+
+    @property
+    def chunks(self) -> Iterator[bytes]:
+        """The whole archive."""
+        return self.archive(self.entries)
+
+    def archive(self, entries: Iterable[tuple[str, os.stat_result]]) -> Iterator[bytes]:
+        """The archive of some of the entries, with the Dockerfile if it comes from elsewhere."""
+        links = tarstream.Hardlinks()
+        if self._extra:
+            yield alone(self.dockerfile, self._extra)
+        for name, info in entries:
+            path = f"{self.folder}/{name}"
+            try:
+                yield from tarstream.member(path, name, info, links, owner=(0, 0))
+            except PermissionError:
+                raise InvalidParameter(
+                    f"error checking context: no permission to read from '{path}'"
+                ) from None
+            except FileNotFoundError:
+                continue  # Removed while the folder was read, as if it had never been there.
+        yield tarstream.END
 
 
 def packed(folder: str, file: str = "", *, dockerfile_text: bytes | None = None) -> Packed:
@@ -42,7 +79,9 @@ def packed(folder: str, file: str = "", *, dockerfile_text: bytes | None = None)
         path = file or os.path.join(folder, DEFAULT)
         name, extra = _dockerfile(folder, path, given=bool(file))
     ignored = _ignored(folder, "" if extra else name)
-    return Packed(_walk(folder, ignored, name, extra), name)
+    entries: list[tuple[str, os.stat_result]] = []
+    _scan(folder, "", ignored, entries)
+    return Packed(folder, entries, name, extra)
 
 
 def alone(name: str, data: bytes) -> bytes:
@@ -97,32 +136,28 @@ def _ignored(folder: str, dockerfile: str) -> Matcher | None:
     return None
 
 
-def _walk(folder: str, ignored: Matcher | None, name: str, extra: bytes) -> Iterator[bytes]:
-    links = tarstream.Hardlinks()
-    if extra:
-        yield alone(name, extra)
-    yield from _below(folder, "", ignored, links)
-    yield tarstream.END
-
-
-def _below(
-    folder: str, prefix: str, ignored: Matcher | None, links: tarstream.Hardlinks
-) -> Iterator[bytes]:
-    for entry in sorted(os.listdir(folder)):
-        path, name = f"{folder}/{entry}", f"{prefix}{entry}"
+def _scan(
+    folder: str,
+    prefix: str,
+    ignored: Matcher | None,
+    found: list[tuple[str, os.stat_result]],
+) -> None:
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
+    except PermissionError:
+        raise InvalidParameter(
+            f"error checking context: no permission to read from '{folder}'"
+        ) from None
+    for entry in entries:
+        name = prefix + entry.name
         left_out = ignored is not None and ignored.excluded(name)
-        info = os.lstat(path)
-        directory = stat.S_ISDIR(info.st_mode)
+        directory = entry.is_dir(follow_symlinks=False)
         if left_out and not (
             directory and ignored is not None and ignored.may_hold_exceptions(name)
         ):
             continue
         if not left_out:
-            try:
-                yield from tarstream.member(path, name, info, links, owner=(0, 0))
-            except PermissionError:
-                raise InvalidParameter(
-                    f"error checking context: no permission to read from '{path}'"
-                ) from None
+            found.append((name, entry.stat(follow_symlinks=False)))
         if directory:
-            yield from _below(path, f"{name}/", ignored, links)
+            _scan(entry.path, f"{name}/", ignored, found)

@@ -8,6 +8,8 @@ from sampan.client.failures import ConnectionFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
+    import ssl
     from typing import Protocol
 
     from sampan.client.hosts import Host, Tls
@@ -88,6 +90,18 @@ def _unix(path: str) -> Socket:
 
 
 def _tcp(rest: str, tls: Tls | None) -> Socket:
+    name, plain = _tcp_plain(rest, tls)
+    if tls is None:
+        return plain
+    try:
+        return tls_context(tls).wrap_socket(plain, server_hostname=name)
+    except BaseException:
+        plain.close()
+        raise
+
+
+def _tcp_plain(rest: str, tls: Tls | None) -> tuple[str, socket.socket]:
+    """The server's name and a connection to it."""
     import socket
 
     from sampan.client.hosts import TCP_PORT, TLS_PORT
@@ -99,8 +113,11 @@ def _tcp(rest: str, tls: Tls | None) -> Socket:
     plain = socket.create_connection((name, int(port)), CONNECT_SECONDS)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain.settimeout(None)
-    if tls is None:
-        return plain
+    return name, plain
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """What a TLS connection needs; OSError if a certificate cannot be read."""
     import ssl
 
     settings = ssl.create_default_context(
@@ -111,7 +128,27 @@ def _tcp(rest: str, tls: Tls | None) -> Socket:
         settings.verify_mode = ssl.CERT_NONE
     if tls.cert and os.path.exists(tls.cert):
         settings.load_cert_chain(tls.cert, tls.key or None)
-    return settings.wrap_socket(plain, server_hostname=name)
+    return settings
+
+
+def bare(host: Host) -> tuple[socket.socket, str]:
+    """A connected socket before any TLS, and the server's name: what an event loop builds on.
+
+    :raises ConnectionFailed: nothing listens there.
+    """
+    import socket
+
+    scheme, _, rest = host.address.partition("://")
+    try:
+        if scheme == "tcp":
+            name, plain = _tcp_plain(rest, host.tls)
+            return plain, name
+        found = _unix(rest) if scheme == "unix" else _ssh(rest)
+    except OSError as error:
+        raise unreachable(host.address, error) from None
+    duplicate = socket.socket(fileno=os.dup(found.fileno()))
+    found.close()
+    return duplicate, ""
 
 
 def _ssh(rest: str) -> Socket:

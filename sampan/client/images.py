@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from sampan.client import contextfolder, wirejson
-from sampan.client.api import Api, checked
+from sampan.client.api import Api, check
+from sampan.client.containers import conditions
 from sampan.client.failures import OperationFailed
 from sampan.client.http import quote
 from sampan.client.models import ImageInfo, ProgressMessage
@@ -24,23 +25,31 @@ def split_name(name: str) -> tuple[str, str]:
     return (head, tag) if colon and "/" not in tag else (name, "latest")
 
 
-def _ignore(_: ProgressMessage) -> None:
+def ignore(_: ProgressMessage) -> None:
     pass
 
 
-def _follow(messages: Iterator[dict[str, Any]], report: Report) -> str:
-    """Report all messages; the identifier of the image that was made, if one says so."""
-    identifier = ""
-    for message in checked(messages):
+class Following:
+    """Reports the messages of a long operation, and remembers what was made."""
+
+    __slots__ = ("_report", "identifier")
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.identifier = ""
+
+    def take(self, message: dict[str, Any]) -> None:
+        """One message; OperationFailed if it reports an error."""
+        check(message)
         if "aux" in message:
             aux = message["aux"] or {}
-            identifier = str(aux.get("ID") or aux.get("Digest") or identifier)
-            continue
+            self.identifier = str(aux.get("ID") or aux.get("Digest") or self.identifier)
+            return
         detail = message.get("progressDetail") or {}
         text = str(message.get("stream") or message.get("status") or "")
         if text.strip().startswith("sha256:"):
-            identifier = text.strip()
-        report(
+            self.identifier = text.strip()
+        self._report(
             ProgressMessage(
                 text,
                 str(message.get("id") or ""),
@@ -48,7 +57,14 @@ def _follow(messages: Iterator[dict[str, Any]], report: Report) -> str:
                 int(detail.get("total") or 0),
             )
         )
-    return identifier
+
+
+def _follow(messages: Iterator[dict[str, Any]], report: Report) -> str:
+    """Report all messages; the identifier of the image that was made, if one says so."""
+    following = Following(report)
+    for message in messages:
+        following.take(message)
+    return following.identifier
 
 
 class Image:
@@ -84,7 +100,7 @@ class Image:
         """Take its name away, and delete it when it has no other."""
         self._api.delete(f"/images/{quote(self.name)}", {"force": force})
 
-    def push(self, *, auth: Mapping[str, str] | None = None, report: Report = _ignore) -> str:
+    def push(self, *, auth: Mapping[str, str] | None = None, report: Report = ignore) -> str:
         """Upload it to the registry in its name; the manifest's digest.
 
         ``auth`` has ``username`` and ``password``.
@@ -127,9 +143,7 @@ class Images:
 
     def list(self, *, all: bool = False, **filters: str) -> list[ImageInfo]:
         """The images there are; ``filters`` are the API's (``reference="debian"``)."""
-        query: dict[str, object] = {"all": all}
-        if filters:
-            query["filters"] = {key: {value: True} for key, value in filters.items()}
+        query: dict[str, object] = {"all": all, "filters": conditions(filters)}
         return [ImageInfo.parse(raw) for raw in self._api.get("/images/json", query)]
 
     def get(self, name: str) -> Image:
@@ -143,7 +157,7 @@ class Images:
         *,
         platform: str = "",
         auth: Mapping[str, str] | None = None,
-        report: Report = _ignore,
+        report: Report = ignore,
     ) -> Image:
         """Download an image."""
         repository, tag = split_name(name)
@@ -167,7 +181,7 @@ class Images:
         target: str = "",
         no_cache: bool = False,
         pull: bool = False,
-        report: Report = _ignore,
+        report: Report = ignore,
     ) -> Image:
         """Build from the folder ``path``, or from ``context``, a tar stream.
 
@@ -182,15 +196,7 @@ class Images:
             folder = os.fspath(path or "")
             packed = contextfolder.packed(folder, os.path.join(folder, dockerfile))
             body, dockerfile = packed.chunks, packed.dockerfile
-        query: dict[str, object] = {
-            "dockerfile": dockerfile,
-            "t": [tag] if tag else None,
-            "buildargs": wirejson.dumps(dict(arguments)) if arguments else None,
-            "target": target or None,
-            "nocache": no_cache,
-            "pull": pull,
-            "rm": True,
-        }
+        query = build_query(dockerfile, tag, arguments, target, no_cache, pull)
         messages = Api(self._api.host).messages(
             "POST", "/build", query, body=body, headers={"Content-Type": "application/x-tar"}
         )
@@ -199,9 +205,7 @@ class Images:
             raise OperationFailed("the build ended without an image")
         return Image(self._api, tag or identifier)
 
-    def load(
-        self, archive: bytes | Iterator[bytes] | BinaryIO, *, report: Report = _ignore
-    ) -> None:
+    def load(self, archive: bytes | Iterator[bytes] | BinaryIO, *, report: Report = ignore) -> None:
         """Read images from an archive that was saved."""
         body = archive if isinstance(archive, bytes) else _chunks(archive)
         messages = Api(self._api.host).messages(
@@ -222,13 +226,33 @@ class Images:
             body=body,
             headers={"Content-Type": "application/x-tar"},
         )
-        _follow(messages, _ignore)
+        _follow(messages, ignore)
         return Image(self._api, name)
 
     def prune(self, *, all: bool = False) -> int:
         """Remove images without a name (or ``all`` without a container); the bytes freed."""
         query = {"filters": {"dangling": {"false" if all else "true": True}}}
         return int(self._api.post("/images/prune", query).get("SpaceReclaimed") or 0)
+
+
+def build_query(
+    dockerfile: str,
+    tag: str,
+    arguments: Mapping[str, str] | None,
+    target: str,
+    no_cache: bool,
+    pull: bool,
+) -> dict[str, object]:
+    """The query of ``POST /build``."""
+    return {
+        "dockerfile": dockerfile,
+        "t": [tag] if tag else None,
+        "buildargs": wirejson.dumps(dict(arguments)) if arguments else None,
+        "target": target or None,
+        "nocache": no_cache,
+        "pull": pull,
+        "rm": True,
+    }
 
 
 def _chunks(source: Iterator[bytes] | BinaryIO) -> Iterator[bytes]:
