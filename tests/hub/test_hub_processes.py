@@ -139,7 +139,7 @@ async def test_a_hub_is_copied_to_another(
 
 
 async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
-    tmp_path: Path, source: ContentStore, target: ContentStore
+    tmp_path: Path, source: ContentStore
 ) -> None:
     """Kill -9 at random instants of pushes; after each start what was acknowledged is there and
     whole, and the same push succeeds."""
@@ -151,6 +151,8 @@ async def test_a_hub_that_is_killed_loses_nothing_it_acknowledged(
         try:
             config = RegistryConfig(attempts=1, certs_dir=tmp_path)
             async with RegistryClient(config) as client:
+                # A fresh store, so that every blob is fetched and verified again.
+                target = ContentStore(tmp_path / f"target{round_number}")
                 for ref, wanted in acknowledged:
                     found = await client.pull(
                         ref, auth=None, platform=None, content=target, report=ignore
