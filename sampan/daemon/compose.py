@@ -133,7 +133,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         transfers=Transfers(Archives(images), image_noun, events),
         system=System(_facts(settings, stores), containers, events, lambda: len(images.list())),
     )
-    await _find_again(lifecycle, containers, manager, attachments, stack)
+    await _find_again(lifecycle, containers, manager, attachments, connector, stack)
     return engine
 
 
@@ -183,6 +183,7 @@ async def _find_again(
     containers: Containers,
     manager: NetworkManager,
     volumes: Attachments,
+    connector: Connector,
     stack: AsyncExitStack,
 ) -> None:
     """Reconnect to what runs, make the kernel agree with the records, finish what ended."""
@@ -195,6 +196,7 @@ async def _find_again(
 
     stack.push_async_callback(close_networks)
     await volumes.restore({container.id: container.record.mounts for container in alive})
+    await connector.settle(alive)
     await lifecycle.settle(alive)
 
 

@@ -90,13 +90,13 @@ def enslave_again(route: Socket, bridge: str, ports: Sequence[str]) -> None:
     """Put the host ends of running containers back on a bridge that was made anew."""
     index = rtnetlink.index_of(bridge)
     existing = {link.name: link for link in rtnetlink.links(route)}
-    route.request(
-        [
-            rtnetlink.set_master(existing[port].ifindex, port, index)
-            for port in ports
-            if port in existing and existing[port].master != index
-        ]
-    )
+    messages = [
+        rtnetlink.set_master(existing[port].ifindex, port, index)
+        for port in ports
+        if port in existing and existing[port].master != index
+    ]
+    if messages:
+        route.request(messages)
 
 
 def remove_link(route: Socket, name: str) -> None:

@@ -78,6 +78,8 @@ class NetworkManager:
             search=settings.dns_search,
             options=settings.dns_options,
         )
+        self.found_stale = False
+        """Whether the start met an interface that a predecessor had not recorded."""
         self._rules = RuleKeeper(
             settings.table, settings.firewall, self._wanted_rules, self._repair_bridge
         )
@@ -100,7 +102,7 @@ class NetworkManager:
                 self._make_links(network)
             except (OSError, SampanError) as error:
                 log.error("the network %s cannot be made: %s", network.name, error)
-        self._networks.remove_stale_ports(self._members.host_names())
+        self.found_stale = self._networks.remove_stale_ports(self._members.host_names())
         self._rules.start()
 
     async def close(self, remove_all: bool = False) -> None:
@@ -296,6 +298,11 @@ class NetworkManager:
             except OSError as error:
                 log.warning("disconnecting from %s: %s", network.name, error)
         self._emit("disconnect", network, leaving)
+
+    def restore_routes(self, container_id: str, netns: Path) -> None:
+        """Point a running container's default routes where its endpoints say.  Raises OSError."""
+        held = [e.interface for e in self._members.of(container_id) if e.interface is not None]
+        live.set_default_routes(netns, held)
 
     def describe(self, request: SandboxRequest) -> Sandbox:
         """A running container's sandbox as it is now: files and interfaces after a change.

@@ -239,10 +239,12 @@ class Networks:
         if network.driver in ("macvlan", "ipvlan") and parent.startswith(bridge.DUMMY_PREFIX):
             bridge.remove_link(self._route, parent)
 
-    def remove_stale_ports(self, current: AbstractSet[str]) -> None:
-        """Delete the ports of our bridges that no running container has."""
-        for name in self._ports() - current:
+    def remove_stale_ports(self, current: AbstractSet[str]) -> bool:
+        """Delete the ports of our bridges that no running container has; whether there was one."""
+        stale = self._ports() - current
+        for name in stale:
             self._route.request([rtnetlink.delete_link(name, missing_ok=True)])
+        return bool(stale)
 
     def differences(self, current: AbstractSet[str]) -> builtins.list[str]:
         """How the host's links differ from the records; ``current`` are the ports that running

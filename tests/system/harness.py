@@ -197,9 +197,9 @@ def until(condition: object, seconds: float = DEADLINE) -> object:
         time.sleep(0.01)
 
 
-def running(*flags: str) -> Iterator[Daemon]:
+def running(*flags: str, kind: type[Daemon] = Daemon) -> Iterator[Daemon]:
     root = Path(tempfile.mkdtemp(prefix="smp"))
-    daemon = Daemon(root, *flags)
+    daemon = kind(root, *flags)
     try:
         daemon.start()
         daemon.load_busybox()
