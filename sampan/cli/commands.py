@@ -139,6 +139,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "system events": ("events:EVENTS", "Get real time events from the server"),
     "system info": ("info:INFO", "Display system-wide information"),
+    "system migrate": ("migrate:MIGRATE", "Copy the images and volumes of another engine"),
     "system prune": ("prune:SYSTEM", "Remove unused data"),
     "system stop": ("stop:STOP", "Stop the local daemon; its containers go on"),
     "version": ("version:VERSION", "Show the version information of client and server"),
