@@ -19,7 +19,7 @@ from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.oci import hooks
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
-from sampan.runtime.users import UnknownUser
+from sampan.runtime.users import Identity, UnknownUser
 
 _SETUP_FAILED = 125
 _LARGEST = 65536
@@ -146,10 +146,18 @@ def _run(plan: Plan, talk: Conversation) -> None:
     guard.inside()
     environ = confine.environment(plan.confinement, who)
     confine.find_program(plan.confinement, environ)
+    caller: ChildSide = talk
     if plan.gate >= 0:
-        talk = _wait_at_gate(plan.gate, talk)
-    hooks.run(own_hooks.get("startContainer") or (), "startContainer", state, _fail)
-    confine.start_program(plan.confinement, who, environ, talk)
+        caller = _wait_at_gate(plan.gate, talk)
+    reporting(caller, lambda: _start(plan, who, environ, state, caller))
+
+
+def _start(
+    plan: Plan, who: Identity, environ: dict[bytes, bytes], state: bytes, caller: ChildSide
+) -> None:
+    found = (plan.config.get("hooks") or {}).get("startContainer") or ()
+    hooks.run(found, "startContainer", state, _fail)
+    confine.start_program(plan.confinement, who, environ, caller)
 
 
 def _fail(problem: str) -> None:

@@ -112,7 +112,7 @@ def kill(root: str, options: Options) -> int:
     if not 1 <= len(options.arguments) <= 2:
         raise OciError("the container's ID is wanted, and perhaps a signal")
     record = records.read(root, options.arguments[0])
-    number = number_of((options.arguments + ["SIGTERM"])[1])
+    number = number_of([*options.arguments, "SIGTERM"][1])
     if options.flag("all"):
         pids = cgroups.group(record.cgroup).pids()
         for pid in pids:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from sampan.runtime.oci.errors import OciError
@@ -20,7 +21,7 @@ class _Command(NamedTuple):
     place: str
     flags: str = ""
     valued: str = ""
-    short: dict[str, str] = {}
+    short: Mapping[str, str] = MappingProxyType({})
     mixed: bool = True
 
 
