@@ -80,18 +80,22 @@ def _finish(raw: Path, dest: Path) -> int:
 
 
 class Context:
-    """A context on disk: a folder, or what :func:`extract` made."""
+    """A context on disk: a folder, or what :func:`extract` made; or an archive that is open."""
 
-    def __init__(self, path: Path, dockerfile: str = "Dockerfile") -> None:
+    def __init__(self, source: Path | ArchiveTree, dockerfile: str = "Dockerfile") -> None:
         """Raises InvalidParameter for a malformed archive or ``.dockerignore``."""
-        self.path = path
-        spool = path / SPOOL
-        self._archive = ArchiveTree(spool) if spool.exists() else None
+        self.path = source if isinstance(source, Path) else Path()
+        archive = None
+        if isinstance(source, ArchiveTree):
+            archive = source
+        elif (source / SPOOL).exists():
+            archive = ArchiveTree(source / SPOOL)
+        self._archive = archive
         self.ignore: IgnoreMatcher = NOTHING
         with self.opened() as tree:
             self.ignore = ignore_patterns(tree, dockerfile)
-        if self._archive is not None:
-            self._archive.ignore = self.ignore
+        if archive is not None:
+            self._archive = archive.hiding(self.ignore)
 
     @property
     def needs_copy(self) -> bool:

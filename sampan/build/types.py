@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from sampan.build.ops.archive import ArchiveTree
     from sampan.build.shared import BuildShared
     from sampan.image.manifest import Platform
     from sampan.image.reference import Reference
@@ -39,7 +40,7 @@ class Output:
 class BuildRequest:
     """One build, as a client asked for it; every value is validated by :func:`sampan.build.build`.
 
-    ``context`` is an extracted directory (None: the build has no local context).
+    ``context`` is a directory, or an open archive (None: the build has no local context).
     ``dockerfile`` is the file's path below the context; ``dockerfile_text`` overrides it, for a
     Dockerfile from elsewhere.  ``build_args`` maps to None for "given without a value", which
     Docker treats as not given.  ``network_mode`` is ``default``, ``none``, ``host`` or a network's
@@ -50,7 +51,7 @@ class BuildRequest:
     ``source_date_epoch`` (seconds) sets the times in the image and its layers.
     """
 
-    context: Path | None = None
+    context: Path | ArchiveTree | None = None
     dockerfile: str = "Dockerfile"
     dockerfile_text: bytes | None = None
     build_args: Mapping[str, str | None] = field(default_factory=dict)

@@ -63,6 +63,15 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         **_registry_header(session),
         **buildextras.header(options),
     }
+    if context.packed is not None:
+        from sampan.cli import buildsize
+
+        buildsize.warn(context.packed)
+        if buildsize.is_large(context.packed) and not options["compress"]:
+            from sampan.client import contextrows
+
+            chunks, retained = contextrows.difference(session.api, context.packed)
+            headers.update(retained)
     if options["compress"]:
         chunks = _compressed(chunks)
     if not quiet:

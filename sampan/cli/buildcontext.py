@@ -20,10 +20,12 @@ _USTAR_AT = 257
 class Context:
     """The body of a build request, and where in it the Dockerfile is."""
 
-    __slots__ = ("chunks", "dockerfile")
+    __slots__ = ("chunks", "dockerfile", "packed")
 
-    def __init__(self, chunks: Iterable[bytes], dockerfile: str) -> None:
-        self.chunks, self.dockerfile = chunks, dockerfile
+    def __init__(
+        self, chunks: Iterable[bytes], dockerfile: str, packed: contextfolder.Packed | None = None
+    ) -> None:
+        self.chunks, self.dockerfile, self.packed = chunks, dockerfile, packed
 
 
 def from_argument(argument: str, file: str) -> Context:
@@ -77,7 +79,7 @@ def from_folder(folder: str, file: str) -> Context:
     """A local folder, without what its ``.dockerignore`` names."""
     given = sys.stdin.buffer.read() if file == "-" else None
     packed = contextfolder.packed(folder, "" if file == "-" else file, dockerfile_text=given)
-    return Context(packed.chunks, packed.dockerfile)
+    return Context(packed.chunks, packed.dockerfile, packed)
 
 
 # Elsewhere.

@@ -14,6 +14,8 @@ from typing import Any
 
 from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, build
 from sampan.build import context as contexts
+from sampan.build.ops.archive import ArchiveTree
+from sampan.build.retained import RetainedContexts, parse_name
 from sampan.build.solver.cache import CacheRecord
 from sampan.engine import remotes
 from sampan.engine.distribution import Auths, credentials_for
@@ -24,9 +26,9 @@ from sampan.progress import Report
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a build reads: a directory, or just a Dockerfile."""
+    """What a build reads: a directory or an archive, or just a Dockerfile."""
 
-    directory: Path | None = None
+    directory: Path | ArchiveTree | None = None
     dockerfile: bytes | None = None
 
     def applied(self, request: BuildRequest) -> BuildRequest:
@@ -41,6 +43,8 @@ class Builds:
         self._deps = deps
         self._cache = deps.shared.cache
         self._events = events
+        self._retained = RetainedContexts()
+        self._trimming: asyncio.TimerHandle | None = None
         self._contexts = deps.state_dir / "tmp" / "contexts"
         shutil.rmtree(self._contexts, ignore_errors=True)
 
@@ -67,6 +71,38 @@ class Builds:
         async with self._directory() as place:
             await contexts.receive(stream, place)
             yield Context(place)
+
+    def knows_context(self, retained: str) -> bool:
+        """Whether the context ``NAME:FINGERPRINT`` need not be sent.  Raises InvalidParameter."""
+        return self._retained.knows(*parse_name(retained))
+
+    async def offer_context(self, retained: str, rows: bytes) -> list[int]:
+        """Which files of a context to send, as :meth:`RetainedContexts.offer` says."""
+        return await asyncio.to_thread(self._retained.offer, *parse_name(retained), rows)
+
+    @asynccontextmanager
+    async def retained_context(
+        self, retained: str, stream: AsyncIterable[bytes]
+    ) -> AsyncIterator[Context]:
+        """A context of which only what has changed is in the stream.
+
+        Raises NotFound if what has not is not here any more; InvalidParameter, DiskFull.
+        """
+        name, fingerprint = parse_name(retained)
+        async with self._directory() as place:
+            await contexts.receive(stream, place)
+            sent = await asyncio.to_thread(ArchiveTree, place / contexts.SPOOL)
+        tree = await asyncio.to_thread(self._retained.complete, name, fingerprint, sent)
+        self._trim()
+        yield Context(tree)
+
+    def _trim(self) -> None:
+        """Forget contexts that have not been used for long, now and when the next one is due."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+        wait = self._retained.trim()
+        loop = asyncio.get_running_loop()
+        self._trimming = None if wait is None else loop.call_later(wait + 1, self._trim)
 
     @asynccontextmanager
     async def remote_context(self, url: str, report: Report) -> AsyncIterator[Context]:

@@ -67,8 +67,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def cancel(request: web.Request) -> web.Response:
         raise Unsupported("a build is cancelled by closing its connection")
 
+    async def retained(request: web.Request) -> web.Response:
+        """What of a context to send; without rows, whether it is known as it is."""
+        name = request.query.get("context", "")
+        rows = b"".join([chunk async for chunk in chunks(request)])
+        if not rows:
+            return streams.json({"known": engine.builds.knows_context(name)})
+        return streams.json({"needed": await engine.builds.offer_context(name, rows)})
+
     return [
         web.post("/build", build),
+        web.post("/sampan/context", retained),
         web.post("/build/prune", prune),
         web.post("/build/cancel", cancel),
     ]
@@ -169,6 +178,9 @@ async def _context(
         raise Unsupported("a context from the client's session needs BuildKit's protocol")
     if remote:
         async with engine.builds.remote_context(remote, stream.report) as context:
+            yield context
+    elif retained := request.headers.get("X-Sampan-Context"):
+        async with engine.builds.retained_context(retained, chunks(request)) as context:
             yield context
     else:
         async with engine.builds.context(chunks(request)) as context:

@@ -95,7 +95,8 @@ class IgnoreMatcher:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: list[tuple[re.Pattern[str], bool]] = []
         self._negated_prefixes: list[str] = []
-        for pattern in patterns:
+        self.patterns = tuple(patterns)
+        for pattern in self.patterns:
             negated = pattern.startswith("!")
             body = pattern[1:] if negated else pattern
             if not body:

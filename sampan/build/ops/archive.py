@@ -7,6 +7,7 @@ the archive touches the host's name space, so no member can escape.
 
 from __future__ import annotations
 
+import copy
 import errno
 import hashlib
 import io
@@ -56,12 +57,14 @@ class _Node:
     st_dev: int = NO_DEVICE
     st_ino: int = 0
     digest: bytes = field(default=b"", repr=False)
+    source: memoryview | None = field(default=None, repr=False)  # another archive's bytes
 
 
 class ArchiveTree(Tree):
     """The tar file ``path``; raises InvalidParameter when it is malformed or hostile.
 
-    ``ignore`` may be set later, since the patterns are in the archive.
+    ``ignore`` may be set later, since the patterns are in the archive.  ``held`` is how many bytes
+    of archives it keeps; ``memo`` holds checksums of selections, whatever is hidden.
     """
 
     def __init__(self, path: Path, ignore: IgnoreMatcher = NOTHING) -> None:
@@ -75,10 +78,63 @@ class ArchiveTree(Tree):
         finally:
             os.close(fd)
         self._view = memoryview(self._data)
+        self.held = len(self._view)
+        self.memo: dict[tuple[object, ...], str] = {}
         try:
             self._index()
         except tar.InvalidTar as error:
             raise InvalidParameter(f"malformed build context: {error}") from None
+
+    def hiding(self, ignore: IgnoreMatcher) -> ArchiveTree:
+        """The same files without what ``ignore`` leaves out."""
+        tree = copy.copy(self)
+        tree.ignore = ignore
+        return tree
+
+    def over(self, base: ArchiveTree) -> ArchiveTree:
+        """``base`` with this archive's few files at its root as well; neither is changed."""
+        tree = copy.copy(base)
+        tree.memo = {}
+        tree._root = _Node(children={**(base._root.children or {})})
+        for name, node in (self._root.children or {}).items():
+            node.source = self._view
+            assert tree._root.children is not None
+            tree._root.children[name] = node
+        return tree
+
+    def size(self) -> int:
+        """Bytes of all regular files together."""
+        total = 0
+        pending = [self._root]
+        while pending:
+            for node in (pending.pop().children or {}).values():
+                if node.children is not None:
+                    pending.append(node)
+                else:
+                    total += node.stored
+        return total
+
+    def graft(self, other: ArchiveTree, paths: Iterable[bytes]) -> None:
+        """Take regular files over from another archive, which this one then keeps in memory.
+
+        Raises InvalidParameter for a path that is no regular file there.
+        """
+        for path in paths:
+            parts = _parts(path)
+            try:
+                node = other._find("/".join(parts), follow=False)
+            except OSError:
+                node = other._root
+            if not parts or not stat.S_ISREG(node.st_mode):
+                name = path.decode(errors="replace")
+                raise InvalidParameter(f"the retained build context has no file {name!r}")
+            if node.source is None:
+                node.source = other._view
+            holder = self._holder(parts[:-1])
+            assert holder.children is not None
+            holder.children[parts[-1]] = node
+        self.held += other.held
+        self.memo = {}
 
     def _index(self) -> None:
         cursor = tar.BufferCursor(cast(bytes, self._data))  # slices of a map are bytes
@@ -164,7 +220,8 @@ class ArchiveTree(Tree):
 
     def stored(self, node: _Node) -> memoryview:
         """What of a file is in the archive: all of it, but for sparse files."""
-        return self._view[node.offset : node.offset + node.stored]
+        view = self._view if node.source is None else node.source
+        return view[node.offset : node.offset + node.stored]
 
     def contents(self, node: _Node) -> memoryview | bytes:
         """A regular file's bytes."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 
 from sampan.build.dockerfile.ignore import IgnoreMatcher
-from sampan.build.ops.archive import NO_DEVICE
+from sampan.build.ops.archive import NO_DEVICE, ArchiveTree
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import NOTHING, Item, Status, Tree
 
@@ -54,6 +54,18 @@ def checksum(
 
     Blocking: call it in a thread.
     """
+    if not isinstance(tree, ArchiveTree):
+        return _checksum(tree, source, parents, exclude, cache)
+    asked = (source, parents, tuple(exclude), tree.ignore.patterns)
+    known = tree.memo.get(asked)
+    if known is None:
+        known = tree.memo[asked] = _checksum(tree, source, parents, exclude, cache)
+    return known
+
+
+def _checksum(
+    tree: Tree, source: str, parents: bool, exclude: Sequence[str], cache: DigestCache
+) -> str:
     state = hashlib.sha256()
     skip = ignore_matcher(exclude)
     for chosen in select(tree, source, parents=parents):
