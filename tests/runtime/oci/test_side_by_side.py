@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -255,7 +256,7 @@ def test_the_same_is_seen_inside(bundle: Bundle, tmp_path: Path, script: str, ch
 def test_the_life_of_a_container(bundle: Bundle, tmp_path: Path, runtime: Runtime) -> None:
     bundle.write(bundle.script("trap 'exit 0' TERM; while :; do sleep 0.05; done"))
     one, pid_file = name("life"), tmp_path / "pid"
-    with open(tmp_path / "out", "w") as out:
+    with (tmp_path / "out").open("w") as out:
         words = ["create", "--bundle", str(bundle.directory), "--pid-file", str(pid_file), one]
         made = subprocess.run(
             [*runtime.base, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=False
@@ -275,6 +276,8 @@ def test_the_life_of_a_container(bundle: Bundle, tmp_path: Path, runtime: Runtim
         "exec",
         "--env",
         "X=y",
+        "--env",
+        "PATH=/bin",
         "--user",
         "7:8",
         "--cwd",
@@ -379,6 +382,28 @@ def test_namespaces_by_path(bundle: Bundle, runtime: Runtime) -> None:
     finally:
         holder.kill()
         holder.wait()
+
+
+def test_the_terminal_goes_over_the_console_socket(
+    bundle: Bundle, tmp_path: Path, runtime: Runtime
+) -> None:
+    config = bundle.script("test -t 0 && test -t 2 && echo both")
+    config["process"]["terminal"] = True
+    bundle.write(config)
+    one, path = name("tty"), str(tmp_path / "console")
+    assert runtime("create", "--bundle", str(bundle.directory), one).returncode != 0
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        words = ["--bundle", str(bundle.directory), "--console-socket", path]
+        done = runtime("create", *words, one)
+        assert done.returncode == 0, done.stderr
+        connection, _ = listener.accept()
+        with connection:
+            _, [master], _, _ = socket.recv_fds(connection, 256, 1)
+    assert runtime("start", one).returncode == 0
+    assert os.read(master, 64) == b"both\r\n"
+    os.close(master)
 
 
 @pytest.mark.parametrize("kept", [0, 2])
