@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-from . import build, scenarios
+from . import build as build
+from . import scenarios
+from . import storage as storage
 from .engines import KINDS, CommandFailed, Engine, Sampan, running
 from .scenarios import ALL, Scenario
 

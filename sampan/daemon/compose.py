@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from sampan.build import BuildDeps
 from sampan.daemon.config import Settings
@@ -44,7 +45,7 @@ from sampan.network.manager import NetworkManager, NetworkSettings
 from sampan.network.runfiles import RunCollection
 from sampan.network.types import Endpoint, Network, NetworkEvent
 from sampan.registry.client import RegistryClient
-from sampan.registry.config import RegistryConfig
+from sampan.registry.config import Proxies, RegistryConfig
 from sampan.runtime.spawner import Spawner
 from sampan.store import probe
 from sampan.store.archives import Archives
@@ -148,7 +149,14 @@ def _stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
         settings.state, settings.run, metadata, settings.storage_driver or None
     )
     stack.callback(snapshotter.close)
-    return _Stores(metadata, ImageStore(content, metadata, snapshotter), why)
+    images = ImageStore(
+        content,
+        metadata,
+        snapshotter,
+        discard_blobs=settings.discard_blobs,
+        max_layer_size=settings.max_layer_size,
+    )
+    return _Stores(metadata, images, why)
 
 
 def _network_manager(settings: Settings, stores: _Stores, events: Events) -> NetworkManager:
@@ -209,6 +217,22 @@ def _registry_config(settings: Settings) -> RegistryConfig:
         insecure=tuple(settings.insecure_registries),
         mirrors=tuple(settings.registry_mirrors),
         default_endpoint=settings.default_registry or None,
+        certs_dir=Path(settings.certs_dir),
+        proxies=_proxies(settings),
+        max_downloads=settings.max_concurrent_downloads,
+        max_uploads=settings.max_concurrent_uploads,
+        attempts=settings.max_download_attempts,
+    )
+
+
+def _proxies(settings: Settings) -> Proxies:
+    """The settings, and where one is not given the environment's."""
+    found = Proxies.from_environment()
+    bypass = tuple(part.strip() for part in settings.no_proxy.split(",") if part.strip())
+    return Proxies(
+        settings.http_proxy or found.http,
+        settings.https_proxy or found.https,
+        bypass or found.no_proxy,
     )
 
 

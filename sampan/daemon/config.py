@@ -51,6 +51,14 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     registry_mirrors: list[str] = []
     insecure_registries: list[str] = []
     certs_dir: str = "/etc/docker/certs.d"
+    max_concurrent_downloads: int = 4
+    max_concurrent_uploads: int = 5
+    max_download_attempts: int = 6
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
+    discard_blobs: bool = False
+    max_layer_size: int = 100 << 30
     log_driver: str = "local"
     log_opts: dict[str, str] = {}
     default_shm_size: int = 64 << 20
@@ -125,6 +133,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--registry-mirror", dest="registry_mirrors", action="append", help="mirror asked first")
     add("--insecure-registry", dest="insecure_registries", action="append", help="without TLS")
     add("--certs-dir", help="directory of registries' certificates")
+    add("--max-concurrent-downloads", type=int, help="blobs that are downloaded at a time")
+    add("--max-concurrent-uploads", type=int, help="blobs that are uploaded at a time")
+    add("--max-download-attempts", type=int, help="attempts at a request that fails")
+    add("--http-proxy", help="proxy to registries without TLS (default: HTTP_PROXY)")
+    add("--https-proxy", help="proxy to registries (default: HTTPS_PROXY)")
+    add("--no-proxy", help="hosts reached without a proxy, comma-separated (default: NO_PROXY)")
+    add(
+        "--discard-blobs",
+        action="store_true",
+        help="keep layers unpacked only; a push compresses them anew, under other digests",
+    )
+    add("--max-layer-size", type=int, help="bytes that a layer may unpack to")
     add("--log-driver", choices=("local", "json-file", "none"), help="default log driver")
     add("--log-opt", dest="log_opts", action="append", help="default log option, key=value")
     add("--cgroup-parent", help="control group below which containers live")

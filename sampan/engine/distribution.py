@@ -23,6 +23,7 @@ from sampan.progress import Progress, Report
 from sampan.registry import platforms
 from sampan.registry.auth import Auth
 from sampan.registry.client import LayerReady, Pulled, RegistryClient, SearchHit
+from sampan.store.content import DamagedBlob
 from sampan.store.images import Image, ImageStore, LayerRef, Member
 from sampan.store.indexes import MAX_DEPTH, images_of
 
@@ -68,6 +69,21 @@ class Distribution:
         An index is kept beside the image that was chosen from it; ``whole`` brings all its other
         images too, and what else it names.  Raises NotFound, Unauthorized, Unavailable, InvalidParameter, DiskFull.
         """
+        try:
+            return await self._pull(reference, report, platform, auth, whole)
+        except DamagedBlob as error:
+            # It was here already, and is removed now: fetched anew it is sound.
+            report(Progress(f"{str(error).rpartition(':')[0]}; pulling it again"))
+            return await self._pull(reference, report, platform, auth, whole)
+
+    async def _pull(
+        self,
+        reference: Reference,
+        report: Report,
+        platform: Platform | None,
+        auth: Auth | None,
+        whole: bool,
+    ) -> Image:
         store = self._store
         before = self._known(reference)
 
@@ -190,6 +206,7 @@ class Distribution:
         for reference, image in tagged:
             with self._store.lease():
                 pushed = await self._publisher.push(reference, image, platform, auth, report)
+                self._store.discard_pushed(image.id)
                 digest = Reference(reference.domain, reference.path).with_digest(pushed.digest)
                 self._store.add_repo_digest(image.id, digest)
             shown = reference.familiar()

@@ -21,6 +21,10 @@ class CorruptStream(ValueError):
     """A compressed stream is damaged or cut short."""
 
 
+class TooLarge(CorruptStream):
+    """A stream unpacks to more than is allowed."""
+
+
 _Damaged: tuple[type[BaseException], ...] = (
     EOFError,
     cast(type[BaseException], isal_zlib.error),
@@ -110,9 +114,43 @@ class _Prefixed(io.RawIOBase):
         super().close()
 
 
-def decompressed(stream: BinaryIO) -> BinaryIO:
+class _Bounded(io.RawIOBase):
+    """A stream that refuses to be longer than it may be."""
+
+    def __init__(self, stream: BinaryIO, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._left = limit
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise TooLarge(f"it unpacks to more than the {self._limit} bytes that are allowed")
+        return data
+
+    def readinto(self, buffer: object, /) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def decompressed(stream: BinaryIO, limit: int | None = None) -> BinaryIO:
     """The uncompressed content of a stream of any kind we know; closing it closes the stream.
-    Its reads raise CorruptStream."""
+    Its reads raise CorruptStream, and TooLarge beyond ``limit`` bytes."""
+    plain = _decompressed(stream)
+    return plain if limit is None else cast(BinaryIO, _Bounded(plain, limit))
+
+
+def _decompressed(stream: BinaryIO) -> BinaryIO:
     head = b""
     while len(head) < 6 and (more := stream.read(6 - len(head))):
         head += more

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from sampan.errors import NotFound
 from sampan.image import digest as digests
@@ -35,14 +36,35 @@ class StoreSource:
         return self._content.has(digest)
 
     async def read(self, digest: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Raises DigestMismatch instead of the last bytes when the blob is damaged, if it is read
+        from its first byte."""
+        hasher = hashlib.new(digests.split(digest)[0]) if start == 0 else None
+
+        def following(file: BinaryIO, size: int) -> bytes:
+            data = file.read(size)
+            if hasher is not None:
+                hasher.update(data)
+                if file.tell() == total and hasher.hexdigest() != digests.split(digest)[1]:
+                    raise self._damaged(digest)
+            return data
+
+        total = self._content.size(digest)
         with self._content.open(digest) as file:
             file.seek(start)
             while start < end:
-                data = await asyncio.to_thread(file.read, min(READ_BYTES, end - start))
+                data = await asyncio.to_thread(following, file, min(READ_BYTES, end - start))
                 if not data:
                     return
                 yield data
                 start += len(data)
+
+    def _damaged(self, digest: str) -> Exception:
+        from sampan.store.content import DamagedBlob
+
+        return DamagedBlob(
+            f"the blob {digest} is damaged on disk: pull or load its image again after "
+            "system check --repair"
+        )
 
 
 class Push:

@@ -12,12 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sampan.errors import Conflict, NotFound
-from sampan.image.digest import Digest, split
+from sampan.image.digest import split
 from sampan.store.content import ContentStore
 from sampan.store.images import Image, ImageStore
 from sampan.store.metadata import Metadata
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +33,8 @@ def check(metadata: Metadata, images: ImageStore, *, repair: bool = False) -> li
     found += _blobs(images.content, repair)
     for image in images.list():
         found += _image(images, image, repair)
+    found += _indexes(metadata, images, repair)
+    found += _tars(metadata, images, repair)
     found += _snapshots(images, repair)
     return found
 
@@ -50,22 +50,13 @@ def _database(metadata: Metadata) -> Iterator[Problem]:
 def _blobs(content: ContentStore, repair: bool) -> Iterator[Problem]:
     for digest in list(content.walk()):
         try:
-            sound = _digest(content, digest) == digest
-        except (NotFound, ValueError):
+            sound = content.sound(digest)
+        except ValueError:
             sound = False
         if not sound:
             if repair:
                 content.delete(digest)
             yield Problem(f"the blob {digest} is damaged", repair)
-
-
-def _digest(content: ContentStore, digest: Digest) -> Digest:
-    algorithm, _ = split(digest)
-    hasher = hashlib.new(algorithm)
-    with content.open(digest) as stream:
-        while data := stream.read(_CHUNK):
-            hasher.update(data)
-    return f"{algorithm}:{hasher.hexdigest()}"
 
 
 def _image(images: ImageStore, image: Image, repair: bool) -> Iterator[Problem]:
@@ -84,6 +75,45 @@ def _image(images: ImageStore, image: Image, repair: bool) -> Iterator[Problem]:
             yield Problem(
                 f"the image {image.id} lacks its layer {layer.diff_id}: pull or load it again"
             )
+
+
+def _indexes(metadata: Metadata, images: ImageStore, repair: bool) -> Iterator[Problem]:
+    for name, digest in metadata.query("SELECT name, digest FROM tag_indexes"):
+        if images.content.has(digest):
+            continue
+        if repair:
+            with metadata.transaction() as connection:
+                connection.execute("DELETE FROM tag_indexes WHERE name = ?", (name,))
+                connection.execute("DELETE FROM variants WHERE name = ?", (name,))
+        yield Problem(f"the tag {name} lacks its index {digest}", repair)
+
+
+def _tars(metadata: Metadata, images: ImageStore, repair: bool) -> Iterator[Problem]:
+    """Layers that snapshots keep as tars are as their digests say."""
+    content, snapshotter = images.content, images.snapshotter
+    for chain, diff_id in metadata.query("SELECT DISTINCT chain_id, diff_id FROM image_layers"):
+        try:
+            tar = snapshotter.layer_tar(chain)
+        except NotFound:
+            continue
+        if tar is None or not tar.exists():
+            continue
+        blob = content.path(diff_id)
+        if blob.exists() and blob.samefile(tar):
+            continue  # it was looked at as a blob
+        with tar.open("rb") as stream:
+            found = hashlib.file_digest(stream, split(diff_id)[0]).hexdigest()
+        if found == split(diff_id)[1]:
+            continue
+        text = f"the unpacked layer {diff_id} is damaged"
+        if not repair:
+            yield Problem(text)
+            continue
+        try:
+            snapshotter.remove(chain)
+            yield Problem(text, True)
+        except (Conflict, NotFound):
+            yield Problem(f"{text}; it is in use: remove what uses it")
 
 
 def _snapshots(images: ImageStore, repair: bool) -> Iterator[Problem]:

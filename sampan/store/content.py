@@ -30,6 +30,10 @@ class DigestMismatch(SampanError):
     """What was received is not what was asked for."""
 
 
+class DamagedBlob(DigestMismatch):
+    """A blob's bytes on disk are not what its name says."""
+
+
 @contextmanager
 def disk_full_as_error(where: Path) -> Iterator[None]:
     """Turn "no space left" into errors.DiskFull."""
@@ -268,6 +272,25 @@ class ContentStore:
         except FileNotFoundError:
             return 0
         return size
+
+    def sound(self, digest: Digest) -> bool:
+        """Whether the blob is here and as its name says.  Reads all of it."""
+        algorithm, encoded = digests.split(digest)
+        hasher = hashlib.new(algorithm)
+        try:
+            with self.open(digest) as stream:
+                while data := stream.read(_BLOCK):
+                    hasher.update(data)
+        except NotFound:
+            return False
+        return hasher.hexdigest() == encoded
+
+    def drop_damaged(self, digest: Digest) -> bool:
+        """Remove a blob that is not as its name says; whether it was so."""
+        if self.sound(digest):
+            return False
+        self.delete(digest)
+        return True
 
     def set_aside(self, digest: Digest) -> int:
         """Take a blob out of sight, quickly; :meth:`clean` frees its space.  Returns its size."""

@@ -101,6 +101,12 @@ class ErofsSnapshotter(OverlaySnapshotter):
         if self._records.adopt(directory, name, parent, usage, form):
             self._hold(id, tree)
 
+    def layer_tar(self, name: str) -> Path | None:
+        record = self._records.find(name)
+        if record.form == "directory":
+            return None
+        return self._records.directory(record.id) / "layer.tar"
+
     def warm(self, name: str) -> None:
         for stack in self._stacks(self._records.committed(name).id):
             if isinstance(stack, _Stack):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeAlias
 
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.image import config as image_config
 from sampan.image import manifest as media
 from sampan.image.compression import Algorithm
@@ -20,10 +20,10 @@ from sampan.image.manifest import Descriptor, Manifest
 from sampan.image.reference import InvalidReference, Reference
 from sampan.progress import Progress, Report, ignore
 from sampan.store.collector import collect
-from sampan.store.content import ContentStore
+from sampan.store.content import ContentStore, DamagedBlob, DigestMismatch
 from sampan.store.indexes import Indexes, Variant
+from sampan.store.layers import MAX_LAYER_SIZE, LayerStore
 from sampan.store.layers import LayerRef as LayerRef
-from sampan.store.layers import LayerStore
 from sampan.store.metadata import Metadata
 from sampan.store.snapshots import Snapshotter
 
@@ -77,10 +77,26 @@ _Names: TypeAlias = list[str]
 class ImageStore:
     """Methods that are not async make short queries and may be called on the event loop."""
 
-    def __init__(self, content: ContentStore, metadata: Metadata, snapshotter: Snapshotter) -> None:
+    def __init__(
+        self,
+        content: ContentStore,
+        metadata: Metadata,
+        snapshotter: Snapshotter,
+        *,
+        discard_blobs: bool = False,
+        max_layer_size: int = MAX_LAYER_SIZE,
+    ) -> None:
+        """``discard_blobs`` drops compressed layers once they are unpacked; a push makes them
+        anew.  It needs a driver that keeps layers' tars: raises errors.Unsupported."""
+        if discard_blobs and snapshotter.driver != "erofs":
+            raise Unsupported(
+                "discard-blobs needs the storage driver erofs, which keeps layers as tars; this is "
+                f"{snapshotter.driver}"
+            )
         self.content = content
         self.snapshotter = snapshotter
-        self.layers = LayerStore(content, metadata)
+        self.discard_blobs = discard_blobs
+        self.layers = LayerStore(content, metadata, max_layer_size)
         self.indexes = Indexes(content, metadata)
         self._metadata = metadata
         # Chains that were warmed; to warm one again that was removed meanwhile is only slower.
@@ -454,12 +470,43 @@ class ImageStore:
     def _apply(self, chain: Digest, parent: Digest | None, layer: LayerRef, report: Report) -> None:
         row = short(layer.blob.digest)
         total = layer.blob.size
-        with self.layers.open(
-            layer, lambda position: report(Progress("Extracting", row, min(position, total), total))
-        ) as stream:
-            self.snapshotter.apply(chain, parent, stream, self.layers.uncompressed(layer))
+        try:
+            with self.layers.open(
+                layer,
+                lambda position: report(Progress("Extracting", row, min(position, total), total)),
+            ) as stream:
+                self.snapshotter.apply(chain, parent, stream, self.layers.uncompressed(layer))
+        except DigestMismatch:
+            if self.content.drop_damaged(layer.blob.digest):
+                raise DamagedBlob(
+                    f"the blob {layer.blob.digest} was damaged on disk and is removed: pull or "
+                    "load its image again"
+                ) from None
+            raise
         self.layers.remember(layer.diff_id, layer.blob, self.snapshotter.usage(chain).size)
+        if self.discard_blobs:
+            self._discard(chain, layer)
         report(Progress("Pull complete", row))
+
+    def _discard(self, chain: Digest, layer: LayerRef) -> None:
+        """Keep the layer as the tar that its snapshot has anyway, instead of its blob."""
+        tar = self.snapshotter.layer_tar(chain)
+        if tar is None or layer.blob.digest == layer.diff_id:
+            return
+        self.content.adopt(tar, layer.diff_id)
+        plain = Descriptor(media.OCI_LAYER, layer.diff_id, tar.stat().st_size)
+        self.layers.remember(layer.diff_id, plain)
+        self.content.delete(layer.blob.digest)
+
+    def discard_pushed(self, image_id: Digest) -> None:
+        """Drop the compressed layers that were made for a push, if they are not to be kept."""
+        if not self.discard_blobs:
+            return
+        for layer in self.layers_of(image_id):
+            if self.content.has(layer.diff_id):
+                for blob in (layer.blob, *self.layers.blobs(layer.diff_id)):
+                    if blob.digest != layer.diff_id:
+                        self.content.delete(blob.digest)
 
     async def commit_layer(
         self, key: str, *, clamp_mtime: int | None = None, exclude: Collection[str] = ()

@@ -14,9 +14,15 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from sampan.errors import NotFound
+from sampan.errors import InvalidParameter, NotFound
 from sampan.image import manifest as media
-from sampan.image.compression import Algorithm, CorruptStream, compressor, decompressed
+from sampan.image.compression import (
+    Algorithm,
+    CorruptStream,
+    TooLarge,
+    compressor,
+    decompressed,
+)
 from sampan.image.digest import Digest
 from sampan.image.layer import write_diff
 from sampan.image.manifest import Descriptor
@@ -25,6 +31,8 @@ from sampan.store.metadata import Metadata
 from sampan.store.readahead import ReadAhead
 
 _CHUNK = 1 << 20
+MAX_LAYER_SIZE = 100 << 30
+"""Bytes that a layer may unpack to unless a setting says otherwise."""
 
 
 class LayerRef(msgspec.Struct, frozen=True):
@@ -38,7 +46,10 @@ class LayerRef(msgspec.Struct, frozen=True):
 class LayerStore:
     """Calls that read or write whole layers block: make them in a thread."""
 
-    def __init__(self, content: ContentStore, metadata: Metadata) -> None:
+    def __init__(
+        self, content: ContentStore, metadata: Metadata, max_size: int = MAX_LAYER_SIZE
+    ) -> None:
+        self.max_size = max_size
         self._content = content
         self._metadata = metadata
 
@@ -49,7 +60,7 @@ class LayerStore:
         blob = self.present(layer)
         raw = self._content.open(blob.digest)
         stream = cast(BinaryIO, _Counted(raw, progress)) if progress is not None else raw
-        plain = decompressed(stream)
+        plain = decompressed(stream, self.max_size)
         if blob.digest != layer.diff_id:
             plain = cast(BinaryIO, ReadAhead(plain))
         return cast(BinaryIO, _Verified(plain, layer.diff_id))
@@ -130,7 +141,7 @@ class LayerStore:
 
     def from_stream(self, stream: BinaryIO) -> LayerRef:
         """A layer tar of unknown digest (compressed or not), stored uncompressed."""
-        with decompressed(stream) as plain, self._content.ingest() as ingest:
+        with decompressed(stream, self.max_size) as plain, self._content.ingest() as ingest:
             while chunk := plain.read(_CHUNK):
                 ingest.write(chunk)
             length = ingest.offset
@@ -173,6 +184,8 @@ class _Verified(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         try:
             data = self._stream.read(size)
+        except TooLarge as error:
+            raise InvalidParameter(f"the layer {self._expected} is refused: {error}") from error
         except CorruptStream as error:
             raise DigestMismatch(f"the layer {self._expected} is damaged: {error}") from error
         if data:

@@ -43,7 +43,7 @@ def read_archive(stream: BinaryIO, images: ImageStore, report: Report) -> list[L
     """Blocks.  Raises InvalidTar, CorruptStream, InvalidArchive, InvalidManifest or
     DigestMismatch, all of which mean that the archive is bad."""
     members = _Members(images, report)
-    with decompressed(stream) as plain:
+    with decompressed(stream, images.layers.max_size) as plain:
         members.read(plain)
     return _Reader(members, images).images()
 

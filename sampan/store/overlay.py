@@ -107,6 +107,9 @@ class OverlaySnapshotter:
     def close(self) -> None:
         """Nothing: no mount is held."""
 
+    def layer_tar(self, name: str) -> Path | None:
+        return None
+
     def check(self, repair: bool) -> list[tuple[str, str]]:
         """A snapshot's directories are there."""
 

@@ -99,6 +99,9 @@ class PlainSnapshotter:
     def close(self) -> None:
         """Nothing: no mount is held."""
 
+    def layer_tar(self, name: str) -> Path | None:
+        return None
+
     def check(self, repair: bool) -> list[tuple[str, str]]:
         """A snapshot's tree is there."""
 

@@ -93,6 +93,10 @@ class Snapshotter(Protocol):
         form; raises errors.Unsupported when the driver keeps none for it."""
         ...
 
+    def layer_tar(self, name: str) -> Path | None:
+        """The layer's uncompressed tar, where the driver keeps committed snapshots as such."""
+        ...
+
     def apply(
         self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
     ) -> None:

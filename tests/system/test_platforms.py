@@ -24,7 +24,6 @@ from sampan.store.content import ContentStore
 from tests.registry.images import make_image, make_index
 from tests.registry.servers import Registry, docker_registry
 
-
 PROGRAM = str(Path(__file__).parents[2] / "scripts" / "sampan")
 
 
