@@ -13,16 +13,23 @@ from __future__ import annotations
 import os
 import signal
 import struct
+import sys
 from typing import NamedTuple
 
 from sampan.linux import mappings
 from sampan.linux.ptrace import Tracee
 
 _CHUNK = 1 << 20
+_ALIGNMENT, _SMALL, _POOL = 16, 512, 16384
+_EMPTY_BYTES = sys.getsizeof(b"")
+_MOST = 20000
 
 
 _NAME = "/memfd:sampan-heap (deleted)"
+_LISTED_SIZE = mappings.LISTED * mappings.IOVEC_SIZE
 _heap = -1
+_listed = 0
+"""Where a process lists the ranges that it discards."""
 _IOVEC = struct.Struct("=QQ")
 
 
@@ -33,12 +40,36 @@ class _Move(NamedTuple):
     source: int
 
 
+def fill_holes() -> list[object]:
+    """Take the free places between living objects, so that new ones will lie side by side.
+
+    Python's allocator gives out the places of one size in turn, from pools that are in part used,
+    anywhere in the heap.  The result is to be kept.
+    """
+    taken: list[object] = []
+    for size in range(_ALIGNMENT, _SMALL + 1, _ALIGNMENT):
+        before, in_a_row = 0, 0
+        for _ in range(_MOST):
+            if size == _ALIGNMENT:
+                made: object = object()
+            elif size < _EMPTY_BYTES + _ALIGNMENT:
+                made = 1 << 40 | len(taken)
+            else:
+                made = bytes(size - _EMPTY_BYTES)
+            taken.append(made)
+            in_a_row = in_a_row + 1 if id(made) == before + size else 0
+            before = id(made)
+            if in_a_row * size > _POOL // 2:
+                break  # it comes from a pool that was empty
+    return taken
+
+
 def compact() -> bool:
     """Exchange the calling process's private memory; False if the host does not allow it.
 
     The process must have one thread.
     """
-    global _heap
+    global _heap, _listed
     ranges = mappings.private_writable()
     heap = os.memfd_create("sampan-heap", os.MFD_CLOEXEC)
     try:
@@ -73,6 +104,7 @@ def compact() -> bool:
     os.waitpid(helper, 0)
     if held:
         _heap = heap
+        _listed = mappings.anonymous(_LISTED_SIZE)
     else:
         os.close(heap)
     return held
@@ -88,30 +120,28 @@ def trim() -> None:
     """
     if _heap < 0:
         return
-    size = mappings.LISTED * mappings.IOVEC_SIZE
     pid = os.getpid()
     ready, told = os.pipe2(os.O_CLOEXEC)
     pidfd = os.pidfd_open(pid)
-    ranges = mappings.anonymous(size)
     helper = os.fork()
     if not helper:
         try:
-            _hold_and_list(pid, ranges, told)
+            _hold_and_list(pid, told)
         finally:
             os._exit(0)
     os.close(told)
-    try:
-        if os.read(ready, 1):
-            mappings.discard_listed(pidfd, ranges)
-    except OSError:
-        pass
-    mappings.unmap(ranges, size)
+    held = os.read(ready, 1)
     os.close(ready)
+    if held:
+        try:
+            mappings.discard_listed(pidfd, _listed)
+        except OSError:
+            pass
     os.close(pidfd)
     os.waitpid(helper, 0)
 
 
-def _hold_and_list(pid: int, ranges: int, told: int) -> None:
+def _hold_and_list(pid: int, told: int) -> None:
     """In the helper: write the list of what can be discarded into the held process's memory."""
     memory = os.open(f"/proc/{pid}/mem", os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -119,7 +149,7 @@ def _hold_and_list(pid: int, ranges: int, told: int) -> None:
     except OSError:
         return
     os.write(told, b"1")
-    while tracee.next_call().arguments[1] != ranges:
+    while tracee.next_call().arguments[1] != _listed:
         tracee.proceed()
     listed = []
     for part in mappings.of_file(pid, _NAME):
@@ -132,7 +162,10 @@ def _hold_and_list(pid: int, ranges: int, told: int) -> None:
                 start = page + mappings.PAGE
         if part.end > start:
             listed.append(_IOVEC.pack(start, part.end - start))
-    os.pwrite(memory, b"".join(listed[: mappings.LISTED]), ranges)
+    # The list itself is read at once, and can go with the rest.
+    listed[_LISTED_SIZE // _IOVEC.size - 1 :] = []
+    listed.append(_IOVEC.pack(_listed, _LISTED_SIZE))
+    os.pwrite(memory, b"".join(listed), _listed)
     tracee.release()
 
 

@@ -1,10 +1,9 @@
 """The spawner process: it forks keepers and does nothing else.
 
 Started by :mod:`sampan.runtime.spawner` from a sealed memory copy of the interpreter, with one
-SEQPACKET socket as its standard input.  Each parcel on it is one keeper: an encoded
-:class:`~sampan.runtime.types.KeeperRequest` with descriptors, the first of which is the keeper's
-first control connection.  The message is decoded by the keeper, not here.  When the socket ends
-(the daemon is gone, however it went) the spawner ends; keepers are sessions of their own.
+SEQPACKET socket as its standard input.  Each byte on it is one keeper, and with it comes the socket
+on which that keeper will get its request.  When the socket ends (the daemon is gone, however it
+went) the spawner ends; keepers are sessions of their own.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import select
 import signal
 import socket
+import sys
 from collections.abc import Sequence
 
 from sampan.linux import process
-from sampan.runtime import compact, host, keeper, parcel, plain, rehearsal
+from sampan.runtime import compact, host, keeper, plain, rehearsal
 from sampan.runtime.cgroups import hold_fast_moves
 
 READY = b"ready"
-# Seconds without a request after which the next keeper is forked ahead.
-_QUIET = 0.02
+_kept: list[object] = []
+_ONE = socket.CMSG_SPACE(4)
 
 
 def main(modules: Sequence[str]) -> None:
@@ -50,25 +49,22 @@ def main(modules: Sequence[str]) -> None:
 
 
 def _serve(daemon: socket.socket, fast_moves: int | None) -> None:
-    receiver = parcel.Receiver(daemon)
-    closed_in_children = (daemon,)
-    spare: _Spare | None = _Spare(closed_in_children, fast_moves)
+    """Fork a keeper for each descriptor that comes.
+
+    What this loop writes to after a fork is a page of the keeper's own as well: it does little.
+    """
     while True:
-        if spare is None and not select.select([daemon], [], [], _QUIET)[0]:
-            # Nothing is wanted just now: the next one will be ready sooner.
-            spare = _Spare(closed_in_children, fast_moves)
-        message = receiver.receive()
-        if message is None:
+        data, ancillary, _, _ = daemon.recvmsg(1, _ONE, socket.MSG_CMSG_CLOEXEC)
+        if not data:
             return
-        request, fds = message
-        taken = spare is not None and spare.take(request, fds)
-        if not taken and not os.fork():
-            _close(closed_in_children, fast_moves)
-            keeper.main(request, fds)
+        requests = int.from_bytes(ancillary[0][2], sys.byteorder)
+        if not os.fork():
+            daemon.close()
+            if fast_moves is not None:
+                os.close(fast_moves)
+            keeper.main(requests)
             os._exit(0)
-        spare = None
-        for fd in fds:
-            os.close(fd)
+        os.close(requests)
 
 
 def _settle_memory() -> None:
@@ -80,33 +76,5 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    _kept.extend(compact.fill_holes())
     compact.compact()
-
-
-def _close(sockets: Sequence[socket.socket], fast_moves: int | None) -> None:
-    for sock in sockets:
-        sock.close()
-    if fast_moves is not None:
-        os.close(fast_moves)
-
-
-class _Spare:
-    """A keeper forked ahead; it ends by itself when this process does."""
-
-    def __init__(self, sockets: Sequence[socket.socket], fast_moves: int | None) -> None:
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        if not os.fork():
-            _close((*sockets, self._socket), fast_moves)
-            keeper.main_spare(theirs)
-            os._exit(0)
-        theirs.close()
-
-    def take(self, request: bytes, fds: Sequence[int]) -> bool:
-        """Give it its container; False if it is gone."""
-        try:
-            parcel.send(self._socket, request, fds)
-        except OSError:
-            return False
-        finally:
-            self._socket.close()
-        return True

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.linux import namespaces, process, pty
+from sampan.linux import memfd, namespaces, process, pty
 from sampan.runtime import cgroups, compact, health, launch, parcel, protocol, starter
 from sampan.runtime.connection import Connection
 from sampan.runtime.errors import StartError
@@ -51,37 +51,32 @@ from sampan.runtime.types import (
     Unpaused,
 )
 
-# Seconds after the start at which the memory is trimmed.
+# Seconds after a start, or the end of an exec, at which the memory is trimmed.
 _SETTLED = 0.3
 _state_decoder = msgspec.msgpack.Decoder(ContainerState)
 
 
-def main(message: bytes, fds: list[int]) -> None:
+def main(requests: int) -> None:
     """Run a keeper in the calling (forked) process; returns when the container has ended.
 
-    ``fds`` are the first control connection, the held descriptors and the attached clients.
-    """
-    _settle()
-    serve(Starter(lambda sock: starter.first(sock, message, fds)), fds)
-
-
-def main_spare(requests: socket.socket) -> None:
-    """As :func:`main` for a process forked ahead of the request, which comes over ``requests``.
-
-    The starter and the container's first process are forked ahead as well.
+    Its request comes over the socket ``requests``, a parcel with an encoded
+    :class:`~sampan.runtime.types.KeeperRequest`, the first control connection, the held
+    descriptors and the attached clients.  The starter and the container's first process are forked
+    ahead of it.
     """
     _settle()
 
     def work(sock: socket.socket) -> None:
-        spare = launch.Spare(requests, sock)
-        received = parcel.Receiver(requests).receive()
-        requests.close()
+        connection = socket.socket(fileno=requests)
+        spare = launch.Spare(connection, sock)
+        received = parcel.Receiver(connection).receive()
+        connection.close()
         if received is None:
             spare.discard()
         else:
             starter.first(sock, *received, spare)
 
-    serve(Starter(work), [requests.detach()])
+    serve(Starter(work), [requests])
 
 
 def serve(forked: Starter, unused: list[int]) -> None:
@@ -107,7 +102,8 @@ class Keeper:
     """The state of one container while it runs."""
 
     def __init__(self) -> None:
-        self._message = b""
+        self._memory = -1
+        """A memory file with the encoded request."""
         self._decoded: KeeperRequest | None = None
         self._state_message = b""
         self._decoded_state: ContainerState | None = None
@@ -126,6 +122,7 @@ class Keeper:
         self._monitor: health.Monitor | None = None
         self._over = False
         self._cgroup = ""
+        self._trim: Timer | None = None
         self._oom: cgroups.OomWatch | None = None
         self._unfinished = 0
         self._id = ""
@@ -133,7 +130,7 @@ class Keeper:
     @property
     def _request(self) -> KeeperRequest:
         if self._decoded is None:
-            self._decoded = launch.request_decoder.decode(self._message)
+            self._decoded = launch.request_decoder.decode(memfd.read_all(self._memory))
         return self._decoded
 
     @property
@@ -151,24 +148,30 @@ class Keeper:
     def early_services(self, network: int, message: bytes, held: list[int]) -> None:
         """Start the services: the network exists, the program does not run yet."""
         if message:
-            self._message, self._held = message, held
+            self._decoded, self._held = launch.request_decoder.decode(message), held
         self._start_services(network)
 
     def run(self, result: starter.Result) -> None:
         """Serve the container, which has been started, until its end."""
         process.set_name("sampan-keeper")
         self._take(result)
-        self._loop.call_later(_SETTLED, compact.trim)
+        self._trim_soon()
         self._loop.run()
         self._end()
 
+    def _trim_soon(self) -> None:
+        """Give memory back when what is being done is over."""
+        if self._trim:
+            self._trim.cancel()
+        self._trim = self._loop.call_later(_SETTLED, compact.trim)
+
     def _take(self, result: starter.Result) -> None:
         """Take over what the starter of the first start has made."""
-        self._state_message, log, restart, facts, wishes, (hold_count, self._message) = result.extra
+        self._state_message, log, restart, facts, wishes, (hold_count,) = result.extra
         self._id, self._cgroup, self._stdin_once = facts
         self._log = open_writer(LogConfig(*log))
         self._restarts = Restarts(RestartPolicy(*restart))
-        control, self._run_dir, listener, *others = result.fds
+        control, self._run_dir, listener, self._memory, *others = result.fds
         self._held = self._held or others[:hold_count]
         self._adopt(result, others[hold_count:], *wishes)
         self._listener = socket.socket(fileno=listener)
@@ -200,7 +203,7 @@ class Keeper:
 
     def _launch_again(self) -> Started:
         """Start the first process another time; its event is for the caller to send."""
-        message = self._message
+        message = memfd.read_all(self._memory)
         result = Starter(lambda sock: starter.again(sock, message)).result(self.early_services)
         if result is None:
             raise StartError("the process that was to start it again has died", 125)
@@ -214,7 +217,7 @@ class Keeper:
         return Started(state.pid, state.started_at, state)
 
     def _start_further(self, request: ExecRequest) -> launch.Process:
-        task, message = self._task, self._message
+        task, message = self._task, memfd.read_all(self._memory)
         assert task is not None
         result = Starter(
             lambda sock: starter.further(sock, request, message, task.pid, task.pidfd)
@@ -269,7 +272,8 @@ class Keeper:
                     self._request.services.append(service)
             finally:
                 os.close(network)
-        self._message = protocol.encoder.encode(self._request)
+        os.close(self._memory)
+        self._memory = memfd.sealed_bytes("request", protocol.encoder.encode(self._request))
 
     def _stop_services(self) -> None:
         for service in self._services:
@@ -566,6 +570,7 @@ class Keeper:
         self._loop.remove(task.pidfd)
         code = task.reap()
         del self._execs[exec_id]
+        self._trim_soon()
         task.stdio.process_ended(
             lambda: self._emit(ExecExited(exec_id, code, time.time_ns())), self._finished
         )

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 
-from sampan.linux import process
+from sampan.linux import memfd, process
 from sampan.runtime import keeper, launch, protocol, starter
 from sampan.runtime.spec import default_spec
 from sampan.runtime.starter import Starter
@@ -64,5 +64,6 @@ def _start(sock: socket.socket, request: KeeperRequest, message: bytes, far: soc
     )
     state.cgroup = launch.cgroup_path(request)
     listener = starter.listen(directory)
-    extra = starter.facts(request, message, state)
-    starter.report(sock, started, None, extra, [far.fileno(), directory, listener.fileno()])
+    memory = memfd.sealed_bytes("request", message)
+    extra = starter.facts(request, state)
+    starter.report(sock, started, None, extra, [far.fileno(), directory, listener.fileno(), memory])

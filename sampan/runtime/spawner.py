@@ -26,6 +26,8 @@ from sampan.runtime.types import KeeperEvent, KeeperRequest
 from sampan.runtime.waiting import writable
 
 _START_TIMEOUT = 30.0
+# Seconds without a request after which the next keeper is forked ahead.
+_QUIET = 0.02
 
 
 def _library_path() -> str | None:
@@ -45,7 +47,13 @@ def _launch(preload: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.soc
         "from sampan.runtime.forkserver import main; "
         f"main({list(preload)!r})"
     )
-    environment = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+    # Functions are bound now: bound late, each process would write to its own copy of the tables.
+    environment = {
+        "PATH": os.defpath,
+        "LC_ALL": "C.UTF-8",
+        "LD_BIND_NOW": "1",
+        "MALLOC_ARENA_MAX": "1",
+    }
     if library := _library_path():
         environment["LD_LIBRARY_PATH"] = library
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -72,6 +80,9 @@ class Spawner:
         self._process = process
         self._socket = sock
         self._lock = asyncio.Lock()
+        self._spare: socket.socket | None = None
+        """Where a keeper that was forked ahead waits for its request."""
+        self._quiet: asyncio.TimerHandle | None = None
 
     @classmethod
     async def start(cls, preload: Sequence[str] = ()) -> Spawner:
@@ -92,7 +103,9 @@ class Spawner:
             process.wait()
             ours.close()
             raise StartError("the spawner process did not start; see its output above", 125)
-        return cls(process, ours)
+        spawner = cls(process, ours)
+        spawner._spare = await spawner._keeper()
+        return spawner
 
     @property
     def pid(self) -> int:
@@ -118,7 +131,7 @@ class Spawner:
         request = _with_compiled_seccomp(request)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            await self._send(encoder.encode(request), [theirs.fileno(), *hold_fds, *attach_fds])
+            await self._give(encoder.encode(request), [theirs.fileno(), *hold_fds, *attach_fds])
         except OSError as failure:
             ours.close()
             raise StartError(f"the spawner process has ended: {failure.strerror}", 125) from None
@@ -126,19 +139,70 @@ class Spawner:
             theirs.close()
         return await Keeper.started(ours, request, on_event)
 
-    async def _send(self, message: bytes, fds: list[int]) -> None:
-        async with self._lock:
-            while True:
-                try:
-                    parcel.send(self._socket, message, fds)
-                    return
-                except BlockingIOError:
-                    await writable(self._socket)
+    async def _keeper(self) -> socket.socket:
+        """A new keeper: the socket for its request."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            async with self._lock:
+                while True:
+                    try:
+                        socket.send_fds(self._socket, [b"k"], [theirs.fileno()])
+                        return ours
+                    except BlockingIOError:
+                        await writable(self._socket)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+
+    async def _give(self, message: bytes, fds: list[int]) -> None:
+        """Give a request to the keeper that waits for one, or else to a new one."""
+        spare, self._spare = self._spare, None
+        if self._quiet:
+            self._quiet.cancel()
+        self._quiet = asyncio.get_running_loop().call_later(_QUIET, self._fork_ahead)
+        if spare is not None:
+            try:
+                with spare:
+                    await _send(spare, message, fds)
+                return
+            except OSError:
+                pass  # it has died
+        with await self._keeper() as keeper:
+            await _send(keeper, message, fds)
+
+    def _fork_ahead(self) -> None:
+        """Nothing is wanted just now: the next keeper will be ready sooner."""
+        if self._spare is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours.setblocking(False)
+            try:
+                socket.send_fds(self._socket, [b"k"], [theirs.fileno()])
+                self._spare = ours
+            except OSError:
+                ours.close()
+            finally:
+                theirs.close()
 
     async def close(self) -> None:
         """End the fork server; keepers live on."""
+        if self._quiet:
+            self._quiet.cancel()
+        if self._spare:
+            self._spare.close()
         self._socket.close()
         await asyncio.to_thread(self._process.wait)
+
+
+async def _send(sock: socket.socket, message: bytes, fds: list[int]) -> None:
+    while True:
+        try:
+            parcel.send(sock, message, fds)
+            return
+        except BlockingIOError:
+            await writable(sock)
 
 
 def _compile(profile: dict[str, Any], process: dict[str, Any]) -> bytes:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from sampan.linux import process
+from sampan.linux import memfd, process
 from sampan.runtime import cgroups, launch, parcel, protocol
 from sampan.runtime.errors import StartError
 from sampan.runtime.logs.writer import open_writer
@@ -162,7 +162,7 @@ def first(
 
     The daemon is told here; the keeper gets the state, the log's configuration, the restart
     policy and a few facts, and as descriptors the control connection, the run directory, the
-    listening socket, and the held and attached ones.
+    listening socket, the request, and the held and attached ones.
     """
     request = launch.request_decoder.decode(message)
     control = socket.socket(fileno=fds[0])
@@ -213,11 +213,19 @@ def _first(
         parcel.send(control, protocol.encoder.encode(event))
     except OSError:
         pass  # the daemon has gone; the keeper will find that as well
-    passed = [fds[0], run_dir, listener.fileno(), *(() if request.services else held), *attached]
-    report(sock, started, watch, facts(request, message, state), passed)
+    memory = memfd.sealed_bytes("request", message)
+    passed = [
+        fds[0],
+        run_dir,
+        listener.fileno(),
+        memory,
+        *(() if request.services else held),
+        *attached,
+    ]
+    report(sock, started, watch, facts(request, state), passed)
 
 
-def facts(request: KeeperRequest, message: bytes, state: ContainerState) -> list[object]:
+def facts(request: KeeperRequest, state: ContainerState) -> list[object]:
     """What the keeper of a new container is told; the rest it decodes when it needs it."""
     log, restart = request.log, request.restart
     return [
@@ -226,7 +234,7 @@ def facts(request: KeeperRequest, message: bytes, state: ContainerState) -> list
         (restart.name, restart.maximum_retry_count),
         (request.id, state.cgroup, request.stdin_once),
         (bool(request.attaches), request.healthcheck is not None),
-        (0 if request.services else request.hold_count, message),
+        (0 if request.services else request.hold_count,),
     ]
 
 
