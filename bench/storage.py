@@ -237,7 +237,7 @@ def pull_and_run(engine: Engine) -> Iterator[Timed]:
     with published(engine, sample()) as name:
 
         def run() -> None:
-            engine.call("run", "--rm", "--net=host", *_plain(engine), name, "true")
+            engine.call("run", "--rm", "--network=host", *_plain(engine), name, "true")
 
         run.before = lambda: _forget(engine, name)  # type: ignore[attr-defined]
         yield run

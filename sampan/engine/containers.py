@@ -167,6 +167,8 @@ class Containers:
                 record.parent = await self._images.unpack(image)
                 self._images.snapshotter.prepare(record.id, record.parent)
             try:
+                if size := validate.storage_size(record.host):
+                    self._images.snapshotter.limit(record.id, size)
                 await volumes.populate(record.mounts, lambda: self._open_root(record.id))
             except BaseException:
                 await asyncio.to_thread(self._images.snapshotter.remove, record.id)

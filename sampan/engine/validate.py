@@ -228,6 +228,19 @@ def log_limits(host: HostConfig) -> tuple[int | None, int | None]:
     return (None if size is None else _bytes(size)), count
 
 
+def storage_size(host: HostConfig) -> int:
+    """The bytes that a container may write to its root, 0 for no limit.  Raises
+    InvalidParameter."""
+    size = 0
+    for name, text in (host.storage_opt or {}).items():
+        if name != "size":
+            raise InvalidParameter(f"unknown option in storage-opt: {name} (only size is known)")
+        size = _bytes(text)
+        if size <= 0:
+            raise InvalidParameter(f"invalid storage-opt size: {text!r}")
+    return size
+
+
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.lower())
     if not match:
@@ -245,7 +258,4 @@ def _check_unsupported(host: HostConfig) -> None:
             'could not select device driver "" with capabilities: [[gpu]]: '
             "GPUs and CDI devices are not supported"
         )
-    if host.storage_opt:
-        raise Unsupported(
-            "storage options are not supported: the storage driver has no per-container size"
-        )
+    storage_size(host)

@@ -14,11 +14,13 @@ import os
 import shutil
 import stat
 import threading
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 from sampan.errors import Unsupported
 from sampan.image.layer import is_opaque
+from sampan.linux import quota
 from sampan.linux.sync import syncfs
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error
@@ -47,6 +49,21 @@ class OverlaySnapshotter:
 
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "active", parent)
+
+    def limit(self, key: str, size: int) -> None:
+        record = self._records.find(key)
+        directory = self._records.directory(record.id)
+        # Other state directories on the same file system have projects of their own.
+        project = (zlib.crc32(os.fsencode(self.root)) | 1 << 31) & 0xFFF00000 | record.id & 0xFFFFF
+        try:
+            quota.limit(directory, project, size)
+            for name in ("fs", "work"):
+                quota.set_project(directory / name, project)
+        except OSError as error:
+            raise Unsupported(
+                f"storage-opt size: {self.root} is not on a file system with project quotas "
+                f"(ext4 or xfs mounted with prjquota): {error.strerror}"
+            ) from error
 
     def view(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "view", parent)

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.errors import Conflict
+from sampan.errors import Conflict, Unsupported
 from sampan.linux.sync import syncfs
 from sampan.runtime.types import Mount
 from sampan.store.compare import difference
@@ -37,6 +37,9 @@ class PlainSnapshotter:
 
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "active", parent)
+
+    def limit(self, key: str, size: int) -> None:
+        raise Unsupported("storage-opt size: the storage driver plain cannot limit a container")
 
     def view(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "view", parent)

@@ -64,6 +64,11 @@ class Snapshotter(Protocol):
         """Make an active snapshot; returns how to mount it."""
         ...
 
+    def limit(self, key: str, size: int) -> None:
+        """Limit what may be written to a new active snapshot to ``size`` bytes.  Raises
+        errors.Unsupported where driver or file system cannot."""
+        ...
+
     def view(self, key: str, parent: str | None) -> list[Mount]:
         """The same, read-only."""
         ...
