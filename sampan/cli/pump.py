@@ -46,6 +46,7 @@ class Pump:
         self._sock, self._first = sock, first
         self._demultiplexer = Demultiplexer() if multiplexed else None
         self._stdin = stdin
+        self._listening = False
         self._watch = KeyWatch(keys)
         self._arrivals, self._on_signal = arrivals, on_signal
         self._unsent = memoryview(b"")
@@ -59,8 +60,9 @@ class Pump:
         # A send that waited for the other side would not see what that is waiting to say.
         self._sock.settimeout(0.0)
         self._poller.register(fd, select.POLLIN)
-        if self._stdin:
-            self._poller.register(0, select.POLLIN)
+        self._listen(self._stdin)
+        if pending_of(self._sock) and not self._receive():
+            return END
         if self._arrivals is not None:
             self._poller.register(self._arrivals.fd, select.POLLIN)
         while True:
@@ -74,7 +76,7 @@ class Pump:
                     for number in self._arrivals.read():
                         if self._on_signal is not None:
                             self._on_signal(number)
-                elif ready == 0 and self._stdin and not self._type():
+                elif ready == 0 and self._listening and not self._type():
                     return DETACHED
 
     def _receive(self) -> bool:
@@ -90,8 +92,7 @@ class Pump:
             if not data:
                 return False
             self._put(data)
-            pending = getattr(self._sock, "pending", None)
-            if pending is None or not pending():
+            if not pending_of(self._sock):
                 return True
 
     def _put(self, data: bytes) -> None:
@@ -109,7 +110,7 @@ class Pump:
             data = b""
         if not data:
             self._stdin = False
-            self._poller.unregister(0)
+            self._listen(False)
             self._half_close()
             return True
         data, detached = self._watch.feed(data)
@@ -130,23 +131,24 @@ class Pump:
         except (BrokenPipeError, ConnectionResetError):
             # The container no longer reads; what it still writes is to be seen.
             self._unsent = memoryview(b"")
-            if self._stdin:
-                self._stdin = False
-                self._poller.unregister(0)
+            self._stdin = False
+            self._listen(False)
             self._poller.modify(fd, select.POLLIN)
             return False
         except OSError as error:
             if not would_block(error):
                 raise
-        if self._unsent:
-            self._poller.modify(fd, select.POLLIN | select.POLLOUT)
-            if self._stdin:
-                self._poller.modify(0, 0)
-        else:
-            self._poller.modify(fd, select.POLLIN)
-            if self._stdin:
-                self._poller.modify(0, select.POLLIN)
+        self._poller.modify(fd, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        self._listen(self._stdin and not self._unsent)
         return True
+
+    def _listen(self, wanted: bool) -> None:
+        """Poll standard input or not; asking it for no events would still tell of its hang-up."""
+        if wanted and not self._listening:
+            self._poller.register(0, select.POLLIN)
+        elif self._listening and not wanted:
+            self._poller.unregister(0)
+        self._listening = wanted
 
     def _send_rest(self) -> None:
         """Send what was typed before the detach keys, waiting for room."""
@@ -159,6 +161,12 @@ class Pump:
             self._sock.shutdown(_SHUT_WR)
         except OSError:
             pass
+
+
+def pending_of(sock: Socket) -> int:
+    """Bytes that TLS has taken from the socket already: poll does not tell of them."""
+    pending = getattr(sock, "pending", None)
+    return pending() if pending is not None else 0
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -84,6 +84,16 @@ def packed(folder: str, file: str = "", *, dockerfile_text: bytes | None = None)
     return Packed(folder, entries, name, extra)
 
 
+def plain(folder: str) -> Packed:
+    """A folder without a Dockerfile: a context that a Dockerfile names.
+
+    :raises InvalidParameter: a bad pattern, or a file that cannot be read.
+    """
+    entries: list[tuple[str, os.stat_result]] = []
+    _scan(folder, "", _ignored(folder, ""), entries)
+    return Packed(folder, entries, "", b"")
+
+
 def alone(name: str, data: bytes) -> bytes:
     """A member that holds ``data``."""
     head = tarstream.header(os.fsencode(name), 0o600, size=len(data))

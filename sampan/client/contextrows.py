@@ -31,20 +31,34 @@ def difference(api: Api, packed: Packed) -> tuple[Iterable[bytes], dict[str, str
 
     All of it, without a header, to a daemon that retains no contexts.
     """
+    try:
+        context, some = _offered(api, packed)
+    except SampanError:
+        return packed.chunks, {}
+    return some, {"X-Sampan-Context": context}
+
+
+def upload(api: Api, packed: Packed) -> str:
+    """Send a context by itself; returns its address for the build that uses it.
+
+    :raises SampanError: the daemon refuses it, or retains no contexts.
+    """
+    context, some = _offered(api, packed)
+    api.open("POST", PATH, {"context": context, "files": "1"}, body=some).read()
+    return f"retained://{context}"
+
+
+def _offered(api: Api, packed: Packed) -> tuple[str, Iterable[bytes]]:
+    """The context's name and fingerprint, and the archive of what the daemon does not have."""
     import hashlib
 
     rows = _rows(packed)
     context = f"{_name(packed.folder)}:{hashlib.sha256(rows).hexdigest()}"
-    headers = {"X-Sampan-Context": context}
     query = {"context": context}
-    try:
-        if api.post(PATH, query)["known"]:
-            return packed.archive([]), headers
-        answer = api.open("POST", PATH, query, body=rows)
-        needed = wirejson.loads(answer.read())["needed"]
-    except SampanError:
-        return packed.chunks, {}
-    ends = iter(needed)
+    if api.post(PATH, query)["known"]:
+        return context, packed.archive([])
+    answer = api.open("POST", PATH, query, body=rows)
+    ends = iter(wirejson.loads(answer.read())["needed"])
     wanted: set[int] = set()
     for begin in ends:
         wanted.update(range(begin, next(ends)))
@@ -53,7 +67,7 @@ def difference(api: Api, packed: Packed) -> tuple[Iterable[bytes], dict[str, str
         for number, entry in enumerate(packed.entries)
         if number in wanted or not stat.S_ISREG(entry[1].st_mode)
     )
-    return packed.archive(some), headers
+    return context, packed.archive(some)
 
 
 def _rows(packed: Packed) -> bytes:

@@ -9,13 +9,12 @@ from sampan.client.failures import ConnectionFailed
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    import ssl
     from typing import Protocol
 
     from sampan.client.hosts import Host, Tls
 
     class Socket(Protocol):
-        """What the HTTP layer needs of a socket; ``_socket.socket`` and TLS sockets have it."""
+        """What the HTTP layer needs of a socket; ``_socket.socket`` and ``TlsSocket`` have it."""
 
         def recv(self, size: int, /) -> bytes: ...
         def send(self, data: bytes | memoryview, /) -> int: ...
@@ -52,8 +51,8 @@ def dial(host: Host, timeout: float | None = None) -> Socket:
 
 
 def would_block(error: OSError) -> bool:
-    """Whether a socket that does not wait has just said: not now (TLS has words of its own)."""
-    return isinstance(error, BlockingIOError) or type(error).__name__.startswith("SSLWant")
+    """Whether a socket that does not wait has just said: not now."""
+    return isinstance(error, BlockingIOError)
 
 
 def unreachable(address: str, error: OSError) -> ConnectionFailed:
@@ -93,8 +92,10 @@ def _tcp(rest: str, tls: Tls | None) -> Socket:
     name, plain = _tcp_plain(rest, tls)
     if tls is None:
         return plain
+    from sampan.client.tls import TlsSocket, context
+
     try:
-        return tls_context(tls).wrap_socket(plain, server_hostname=name)
+        return TlsSocket(plain, context(tls), name)
     except BaseException:
         plain.close()
         raise
@@ -114,21 +115,6 @@ def _tcp_plain(rest: str, tls: Tls | None) -> tuple[str, socket.socket]:
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain.settimeout(None)
     return name, plain
-
-
-def tls_context(tls: Tls) -> ssl.SSLContext:
-    """What a TLS connection needs; OSError if a certificate cannot be read."""
-    import ssl
-
-    settings = ssl.create_default_context(
-        cafile=tls.ca if tls.ca and os.path.exists(tls.ca) else None
-    )
-    if not tls.verify:
-        settings.check_hostname = False
-        settings.verify_mode = ssl.CERT_NONE
-    if tls.cert and os.path.exists(tls.cert):
-        settings.load_cert_chain(tls.cert, tls.key or None)
-    return settings
 
 
 def bare(host: Host) -> tuple[socket.socket, str]:

@@ -24,7 +24,11 @@ async def connect(host: Host, timeout: float | None) -> Connection:
     """
     sock, name = await asyncio.to_thread(dial.bare, host)
     try:
-        context = dial.tls_context(host.tls) if host.tls and name else None
+        context = None
+        if host.tls is not None and name:
+            from sampan.client import tls
+
+            context = tls.context(host.tls)
         sock.setblocking(False)
         reader, writer = await asyncio.open_connection(
             sock=sock, ssl=context, server_hostname=name if context else None, limit=HEAD_LIMIT
