@@ -8,6 +8,7 @@ import os
 import posixpath
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -24,7 +25,8 @@ from sampan.build.ops.tree import Tree, folder, mounted
 from sampan.build.solver.cache import UNFINISHED, BuildCache, CacheRecord
 from sampan.build.solver.scheduler import Result
 from sampan.errors import InvalidParameter, NotFound
-from sampan.linux.mount import move_mount_to, stacked, umount
+from sampan.linux.mount import move_mount_to, open_tree, stacked, umount
+from sampan.linux.openat2 import make_directories
 from sampan.runtime.types import Mount
 from sampan.store.snapshots import Snapshotter
 
@@ -85,7 +87,7 @@ class MountSetup:
             elif mount.type == "ssh":
                 self._agent(mount, mounts)
             elif mount.type == "cache":
-                source = await self._cache_dir(mount, inputs, stack)
+                source = await self._cache_dir(mount, inputs, place, stack)
                 mounts.append(bind(source, mount.dest, *(["ro"] if mount.readonly else [])))
             else:
                 given = None if mount.input is None else inputs[mount.input]
@@ -154,7 +156,7 @@ class MountSetup:
                 mounts = self._snapshots.prepare(key, given.snapshot)
                 stack.callback(self._remove, key)
             root = self._attach(mounts, place, stack)
-        return self._inside(root, mount)
+        return self._inside(root, mount, place, stack)
 
     async def _local(
         self, context: Context, mount: ExecMount, place: Path, stack: AsyncExitStack
@@ -189,8 +191,12 @@ class MountSetup:
         except NotFound:
             pass
 
-    def _inside(self, root: Path, mount: ExecMount) -> Path:
-        """The host path of the selector; links are followed inside ``root`` only."""
+    def _inside(self, root: Path, mount: ExecMount, place: Path, stack: AsyncExitStack) -> Path:
+        """A host path that shows the selected part of ``root``; links are followed inside only.
+
+        The part is mounted on a directory of ours: its own path could be another thing by the time
+        the command is started, as other commands write to the same cache.
+        """
         if mount.selector == "/":
             return root
         with folder(root) as tree:
@@ -200,15 +206,30 @@ class MountSetup:
                 raise InvalidParameter(
                     f"the source {mount.selector!r} of the mount on {mount.dest} does not exist"
                 ) from None
+            shown = place.with_name(f"{place.name}-source")
             try:
-                return Path(f"/proc/self/fd/{fd}").readlink()
+                copy = open_tree(fd, "", recursive=True)
+                if stat.S_ISDIR(os.fstat(fd).st_mode):
+                    shown.mkdir()
+                else:
+                    shown.touch()
             finally:
                 os.close(fd)
+        try:
+            move_mount_to(copy, str(shown))
+        finally:
+            os.close(copy)
+        stack.callback(umount, str(shown))
+        return shown
 
     # caches
 
     async def _cache_dir(
-        self, mount: ExecMount, inputs: Sequence[Result | None], stack: AsyncExitStack
+        self,
+        mount: ExecMount,
+        inputs: Sequence[Result | None],
+        place: Path,
+        stack: AsyncExitStack,
     ) -> Path:
         base = hashlib.sha256(mount.id.encode()).hexdigest()[:24]
         if mount.sharing == "locked":
@@ -230,7 +251,7 @@ class MountSetup:
             await asyncio.to_thread(self._new_cache_dir, path, mount, inputs)
         self._note(record_id, name, mount)
         if mount.selector != "/":
-            return self._inside(path, mount)
+            return self._inside(path, mount, place, stack)
         return path
 
     def _note(self, record_id: str, name: str, mount: ExecMount) -> None:
@@ -259,7 +280,11 @@ class MountSetup:
             with mounted(self._snapshots.mounts(given.snapshot)) as source:
                 _copy_all(source, mount.selector, temporary)
         elif mount.selector != "/":
-            (temporary / mount.selector.lstrip("/")).mkdir(parents=True)
+            inside = os.open(temporary, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.close(make_directories(inside, mount.selector))
+            finally:
+                os.close(inside)
         os.chown(temporary, mount.uid, mount.gid)
         temporary.chmod(mount.mode)
         try:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.build.ops.tree import mounted
+from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from sampan.store.snapshots import Snapshotter
 
 
@@ -26,23 +27,18 @@ class Stubs:
     def clean(self, key: str, parent: str | None, name: str, points: Sequence[str]) -> None:
         """Remove from the active snapshot ``key`` what was made only to be mounted on; it will be
         known as ``name``."""
-        root = self._writable(key)
-        made = [point for point in points if _is_stub(root, point)]
-        missing = self._missing_in(parent, points) if made else frozenset()
-        for point in sorted(made, key=len, reverse=True):
-            if point not in missing:
-                continue
-            path = root / point.lstrip("/")
-            try:
-                if stat.S_ISDIR(path.lstat().st_mode):
-                    path.rmdir()
-                else:
-                    path.unlink()
-            except OSError:
-                pass
-        if made:
-            left = (p for p in missing if not os.path.lexists(root / p.lstrip("/")))
-            self._known[name] = frozenset(points), frozenset(left)
+        root = os.open(self._writable(key), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            made = [point for point in points if _is_stub(root, point)]
+            missing = self._missing_in(parent, points) if made else frozenset()
+            for point in sorted(made, key=len, reverse=True):
+                if point in missing:
+                    _remove(root, point)
+            if made:
+                left = (point for point in missing if _status(root, point) is None)
+                self._known[name] = frozenset(points), frozenset(left)
+        finally:
+            os.close(root)
 
     def _missing_in(self, parent: str | None, points: Sequence[str]) -> frozenset[str]:
         """Those of the points that the snapshot does not have."""
@@ -66,12 +62,44 @@ class Stubs:
         return Path(mount.source) if mount.type == "bind" else self._snapshots.upper(key)
 
 
-def _is_stub(root: Path, point: str) -> bool:
+# The command may have put a link in the place of a directory: none is followed.
+_PLAIN = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+
+
+def _status(root: int, point: str) -> os.stat_result | None:
+    """The status of what is at the point by plain directories; None if there is nothing."""
     try:
-        info = os.lstat(root / point.lstrip("/"))
+        fd = openat2(root, point.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=_PLAIN)
     except OSError:
+        return None
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_stub(root: int, point: str) -> bool:
+    info = _status(root, point)
+    if info is None:
         return False
     return stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_size == 0)
+
+
+def _remove(root: int, point: str) -> None:
+    above, _, name = point.strip("/").rpartition("/")
+    try:
+        parent = openat2(root, above or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
+    except OSError:
+        return
+    try:
+        try:
+            os.unlink(name, dir_fd=parent)
+        except IsADirectoryError:
+            os.rmdir(name, dir_fd=parent)
+    except OSError:
+        pass  # it is not empty, and so no stub
+    finally:
+        os.close(parent)
 
 
 def mount_points(spec: Mapping[str, Any]) -> list[str]:

@@ -73,7 +73,7 @@ def test_run_exec_kill_and_remove(podman: Podman) -> None:
         done = podman("exec", one, "sh", "-c", "echo in; exit 6")
         assert (done.returncode, done.stdout) == (6, "in\n"), done.stderr
         done = podman("exec", "-t", one, "sh", "-c", "test -t 0 && echo terminal")
-        assert done.stdout == "terminal\r\n", done.stderr
+        assert done.stdout == "terminal\n", done.stderr
         assert podman("kill", one).returncode == 0
         assert podman("wait", one).stdout == "137\n"
     finally:
