@@ -1,4 +1,4 @@
-"""A process's memory mappings: list them, replace them, fault them in."""
+"""A process's memory mappings: list them, replace them, take back and fault in their pages."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import os
 from typing import NamedTuple
 
 from sampan.linux import files
-from sampan.linux.syscalls import error, function, numbered, pointer_function
+from sampan.linux.syscalls import error, numbered, pointer_function
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 _READ_WRITE = 3
-_PRIVATE = 2
+_SHARED, _PRIVATE = 1, 2
 _ANONYMOUS = 0x20
 _DONTNEED = 4
+HEAP_NAME = "/memfd:sampan-heap (deleted)"
 LISTED = 1024
 IOVEC_SIZE = 16
 _PRESENT, _SWAPPED, _FILE = 1 << 63, 1 << 62, 1 << 61
@@ -27,9 +28,7 @@ _mmap = pointer_function(
     "mmap", ctypes.c_void_p, _size, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long
 )
 _mremap = pointer_function("mremap", ctypes.c_void_p, _size, _size, ctypes.c_int, ctypes.c_void_p)
-_munmap = function("munmap", ctypes.c_void_p, _size)
 _process_madvise = numbered(440, ctypes.c_int, ctypes.c_void_p, _size, ctypes.c_int, ctypes.c_uint)
-_madvise = function("madvise", ctypes.c_void_p, _size, ctypes.c_int)
 
 
 class Range(NamedTuple):
@@ -72,24 +71,13 @@ def move_over(source: int, target: int, size: int) -> None:
         raise error("mremap")
 
 
-def populate(start: int, size: int) -> None:
-    """Make the pages present and writable now, which is cheaper than one fault for each
-    (Linux ≥ 5.14)."""
-    if _madvise(start, size, _POPULATE_WRITE) < 0:
-        raise error("madvise")
-
-
-def anonymous(size: int) -> int:
+def anonymous(size: int, *, shared: bool = False) -> int:
     """Map zeroed memory; the address."""
-    address = _mmap(None, size, _READ_WRITE, _PRIVATE | _ANONYMOUS, -1, 0)
+    flags = _ANONYMOUS | (_SHARED if shared else _PRIVATE)
+    address = _mmap(None, size, _READ_WRITE, flags, -1, 0)
     if address is None or address == _FAILED:
         raise error("mmap")
     return address
-
-
-def unmap(start: int, size: int) -> None:
-    if _munmap(start, size) < 0:
-        raise error("munmap")
 
 
 def discard_listed(pidfd: int, ranges: int) -> None:
@@ -102,6 +90,12 @@ def discard_listed(pidfd: int, ranges: int) -> None:
         raise error("process_madvise")
 
 
+def populate_listed(pidfd: int, ranges: int) -> None:
+    """As :func:`discard_listed`: make the pages present and the caller's own."""
+    if _process_madvise(pidfd, ranges, LISTED, _POPULATE_WRITE, 0) < 0:
+        raise error("process_madvise")
+
+
 class Mapped(NamedTuple):
     """A part of a file in a process's memory."""
 
@@ -110,10 +104,29 @@ class Mapped(NamedTuple):
     offset: int
 
 
-def of_file(pid: int, name: str) -> list[Mapped]:
+def open_own() -> tuple[int, int]:
+    """Descriptors of the calling process's list of mappings and of its page map."""
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    maps = os.open("/proc/self/maps", flags)
+    try:
+        return maps, os.open("/proc/self/pagemap", flags)
+    except OSError:
+        os.close(maps)
+        raise
+
+
+def open_of(pid: int) -> tuple[int, int]:
+    """As :func:`open_own` for another process."""
+    flags = os.O_RDONLY | os.O_CLOEXEC
+    return os.open(f"/proc/{pid}/maps", flags), os.open(f"/proc/{pid}/pagemap", flags)
+
+
+def of_file(maps: int, name: str) -> list[Mapped]:
     """The private writable mappings of the file that shows as ``name``."""
+    os.lseek(maps, 0, os.SEEK_SET)
+    text = b"".join(iter(lambda: os.read(maps, 1 << 16), b""))
     found = []
-    for line in files.read(f"/proc/{pid}/maps").decode().splitlines():
+    for line in text.decode().splitlines():
         fields = line.split(None, 5)
         if len(fields) > 5 and fields[5] == name and fields[1] == "rw-p":
             start, end = (int(number, 16) for number in fields[0].split("-"))
@@ -121,15 +134,21 @@ def of_file(pid: int, name: str) -> list[Mapped]:
     return found
 
 
-def own_pages(pid: int, start: int, end: int) -> list[int]:
+def own_pages(pagemap: int, start: int, end: int) -> list[int]:
     """Addresses of the pages in a mapping of a file that are no longer the file's."""
-    fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        entries = array.array("Q", os.pread(fd, (end - start) // PAGE * 8, start // PAGE * 8))
-    finally:
-        os.close(fd)
+    entries = array.array("Q", os.pread(pagemap, (end - start) // PAGE * 8, start // PAGE * 8))
     return [
         start + index * PAGE
         for index, entry in enumerate(entries)
         if entry & _SWAPPED or (entry & _PRESENT and not entry & _FILE)
     ]
+
+
+def word(address: int) -> int:
+    """The 64-bit number at an address of the caller's."""
+    return ctypes.c_uint64.from_address(address).value
+
+
+def write(address: int, data: bytes) -> None:
+    """Write at an address of the caller's."""
+    ctypes.memmove(address, data, len(data))

@@ -25,7 +25,6 @@ _EMPTY_BYTES = sys.getsizeof(b"")
 _MOST = 20000
 
 
-_NAME = "/memfd:sampan-heap (deleted)"
 _LISTED_SIZE = mappings.LISTED * mappings.IOVEC_SIZE
 _heap = -1
 _listed = 0
@@ -152,9 +151,10 @@ def _hold_and_list(pid: int, told: int) -> None:
     while tracee.next_call().arguments[1] != _listed:
         tracee.proceed()
     listed = []
-    for part in mappings.of_file(pid, _NAME):
+    maps, pagemap = mappings.open_of(pid)
+    for part in mappings.of_file(maps, mappings.HEAP_NAME):
         start = part.start
-        for page in mappings.own_pages(pid, part.start, part.end):
+        for page in mappings.own_pages(pagemap, part.start, part.end):
             own = os.pread(memory, mappings.PAGE, page)
             if own != os.pread(_heap, mappings.PAGE, part.offset + page - part.start):
                 if page > start:

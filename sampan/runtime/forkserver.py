@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from sampan.linux import process
-from sampan.runtime import compact, host, keeper, plain, rehearsal
+from sampan.runtime import ahead, compact, host, keeper, plain, rehearsal
 from sampan.runtime.cgroups import hold_fast_moves
 
 READY = b"ready"
@@ -76,5 +76,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
+    ahead.prepare()
     _kept.extend(compact.fill_holes())
     compact.compact()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sampan.linux import namespaces, process
 from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_directories, openat2
-from sampan.runtime import confine, interfaces, parcel, reaper, supported
+from sampan.runtime import ahead, confine, interfaces, parcel, reaper, supported
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
@@ -43,7 +43,7 @@ Stdio = tuple[int, ...] | None
 def run(plan: Plan, sock: socket.socket, stdio: Stdio) -> None:
     """Become the container's first process.  Never returns."""
     sync = ChildSide(sock)
-    _reporting(sync, lambda: _run(plan, sync, stdio, _enter()))
+    _reporting(sync, lambda: _run(plan, sync, stdio, _enter(), None))
 
 
 def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan]) -> None:
@@ -56,6 +56,7 @@ def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan]) -> None:
 
     def go() -> None:
         guard = _enter()
+        lesson = ahead.Lesson(ahead.Role.FIRST)
         namespaces.unshare(SPARE_NAMESPACES)
         received = parcel.Receiver(sock).receive()
         if received is None:
@@ -63,7 +64,7 @@ def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan]) -> None:
         message, fds = received
         plan = decode(message)
         plan = plan._replace(new_namespaces=plan.new_namespaces & ~SPARE_NAMESPACES)
-        _run(plan, sync, tuple(fds) or None, guard)
+        _run(plan, sync, tuple(fds) or None, guard, lesson)
 
     _reporting(sync, go)
 
@@ -87,7 +88,9 @@ def _reporting(sync: ChildSide, go: Callable[[], None]) -> None:
         os._exit(1)
 
 
-def _run(plan: Plan, sync: ChildSide, stdio: Stdio, guard: Guard) -> None:
+def _run(
+    plan: Plan, sync: ChildSide, stdio: Stdio, guard: Guard, lesson: ahead.Lesson | None
+) -> None:
     spec = plan.request.spec
     linux = spec.get("linux") or {}
     for fd, flag in plan.joined:
@@ -147,6 +150,8 @@ def _run(plan: Plan, sync: ChildSide, stdio: Stdio, guard: Guard) -> None:
     root.pivot()
     guard.inside()
     environ = confine.environment(plan.confinement, who)
+    if lesson:
+        lesson.end()
     if plan.request.init:
         reaper.run(plan.confinement, who, environ, sync)
     else:

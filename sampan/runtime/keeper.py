@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from sampan.linux import memfd, namespaces, process, pty
-from sampan.runtime import cgroups, compact, health, launch, parcel, protocol, starter
+from sampan.runtime import ahead, cgroups, compact, health, launch, parcel, protocol, starter
 from sampan.runtime.connection import Connection
 from sampan.runtime.errors import StartError
 from sampan.runtime.interfaces import Interface
@@ -69,12 +69,14 @@ def main(requests: int) -> None:
     def work(sock: socket.socket) -> None:
         connection = socket.socket(fileno=requests)
         spare = launch.Spare(connection, sock)
+        lesson = ahead.Lesson(ahead.Role.STARTER)
         received = parcel.Receiver(connection).receive()
         connection.close()
         if received is None:
             spare.discard()
         else:
             starter.first(sock, *received, spare)
+            lesson.end()
 
     serve(Starter(work), [requests])
 
@@ -83,10 +85,13 @@ def serve(forked: Starter, unused: list[int]) -> None:
     """Be the keeper of the container that a starter starts; ``unused`` is closed here."""
     for fd in unused:
         os.close(fd)
+    lesson = ahead.Lesson(ahead.Role.KEEPER)
     keeper = Keeper()
     result = forked.result(keeper.early_services)
     if result is not None:
-        keeper.run(result)
+        keeper.run(result, forked)
+        if not keeper.trimmed:
+            lesson.end()
 
 
 def _settle() -> None:
@@ -122,6 +127,7 @@ class Keeper:
         self._monitor: health.Monitor | None = None
         self._over = False
         self._cgroup = ""
+        self.trimmed = False
         self._trim: Timer | None = None
         self._oom: cgroups.OomWatch | None = None
         self._unfinished = 0
@@ -151,10 +157,11 @@ class Keeper:
             self._decoded, self._held = launch.request_decoder.decode(message), held
         self._start_services(network)
 
-    def run(self, result: starter.Result) -> None:
-        """Serve the container, which has been started, until its end."""
+    def run(self, result: starter.Result, forked: Starter) -> None:
+        """Serve the container, which ``forked`` has started, until its end."""
         process.set_name("sampan-keeper")
         self._take(result)
+        forked.wait()
         self._trim_soon()
         self._loop.run()
         self._end()
@@ -163,7 +170,11 @@ class Keeper:
         """Give memory back when what is being done is over."""
         if self._trim:
             self._trim.cancel()
-        self._trim = self._loop.call_later(_SETTLED, compact.trim)
+        self._trim = self._loop.call_later(_SETTLED, self._trim_now)
+
+    def _trim_now(self) -> None:
+        self.trimmed = True
+        compact.trim()
 
     def _take(self, result: starter.Result) -> None:
         """Take over what the starter of the first start has made."""
@@ -204,7 +215,9 @@ class Keeper:
     def _launch_again(self) -> Started:
         """Start the first process another time; its event is for the caller to send."""
         message = memfd.read_all(self._memory)
-        result = Starter(lambda sock: starter.again(sock, message)).result(self.early_services)
+        forked = Starter(lambda sock: starter.again(sock, message))
+        result = forked.result(self.early_services)
+        forked.wait()
         if result is None:
             raise StartError("the process that was to start it again has died", 125)
         state = self._state
@@ -219,9 +232,13 @@ class Keeper:
     def _start_further(self, request: ExecRequest) -> launch.Process:
         task, message = self._task, memfd.read_all(self._memory)
         assert task is not None
-        result = Starter(
-            lambda sock: starter.further(sock, request, message, task.pid, task.pidfd)
-        ).result()
+
+        def work(sock: socket.socket) -> None:
+            starter.further(sock, request, message, task.pid, task.pidfd)
+
+        forked = Starter(work)
+        result = forked.result()
+        forked.wait()
         if result is None:
             raise StartError("the process that was to start it has died", 126)
         return result.process

@@ -79,7 +79,8 @@ class Starter:
     def result(self, on_services: OnServices | None = None) -> Result | None:
         """Wait for the start; None if the starter has ended without one (it has said so itself,
         or there was nothing to start).  ``on_services`` is called with a descriptor of the network
-        namespace before the program runs, if the container has services.  Raises StartError.
+        namespace before the program runs, if the container has services.  :meth:`wait` is to be
+        called next.  Raises StartError (and has waited then).
         """
         receiver = parcel.Receiver(self._socket)
         try:
@@ -94,10 +95,16 @@ class Starter:
                 self._socket.send(_serve(on_services, network, values[0], held))
                 os.close(network)
             return None
+        except StartError:
+            self.wait()
+            raise
         finally:
             self._socket.close()
-            os.waitpid(self._pid, 0)
-            process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+
+    def wait(self) -> None:
+        """Collect the starter.  From then on what it has started is the caller's child."""
+        os.waitpid(self._pid, 0)
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _serve(on_services: OnServices | None, network: int, message: bytes, held: list[int]) -> bytes:
