@@ -20,9 +20,12 @@ from typing import BinaryIO, Self
 from sampan.errors import DiskFull, NotFound, SampanError
 from sampan.image import digest as digests
 from sampan.image.digest import Digest
+from sampan.linux.sync import begin_writing
 from sampan.store.leases import Leases
 
 _BLOCK = 1 << 20
+_WRITEBACK = 16 << 20
+"""How much is written before the kernel is told to begin bringing it to the disk."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -74,6 +77,7 @@ class Ingest:
         with disk_full_as_error(store.root):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._offset = self._rehash()
+        self._begun = self._offset
 
     def _rehash(self) -> int:
         """Hash what an earlier ingest left; returns its length."""
@@ -107,6 +111,9 @@ class Ingest:
             with disk_full_as_error(self._store.root):
                 while view:
                     view = view[os.write(self._fd, view) :]
+            if self._offset - self._begun >= _WRITEBACK:
+                begin_writing(self._fd, self._begun, self._offset - self._begun)
+                self._begun = self._offset
         except DiskFull:
             self.restart()  # a part kept for resuming would keep the disk full
             raise
@@ -116,7 +123,7 @@ class Ingest:
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hash = hashlib.new(self._hash.name)
-        self._offset = 0
+        self._offset = self._begun = 0
 
     def commit(self) -> Digest:
         """Make the blob visible; raises DigestMismatch when digest or size are not as expected,

@@ -30,6 +30,7 @@ from typing import BinaryIO
 from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.image.tar import FileCursor, InvalidTar
 from sampan.linux.mount import move_mount_to, new_filesystem, umount
+from sampan.linux.sync import begin_writing
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error, fsync_directory
 from sampan.store.erofs_image import Device, build, read_devices
@@ -40,6 +41,7 @@ from sampan.store.snapshots import Usage
 from sampan.store.tree import LayerTree, merge, read_layer
 
 _CHUNK = 1 << 20
+_WRITEBACK = 16 << 20
 _IDLE_MOUNTS = 8
 _HELD_INODES = 30_000
 _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
@@ -365,10 +367,15 @@ def _place(layer: BinaryIO, source: Path | None, target: Path) -> None:
                 raise
     fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
     try:
+        begun = written = 0
         while data := layer.read(_CHUNK):
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
+            written += len(data)
+            if written - begun >= _WRITEBACK:
+                begin_writing(fd, begun, written - begun)
+                begun = written
         os.fsync(fd)
     finally:
         os.close(fd)
