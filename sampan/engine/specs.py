@@ -197,10 +197,11 @@ def _mounts(spec: dict[str, Any], host: HostConfig, environment: Environment) ->
     if host.ipc_mode == "none":
         mounts = [m for m in mounts if m["destination"] not in ("/dev/shm", "/dev/mqueue")]
     if host.ipc_mode == "host":
-        shared = {"/dev/shm", "/dev/mqueue"}
-        mounts = [m for m in mounts if m["destination"] not in shared]
-        for path in sorted(shared - own):
-            mounts.append(_bind(path, path, ["rbind", "rprivate", "nosuid", "nodev", "noexec"]))
+        # A new mqueue shows the host's queues already: it belongs to the IPC namespace.
+        mounts = [m for m in mounts if m["destination"] != "/dev/shm"]
+        if "/dev/shm" not in own:
+            options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"]
+            mounts.append(_bind("/dev/shm", "/dev/shm", options))
     for name, path in environment.files.items():
         destination = f"/etc/{name}"
         if destination not in own:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -241,6 +242,9 @@ class Keeper:
         if reply.error:
             if isinstance(body, protocol.Exec):
                 raise StartError(reply.error, reply.code)
+            if reply.code == errno.ESRCH:
+                # Its process has just ended, and the keeper is about to.
+                raise KeeperGone(reply.error)
             if reply.code:
                 raise InvalidParameter(reply.error)
             raise SampanError(reply.error)
