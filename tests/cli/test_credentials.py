@@ -67,4 +67,4 @@ def test_entries_of_the_configuration(lookup: Any) -> None:
     assert lookup({"auths": auths}, "two:5000")["identitytoken"] == "t"
     assert lookup({"auths": auths}, "three:5000") == {}
     with pytest.raises(Failure, match="malformed"):
-        lookup({"auths": {"one:5000": {"auth": "!"}}}, "one:5000")
+        lookup({"auths": {"one:5000": {"auth": "/////w=="}}}, "one:5000")
