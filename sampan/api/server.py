@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Iterable
 from importlib import import_module
 
 from aiohttp import web
 
 from sampan.api import middleware
+from sampan.api.tls import Terminator
 from sampan.engine import Engine
 
 log = logging.getLogger("sampan.api")
@@ -34,6 +36,8 @@ NOUNS = (
 
 ENGINE = web.AppKey("engine", Engine)
 SHUTDOWN_SECONDS = 1.0
+READ_BUFFER_BYTES = 1 << 20
+"""Archives and contexts are read in pieces of this size."""
 
 
 def application(engine: Engine) -> web.Application:
@@ -56,16 +60,28 @@ class Server:
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_SECONDS,
+            read_bufsize=READ_BUFFER_BYTES,
         )
+        self._terminators: list[Terminator] = []
 
-    async def start(self, sockets: Iterable[socket.socket]) -> None:
+    async def start(self, sockets: Iterable[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
+        """Serve on listening sockets, with TLS where a context is given."""
         await self._runner.setup()
-        for sock in sockets:
-            await web.SockSite(self._runner, sock, backlog=1024).start()
+        for sock, tls in sockets:
+            if tls is None:
+                await web.SockSite(self._runner, sock, backlog=1024).start()
+            else:
+                assert self._runner.server is not None
+                self._terminators.append(Terminator(sock, tls, self._runner.server))
 
     async def close(self) -> None:
         """Stop listening, and end requests that do not end by themselves."""
+        for terminator in self._terminators:
+            terminator.close()
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS * 2):
                 await self._runner.cleanup()

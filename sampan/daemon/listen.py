@@ -7,7 +7,9 @@ import ipaddress
 import logging
 import os
 import socket
+import ssl
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import InvalidParameter, Unavailable
@@ -17,6 +19,14 @@ log = logging.getLogger("sampan.daemon")
 FIRST_PASSED_FD = 3
 SOCKET_MODE = 0o660
 GROUPS = ("docker", "sampan")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket, and the TLS to speak on it."""
+
+    sock: socket.socket
+    tls: ssl.SSLContext | None = None
 
 
 def passed(environ: Mapping[str, str] = os.environ) -> list[socket.socket]:
@@ -31,24 +41,26 @@ def passed(environ: Mapping[str, str] = os.environ) -> list[socket.socket]:
     return found
 
 
-def open_all(addresses: Iterable[str], group: str) -> list[socket.socket]:
-    """Bind and listen on each address.
+def open_all(
+    addresses: Iterable[str], group: str, tls: ssl.SSLContext | None = None
+) -> list[Listener]:
+    """Bind and listen on each address; on TCP with ``tls``.
 
     :raises InvalidParameter: an address of an unknown form, TCP beyond loopback, unknown group.
     :raises Unavailable: the address cannot be bound.
     """
-    sockets: list[socket.socket] = []
+    sockets: list[Listener] = []
     for address in addresses:
         scheme, _, rest = address.partition("://")
         if scheme == "fd":
             inherited = passed()
             if not inherited:
                 raise InvalidParameter(f"no sockets were passed by systemd for {address}")
-            sockets += inherited
+            sockets += [Listener(sock) for sock in inherited]
         elif scheme == "unix":
-            sockets.append(_unix(Path(rest), group))
+            sockets.append(Listener(_unix(Path(rest), group)))
         elif scheme == "tcp":
-            sockets.append(_tcp(address, rest))
+            sockets.append(Listener(_tcp(address, rest, tls), tls))
         else:
             raise InvalidParameter(
                 f"cannot listen on {address!r}: it must be unix://PATH, tcp://HOST:PORT or fd://"
@@ -93,7 +105,7 @@ def _group_id(name: str) -> int | None:
     return None
 
 
-def _tcp(address: str, rest: str) -> socket.socket:
+def _tcp(address: str, rest: str, tls: ssl.SSLContext | None) -> socket.socket:
     host, _, port = rest.rpartition(":")
     host = host.strip("[]") or "127.0.0.1"
     try:
@@ -101,12 +113,14 @@ def _tcp(address: str, rest: str) -> socket.socket:
         number = int(port)
     except ValueError:
         raise InvalidParameter(f"cannot listen on {address!r}: not tcp://ADDRESS:PORT") from None
-    if not loopback:
+    mutual = tls is not None and tls.verify_mode == ssl.CERT_REQUIRED
+    if not loopback and not mutual:
         raise InvalidParameter(
             f"cannot listen on {address!r}: TCP beyond loopback needs mutual TLS "
             "(--tlsverify with --tlscacert, --tlscert and --tlskey)"
         )
-    log.warning("%s is not protected: every local user has root's rights through it", address)
+    if not mutual:
+        log.warning("%s is not protected: every local user has root's rights through it", address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

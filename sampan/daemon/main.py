@@ -17,7 +17,7 @@ import uvloop
 
 from sampan import __version__
 from sampan.api.server import Server, application
-from sampan.daemon import compose, config, listen, locks
+from sampan.daemon import compose, config, listen, locks, tls
 from sampan.errors import SampanError
 
 log = logging.getLogger("sampan.daemon")
@@ -66,23 +66,21 @@ async def _serve(settings: config.Settings, launch: config.Launch, held: Sequenc
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         engine = await compose.compose(settings, stack)
-        sockets = listen.passed() if not settings.hosts else []
-        sockets = sockets or listen.open_all(settings.listen, settings.group)
+        found = [] if settings.hosts else [listen.Listener(sock) for sock in listen.passed()]
+        found = found or listen.open_all(settings.listen, settings.group, tls.context(settings))
         server = Server(application(engine))
-        await server.start(sockets)
+        await server.start([(item.sock, item.tls) for item in found])
         stack.push_async_callback(server.close)
         for fd in held:
             locks.mark(fd, locks.SERVING)
-        _announce(settings, launch, sockets)
+        _announce(settings, launch)
         await stop.wait()
         for fd in held:
             locks.mark(fd, locks.STOPPING)
         log.info("stopping; containers go on")
 
 
-def _announce(
-    settings: config.Settings, launch: config.Launch, sockets: Sequence[socket.socket]
-) -> None:
+def _announce(settings: config.Settings, launch: config.Launch) -> None:
     """Tell whoever waits that requests are answered from now on."""
     log.info("sampan %s serves %s", __version__, ", ".join(settings.listen))
     facts = {

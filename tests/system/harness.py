@@ -49,7 +49,8 @@ class Daemon:
         bip = f"10.{100 + number % 90}.{number // 90 % 250}.1/24"
         fixed = ["--state-dir", str(self.state), "--run-dir", str(self.run), "--bip", bip]
         fixed += ["--cgroup-parent", self.cgroup_parent, "-D", "--log-file", str(self.root / "log")]
-        return [sys.executable, "-m", "sampan.daemon", *fixed, *self.flags, *flags]
+        own = [flag.replace("{run}", str(self.run)) for flag in self.flags]
+        return [sys.executable, "-m", "sampan.daemon", *fixed, *own, *flags]
 
     def start(self) -> None:
         """Start it and return when it answers."""
@@ -83,8 +84,7 @@ class Daemon:
             [program, "-H", self.url, *arguments],
             input=input,
             stdin=None if input is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             timeout=timeout,
         )
 

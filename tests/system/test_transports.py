@@ -1,213 +1,248 @@
-"""The client over TLS with certificates on both sides, and over ssh."""
+"""Ways to the daemon other than its unix socket, and clients that mean it badly."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
+import resource
 import select
+import shutil
 import socket
-import ssl
 import subprocess
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
-from harness import Daemon
-from test_sampan_cli import SAMPAN, environment
+from docker.tls import TLSConfig
+from harness import Daemon, running, until
 
-import sampan
-from sampan.errors import Unavailable
+from tests.registry.servers import free_port
 
-_SUBJECTS = {"ca": "CA:TRUE", "server": "CA:FALSE", "client": "CA:FALSE"}
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _openssl(*arguments: str, cwd: Path) -> None:
+    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An authority, a server and a client, under the names that Docker's clients look for."""
-    place = tmp_path_factory.mktemp("tls")
-    for who, basic in _SUBJECTS.items():
-        signer = [] if who == "ca" else ["-CA", place / "ca.pem", "-CAkey", place / "ca-key.pem"]
-        names = ["-addext", "subjectAltName=IP:127.0.0.1"] if who == "server" else []
-        files = {"ca": ("ca-key", "ca"), "server": ("server-key", "server")}
-        key, certificate = files.get(who, ("key", "cert"))
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt"]
-        command += ["ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={who}"]
-        command += ["-addext", f"basicConstraints=critical,{basic}", *names, *map(str, signer)]
-        command += ["-keyout", str(place / f"{key}.pem"), "-out", str(place / f"{certificate}.pem")]
-        subprocess.run(command, check=True, capture_output=True)
-    return place
+    """An authority with a certificate for the daemon and one for a client."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    _openssl("req", "-x509", *new, "-keyout", "ca-key.pem", "-out", "ca.pem", "-days", "2",
+             "-subj", "/CN=authority", cwd=folder)  # fmt: skip
+    (folder / "server.ext").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    (folder / "client.ext").write_text("extendedKeyUsage=clientAuth\n")
+    for name, key, certificate in (("server", "server-key.pem", "server.pem"),
+                                   ("client", "key.pem", "cert.pem")):  # fmt: skip
+        _openssl("req", *new, "-keyout", key, "-out", "request", "-subj", f"/CN={name}", cwd=folder)
+        _openssl("x509", "-req", "-in", "request", "-CA", "ca.pem", "-CAkey", "ca-key.pem",
+                 "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext", "-out", certificate,
+                 cwd=folder)  # fmt: skip
+    return folder
 
 
-@pytest.fixture
-def tls_address(daemon: Daemon, certificates: Path) -> Iterator[str]:
-    """A TLS server that wants a client's certificate and carries all to the daemon's socket."""
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
-    context.load_cert_chain(certificates / "server.pem", certificates / "server-key.pem")
-    context.verify_mode = ssl.CERT_REQUIRED
-    listening = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                plain, _ = listening.accept()
-            except OSError:
-                return
-            threading.Thread(target=carry, args=(plain,), daemon=True).start()
-
-    def carry(plain: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            with context.wrap_socket(plain, server_side=True) as near:
-                with socket.socket(socket.AF_UNIX) as far:
-                    far.connect(str(daemon.run / "sampan.sock"))
-                    both_ways(near, far)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield f"tcp://127.0.0.1:{listening.getsockname()[1]}"
-    listening.shutdown(socket.SHUT_RDWR)
-    listening.close()
-    thread.join()
+@pytest.fixture(scope="module")
+def tls_daemon(certificates: Path) -> Iterator[tuple[Daemon, str]]:
+    """A daemon that also listens on TCP, with mutual TLS; and the address."""
+    port = free_port()
+    flags = ["--tlsverify", "--tlscacert", str(certificates / "ca.pem")]
+    flags += ["--tlscert", str(certificates / "server.pem")]
+    flags += ["--tlskey", str(certificates / "server-key.pem")]
+    address = f"tcp://127.0.0.1:{port}"
+    for daemon in running(*flags, "--host", address, "--host", "unix://{run}/sampan.sock"):
+        yield daemon, address
 
 
-def both_ways(near: ssl.SSLSocket, far: socket.socket) -> None:
-    """Until the daemon ends the connection; the client's end of input is passed on."""
-    near.setblocking(False)
-    far.setblocking(False)
-    to_near, to_far = bytearray(), bytearray()
-    near_open = far_open = True
-    while far_open or to_near:
-        reads = [near] if near_open else []
-        waits = near_open and near.pending()
-        select.select(
-            [*reads, *([far] if far_open else [])],
-            [*([near] if to_near else []), *([far] if to_far else [])],
-            [],
-            0 if waits else None,
-        )
-        with contextlib.suppress(ssl.SSLWantReadError):
-            while near_open and (data := near.recv(65536)):
-                to_far += data
-            if near_open:
-                near_open = False
-        with contextlib.suppress(BlockingIOError):
-            while far_open and (data := far.recv(65536)):
-                to_near += data
-            far_open = False
-        with contextlib.suppress(ssl.SSLWantWriteError):
-            while to_near:
-                del to_near[: near.send(to_near[:16384])]
-        with contextlib.suppress(BlockingIOError):
-            while to_far:
-                del to_far[: far.send(to_far)]
-            if not near_open:
-                far.shutdown(socket.SHUT_WR)
-
-
-def run(
-    daemon: Daemon, variables: dict[str, str], *words: str, input: bytes = b""
-) -> subprocess.CompletedProcess[bytes]:
-    kept = environment(daemon)
-    del kept["SAMPAN_RUN_DIR"]
-    return subprocess.run(
-        [*SAMPAN, *words], input=input, capture_output=True, timeout=60, env={**kept, **variables}
-    )
-
-
-def test_tls_by_environment_and_by_flags(
-    daemon: Daemon, tls_address: str, certificates: Path
+@pytest.mark.proves("tcp with mutual TLS")
+def test_mutual_tls(
+    tls_daemon: tuple[Daemon, str], certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variables = {
-        "DOCKER_HOST": tls_address,
-        "DOCKER_TLS_VERIFY": "1",
-        "DOCKER_CERT_PATH": str(certificates),
-    }
-    data = os.urandom(2 << 20)
-    done = run(daemon, variables, "run", "-i", "--rm", "busybox", "cat", input=data)
-    assert (done.returncode, done.stdout == data) == (0, True), done.stderr
-    script = "cat; echo err >&2; exit 7"
-    done = run(daemon, variables, "run", "-i", "--rm", "busybox", "sh", "-c", script, input=b"in")
-    assert (done.returncode, done.stdout, done.stderr) == (7, b"in", b"err\n")
-    done = run(daemon, variables, "build", "-q", "-", input=b"FROM busybox\nRUN true\n")
-    assert done.stdout.startswith(b"sha256:"), done.stderr
-    flags = ["-H", tls_address, "--tlsverify"]
-    for flag, name in (("tlscacert", "ca"), ("tlscert", "cert"), ("tlskey", "key")):
-        flags += [f"--{flag}", str(certificates / f"{name}.pem")]
-    assert run(daemon, {}, *flags, "version", "-f", "{{.Server.Os}}").stdout == b"linux\n"
-
-
-def test_tls_in_a_context(daemon: Daemon, tls_address: str, certificates: Path) -> None:
-    files = ",".join(
-        f"{key}={certificates}/{name}.pem"
-        for key, name in (("ca", "ca"), ("cert", "cert"), ("key", "key"))
+    _, address = tls_daemon
+    # It would come before what the client is told.
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    tls = TLSConfig(
+        client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
+        ca_cert=str(certificates / "ca.pem"),
+        verify=True,
     )
-    done = run(daemon, {}, "context", "create", "far", "--docker", f"host={tls_address},{files}")
-    assert done.returncode == 0, done.stderr
-    done = run(daemon, {}, "-c", "far", "run", "--rm", "busybox", "echo", "there")
-    assert done.stdout == b"there\n", done.stderr
-    assert run(daemon, {}, "context", "rm", "far").returncode == 0
+    client = docker.DockerClient(base_url=address, tls=tls, timeout=20)
+    assert client.containers.run("busybox", ["echo", "safe"], remove=True) == b"safe\n"
+    stranger = TLSConfig(ca_cert=str(certificates / "ca.pem"), verify=True)
+    with pytest.raises(Exception, match=r"(?i)ssl|tls|connection"):
+        docker.DockerClient(base_url=address, tls=stranger, timeout=20).ping()
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), 10) as plain:
+        plain.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200 OK" not in plain.recv(1000)
 
 
-def test_tls_with_a_stranger(daemon: Daemon, tls_address: str, certificates: Path) -> None:
-    done = run(daemon, {}, "-H", tls_address, "--tlsverify", "ps")
+@pytest.mark.proves("attach, exec and terminals over TLS")
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker CLI")
+def test_streams_over_tls(tls_daemon: tuple[Daemon, str], certificates: Path) -> None:
+    _, address = tls_daemon
+    command = ["docker", "-H", address, "--tlsverify"]
+    for name, file in (("tlscacert", "ca.pem"), ("tlscert", "cert.pem"), ("tlskey", "key.pem")):
+        command += [f"--{name}", str(certificates / file)]
+    data = os.urandom(3 << 20)
+    done = subprocess.run(
+        [*command, "run", "--rm", "-i", "busybox", "cat"],
+        input=data, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout == data, done.stderr) == (0, True, b"")
+    subprocess.run([*command, "run", "-d", "--name", "box", "busybox", "sleep", "999"], check=True)
+    done = subprocess.run(
+        [*command, "exec", "-i", "box", "sh", "-c", "cat; exit 5"],
+        input=data, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout == data) == (5, True)
+    # A client that is killed leaves nothing behind.
+    follower = subprocess.Popen([*command, "attach", "--no-stdin", "box"])
+    until(lambda: follower.poll() is None)
+    follower.kill()
+    follower.wait()
+    done = subprocess.run([*command, "exec", "box", "echo", "on"], capture_output=True, timeout=60)
+    assert done.stdout == b"on\n"
+
+
+@pytest.mark.parametrize("flags", [["--tls"], ["--tlsverify"], ["--tlscert", "/x"], []])
+def test_tcp_beyond_loopback_is_refused(tmp_path: Path, flags: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "sampan.daemon", "--state-dir", str(tmp_path / "s"), "--run-dir",
+         str(tmp_path / "r"), "-H", "tcp://0.0.0.0:0", *flags],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, timeout=60,
+    )  # fmt: skip
     assert done.returncode == 1
-    assert b"CERTIFICATE_VERIFY_FAILED" in done.stderr and done.stderr.count(b"\n") == 1
-    authority = ["--tlsverify", "--tlscacert", str(certificates / "ca.pem")]
-    done = run(daemon, {}, "-H", tls_address, *authority, "ps")
-    assert done.returncode == 1 and done.stderr.count(b"\n") == 1, done.stderr
+    assert b"TLS" in done.stderr or b"tls" in done.stderr
 
 
-async def test_tls_on_an_event_loop(
-    tls_address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SAMPAN_HOST", raising=False)
-    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-    monkeypatch.setenv("DOCKER_CERT_PATH", str(certificates))
-    async with await sampan.connect_async(tls_address) as client:
-        assert await client.containers.run("busybox", ["echo", "hi"]) == b"hi\n"
-        container = await client.containers.start("busybox", ["sleep", "1000"])
-        assert (await container.execute("echo a; exit 3")).exit_code == 3
-        await container.remove(force=True)
-    monkeypatch.setenv("DOCKER_CERT_PATH", "/nonexistent")
-    with pytest.raises(Unavailable):
-        await sampan.connect_async(tls_address)
-
-
-@pytest.fixture
-def ssh(tmp_path: Path) -> dict[str, str]:
-    """A program ``ssh`` that runs the command here and writes down what it was asked."""
-    place = tmp_path / "bin"
-    place.mkdir()
-    (place / "ssh").write_text(
-        f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n'
-        'while [ "$1" != -- ]; do shift; done\n'
-        '[ "$2" != nosuch ] || { echo "ssh: unknown host nosuch" >&2; exit 255; }\n'
-        'shift 2\nexec sh -c "$*"\n'
+@pytest.mark.proves("ssh:// by system dial-stdio")
+@pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker CLI")
+def test_ssh(daemon: Daemon, tmp_path: Path) -> None:
+    """The docker CLI over ssh, whose other end runs ``docker system dial-stdio`` of ours."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    run = f"exec {sys.executable} {REPOSITORY}/scripts/sampan -H {daemon.url}"
+    # Options and the host, then the command for the other end, which may be one argument.
+    (programs / "ssh").write_text(
+        f'#!/bin/sh\nwhile [ "$1" != docker ]; do shift; done\nshift\n'
+        f'[ "$1" = -H ] && shift 2\ncd / && PYTHONPATH={REPOSITORY} {run} "$@"\n'
     )
-    (place / "sampan").write_text(f'#!/bin/sh\nexec {sys.executable} -P -c "{SAMPAN[-1]}" "$@"\n')
-    for program in place.iterdir():
-        program.chmod(0o755)
-    return {"PATH": f"{place}:{os.environ['PATH']}"}
+    (programs / "ssh").chmod(0o755)
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["docker", "-H", "ssh://someone@elsewhere", "run", "--rm", "-i", "busybox", "cat"],
+        env=environment, input=b"over ssh\n", capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == b"over ssh\n", done.stderr
 
 
-def test_ssh(daemon: Daemon, ssh: dict[str, str], tmp_path: Path) -> None:
-    variables = {**ssh, "DOCKER_HOST": f"ssh://me@far:2222{daemon.run}/sampan.sock"}
-    data = os.urandom(1 << 20)
-    done = run(daemon, variables, "run", "-i", "--rm", "busybox", "cat", input=data)
-    assert (done.returncode, done.stdout == data) == (0, True), done.stderr
-    asked = (tmp_path / "asked").read_text().splitlines()[0]
-    assert asked == (
-        "-o ConnectTimeout=30 -l me -p 2222 -- far "
-        f"sampan --host unix://{daemon.run}/sampan.sock system dial-stdio"
-    )
-    done = run(daemon, {**ssh, "DOCKER_HOST": "ssh://nosuch"}, "ps")
-    assert done.returncode == 1 and b"unknown host nosuch" in done.stderr, done.stderr
+def connect(daemon: Daemon) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(20)
+    sock.connect(str(daemon.run / "sampan.sock"))
+    return sock
 
 
-async def test_ssh_on_an_event_loop(
-    daemon: Daemon, ssh: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", ssh["PATH"])
-    async with await sampan.connect_async(f"ssh://far{daemon.run}/sampan.sock") as client:
-        assert await client.containers.run("busybox", ["echo", "far"]) == b"far\n"
+def ping_seconds(daemon: Daemon) -> float:
+    """How long a ping takes now, connection included."""
+    begin = time.monotonic()
+    with connect(daemon) as sock:
+        sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+    return time.monotonic() - begin
+
+
+def resident(daemon: Daemon) -> int:
+    assert daemon.process is not None
+    fields = Path(f"/proc/{daemon.process.pid}/statm").read_text().split()
+    return int(fields[1]) * resource.getpagesize()
+
+
+def test_slow_loris(daemon: Daemon) -> None:
+    """Clients that never finish their heads hold nobody up."""
+    slow = [connect(daemon) for _ in range(200)]
+    for sock in slow:
+        sock.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+    try:
+        for _ in range(5):
+            for sock in slow:
+                sock.sendall(b"y")
+            assert ping_seconds(daemon) < 0.5
+    finally:
+        for sock in slow:
+            sock.close()
+
+
+def test_ten_thousand_headers(daemon: Daemon) -> None:
+    before = resident(daemon)
+    with connect(daemon) as sock:
+        head = b"GET /_ping HTTP/1.1\r\nHost: x\r\n"
+        try:
+            sock.sendall(head + b"".join(b"X-%d: y\r\n" % n for n in range(10_000)) + b"\r\n")
+            answer = sock.recv(4096)
+        except (BrokenPipeError, ConnectionResetError):
+            answer = b""
+    assert b" 500 " not in answer.split(b"\r\n")[0]
+    with connect(daemon) as sock:
+        try:
+            sock.sendall(b"GET /" + b"x" * (1 << 20) + b" HTTP/1.1\r\n\r\n")
+            assert sock.recv(4096).startswith(b"HTTP/1.1 4")
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    assert ping_seconds(daemon) < 0.5
+    assert resident(daemon) - before < 64 << 20
+
+
+@pytest.mark.parametrize("path", ["/containers/create", "/networks/create", "/auth"])
+def test_huge_body(daemon: Daemon, path: str) -> None:
+    before = resident(daemon)
+    with connect(daemon) as sock:
+        sock.sendall(
+            b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000000\r\n\r\n" % path.encode()
+        )
+        answer = b""
+        piece = b" " * (1 << 20)
+        try:
+            for _ in range(300):
+                if select.select([sock], [], [], 0)[0]:
+                    break
+                sock.sendall(piece)
+            answer = sock.recv(4096)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+    assert answer == b"" or answer.split()[1] in (b"400", b"413")
+    assert ping_seconds(daemon) < 0.5
+    assert resident(daemon) - before < 256 << 20
+
+
+def test_five_hundred_followers_of_events(daemon: Daemon) -> None:
+    """Each gets the event within milliseconds, and others are served meanwhile."""
+    followers = [connect(daemon) for _ in range(500)]
+    try:
+        for sock in followers:
+            sock.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        for sock in followers:
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        listeners = daemon.client.api.info()["NEventsListener"]
+        assert listeners >= 500
+        daemon.client.volumes.create("seen-by-all")
+        begin = time.monotonic()
+        for sock in followers:
+            seen = sock.recv(4096)
+            event = json.loads(seen[seen.index(b"{") : seen.rindex(b"}") + 1])
+            assert event["Actor"]["ID"] == "seen-by-all"
+        assert time.monotonic() - begin < 1
+        assert ping_seconds(daemon) < 0.5
+    finally:
+        for sock in followers:
+            sock.close()
+        daemon.client.volumes.get("seen-by-all").remove()
+    # They are noticed to have gone, and cleaned up.
+    until(lambda: daemon.client.api.info()["NEventsListener"] < 10)
