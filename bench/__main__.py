@@ -8,7 +8,9 @@ import sys
 import time
 from collections.abc import Iterator
 
+from . import api as api
 from . import build as build
+from . import network as network
 from . import scenarios
 from . import storage as storage
 from .engines import KINDS, CommandFailed, Engine, Sampan, running
