@@ -134,26 +134,6 @@ def _report(options: Options, size: int, target: str) -> None:
         sys.stderr.write(f"Successfully copied {human_size(size, 3)} to {target}\n")
 
 
-class _Reader:
-    """Chunks as the file that the tar reader wants."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = iter(chunks)
-        self._rest = b""
-
-    def read(self, size: int) -> bytes:
-        parts, have = [self._rest], len(self._rest)
-        while have < size:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                break
-            parts.append(chunk)
-            have += len(chunk)
-        data = b"".join(parts)
-        self._rest = data[size:]
-        return data[:size]
-
-
 def _extract(
     chunks: Iterable[bytes], found: dict[str, Any], source: str, target: str, *, keep_owner: bool
 ) -> None:
@@ -164,11 +144,13 @@ def _extract(
     """
     import tarfile
 
+    from sampan.cli.untar import unpack
+
     directory = bool(found["mode"] & GO_DIRECTORY)
     folder, name = _landing(source, target, directory)
     top = str(found["name"]).strip("/")
 
-    def place(item: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+    def place(item: tarfile.TarInfo) -> tarfile.TarInfo | None:
         first, _, rest = item.name.strip("/").partition("/")
         renamed = rest if first in (top, ".") or not top else item.name
         if first not in (top, ".") and top:
@@ -182,27 +164,12 @@ def _extract(
             item = item.replace(linkname=f"{name}/{rest}" if name else rest, deep=False)
         if not keep_owner:
             item = item.replace(uid=os.getuid(), gid=os.getgid(), uname="", gname="", deep=False)
-        return tarfile.tar_filter(item, folder)
+        return item
 
     try:
-        with tarfile.open(fileobj=_Reader(chunks), mode="r|") as archive:  # type: ignore[call-overload]
-            archive.extraction_filter = place
-            for item in archive:
-                _make_room(folder, name, item, directory)
-                archive.extract(item, folder, numeric_owner=True, filter=place)
-    except tarfile.FilterError as error:
-        raise Failure(f"refusing to unpack: {error}") from None
+        unpack(chunks, folder, place)
     except (tarfile.TarError, OSError) as error:
         raise Failure(f"cannot copy to {target}: {error}") from None
-
-
-def _make_room(folder: str, name: str, item: Any, directory: bool) -> None:
-    """A file takes the place of a file or link, but never of a directory."""
-    if directory or not name:
-        return
-    path = f"{folder}/{name}"
-    if os.path.lexists(path) and not os.path.isdir(path):
-        os.unlink(path)
 
 
 def _landing(source: str, target: str, directory: bool) -> tuple[str, str]:

@@ -125,8 +125,8 @@ async def test_umoci_reads_our_layout(store: Store) -> None:
     layout, bundle = store.state / "layout", store.state / "bundle"
     layout.mkdir()
     data = await collect(Archives(store.images).save([(image, [Reference.parse("two:1")])]))
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        tar.extractall(layout, filter="data")
+    (store.state / "two.tar").write_bytes(data)
+    run("tar", "-x", "-C", layout, "-f", store.state / "two.tar")
     run("umoci", "unpack", "--image", f"{layout}:1", bundle)
     assert sorted(os.listdir(bundle / "rootfs")) == ["big", "new"]
 
