@@ -162,7 +162,6 @@ def check_name(config: NetworkConfig) -> None:
 
 def check(config: NetworkConfig) -> None:
     """Refuse what cannot be: names, drivers, options, IPAM drivers."""
-    check_name(config)
     if config.driver in ("host", "null"):
         raise Forbidden(f'only one instance of "{config.driver}" network is allowed')
     if config.driver not in DRIVERS:
@@ -264,7 +263,6 @@ def define(
 
 def configuration(config: NetworkConfig) -> Network:
     """A network that is nothing but the configuration of others."""
-    check_name(config)
     if config.internal or config.attachable:
         raise Forbidden(
             "configuration network can only contain network specific fields. Network operator"

@@ -118,6 +118,7 @@ class Networks:
 
     def define(self, config: NetworkConfig) -> Network:
         """Check the wish, choose what it leaves open, and record it."""
+        definition.check_name(config)
         if any(network.name == config.name for network in self._networks.values()):
             raise Conflict(f"network with name {config.name} already exists")
         if config.config_only:
