@@ -33,5 +33,10 @@ lint: $(DEV)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+docs: $(STAMP)
+	$(VENV)/bin/pip install -q --disable-pip-version-check -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 clean:
 	rm -rf $(VENV) dist build-out site

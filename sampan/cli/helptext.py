@@ -60,11 +60,12 @@ def of_flags(flags: Iterable[Flag], width: int) -> str:
         lefts.append((f"  {short}--{flag.name}{' ' if flag.kind else ''}{flag.kind}", flag))
     margin = max(len(left) for left, _ in lefts) + 3
     return "\n".join(
-        left.ljust(margin) + _wrapped(_described(flag), margin, width) for left, flag in lefts
+        left.ljust(margin) + _wrapped(described(flag), margin, width) for left, flag in lefts
     )
 
 
-def _described(flag: Flag) -> str:
+def described(flag: Flag) -> str:
+    """What a flag means, with its default."""
     if flag.shown:
         return f"{flag.help} (default {flag.shown})"
     if flag.default and isinstance(flag.default, bool | int | float):
