@@ -11,7 +11,7 @@ from importlib import import_module
 
 from aiohttp import web
 
-from sampan.api import middleware
+from sampan.api import middleware, openapi, streams
 from sampan.api.tls import Terminator
 from sampan.engine import Engine
 
@@ -52,7 +52,13 @@ def application(engine: Engine) -> web.Application:
                 route.method, rf"/v{{version:\d+\.\d+}}{route.path}", route.handler, route.kwargs
             )
             app.add_routes([route, versioned])
+    app.router.add_get("/openapi.json", _description)
     return app
+
+
+async def _description(request: web.Request) -> web.Response:
+    """The description of this API."""
+    return streams.json(await asyncio.to_thread(openapi.describe, request.app))
 
 
 class Server:
