@@ -168,8 +168,12 @@ class ErofsSnapshotter(OverlaySnapshotter):
 
     def _check_image(self, id: int, image: Path) -> None:
         stack = self._stacks(id)[0]
-        if isinstance(stack, _Stack):
-            self._fitting(stack, image)
+        if not isinstance(stack, _Stack):
+            return
+        self._fitting(stack, image)
+        with self._building:
+            if image.read_bytes() != self._built(stack):
+                raise SampanError(f"the file {image} is not what its layers give")
 
     # Stacks of directories and images
 
@@ -213,17 +217,20 @@ class ErofsSnapshotter(OverlaySnapshotter):
         with self._building, disk_full_as_error(self.root):
             if path.exists():
                 return path
-            trees = [self._tree(id) for id, _ in reversed(stack.layers)]
-            try:
-                root = merge(trees, bottom=stack.bottom)
-                devices, numbers = self._devices(stack)
-                data = build(root, [device for device, _ in devices], numbers)
-            except InvalidTar as error:
-                raise InvalidParameter(f"invalid layer: {error}") from error
-            _write_file(path, data)
+            _write_file(path, self._built(stack))
             for id, _ in stack.layers:
                 self._trees.pop(id, None)
         return path
+
+    def _built(self, stack: _Stack) -> bytes | bytearray:
+        """The metadata of a stack: the same bytes each time."""
+        trees = [self._tree(id) for id, _ in reversed(stack.layers)]
+        try:
+            root = merge(trees, bottom=stack.bottom)
+            devices, numbers = self._devices(stack)
+            return build(root, [device for device, _ in devices], numbers)
+        except InvalidTar as error:
+            raise InvalidParameter(f"invalid layer: {error}") from error
 
     def _devices(self, stack: _Stack) -> tuple[list[tuple[Device, Path]], dict[int, int]]:
         """The data files in the order of the device table, lowest layer first, and which number
