@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from sampan.build.solver.inline import import_steps, steps_of
+from sampan.build.solver.inline import import_step, is_new, steps_of
 from sampan.build.types import (
     BuildDeps,
     BuildEvent,
@@ -83,11 +83,27 @@ class Bases:
                 image = await self.image(name, "")
             except (NotFound, Unavailable, Unauthorized, InvalidParameter):
                 continue
-            steps = steps_of(image.raw_config)
-            if steps:
-                await self._deps.images.unpack(image)
-                layers = self._deps.images.layers_of(image.id)
-                import_steps(self._deps.shared.cache, steps, layers)
+            await self._import(image)
+
+    async def _import(self, image: Image) -> None:
+        images, cache = self._deps.images, self._deps.shared.cache
+        layers = images.layers_of(image.id)
+        for step in steps_of(image.raw_config):
+            stack = step.stack(layers)
+            if stack is not None and is_new(cache, step):
+                await images.apply(stack)
+                import_step(cache, step, stack)
+
+    async def materials(self) -> list[tuple[str, str]]:
+        """The images that were used, with the digests of their manifests where these are known,
+        of their configurations otherwise."""
+        found = []
+        for (name, _), task in sorted(self._tasks.items()):
+            if name in self._request.cache_from or not task.done() or task.exception():
+                continue
+            image = task.result()
+            found.append((name, image.manifest.digest if image.manifest else image.id))
+        return found
 
 
 def parse_reference(text: str) -> Reference:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from pathlib import Path
 
+from sampan.build import emulation
 from sampan.build.bases import Bases, parse_platform, parse_reference
+from sampan.build.carried import Carrier
 from sampan.build.context import Context
 from sampan.build.dockerfile import parse
 from sampan.build.dockerfile.ast import Dockerfile
 from sampan.build.dockerfile.check import check, options_of
+from sampan.build.errors import StepError
+from sampan.build.exporter import Exporter
 from sampan.build.graph.plan import Plan, Planner
 from sampan.build.narrator import Narrator
 from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_security_options
@@ -90,24 +93,45 @@ class _Build:
         if request.check_only:
             return BuildResult(None, (), warnings, plan.unused_args)
         self._check_permissions(plan)
+        emulation.check(plan)
         narrator = Narrator(plan, self.report)
         runner = self._runner(narrator)
         shared = self.deps.shared
         self.solver = Solver(shared.cache, runner, narrator, shared.flights)
         await self.bases.import_cache()
         narrator.begin()
-        await self.solver.solve(plan.target.draft.vertex)
+        carrier = Carrier(
+            self.deps.images,
+            self.bases,
+            self.solver,
+            Exporter(self.deps.images, shared.cache, self.epoch),
+        )
+        try:
+            await self.solver.solve(plan.target.draft.vertex)
+        except StepError as error:
+            if request.keep_failed_state and self.solver.failed is not None:
+                before = await carrier.before(self.solver.failed)
+                error.state_before = before.id if before is not None else ""
+            raise
         plan.target.draft.labels.update(request.labels)
         results = Results(request, self.deps, self.bases, self.solver, runner)
         inline = self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")
         image = await results.make(plan, tags, self.epoch, inline_cache=inline)
         shared.cache.touch([record for record in self.solver.used if record.uses])
-        if image is None:
-            narrator.finish(None)
-            return BuildResult(None, (), warnings, plan.unused_args)
-        narrator.finish(image.id)
-        names = tuple(tag.familiar() for tag in tags)
-        return BuildResult(image.id, names, warnings, plan.unused_args)
+        cache_id = ""
+        if request.cache_export:
+            everything = request.cache_export == "max"
+            cache_id = (await carrier.cache(plan, everything=everything)).id
+        narrator.finish(image.id if image is not None else None)
+        names = tuple(tag.familiar() for tag in tags) if image is not None else ()
+        return BuildResult(
+            image.id if image is not None else None,
+            names,
+            warnings,
+            plan.unused_args,
+            cache_id,
+            tuple(await self.bases.materials()),
+        )
 
     # input
 
@@ -134,7 +158,7 @@ class _Build:
         if request.context is not None:
             self.folders["context"] = Context(request.context, request.dockerfile)
         for name, value in request.named_contexts.items():
-            if isinstance(value, Path):
+            if not isinstance(value, str):
                 self.folders[name] = Context(value)
                 self.contexts[name] = f"local://{name}"
             elif value.startswith("docker-image://"):

@@ -81,7 +81,7 @@ class Exporter:
                 History(lines[-1].created, comment=f"merge of {len(new)} layers by --squash")
             )
         else:
-            made = await self._layers(new)
+            made = await self.layers(new)
         layers = tuple(base_layers + made)
         history = draft.base_history() + lines
         created = history[-1].created if history else self._time(0.0)
@@ -109,7 +109,7 @@ class Exporter:
         """Put the image into the image store under its tags, in one transaction."""
         return self._images.register(assembled.config, assembled.layers, assembled.manifest, tags)
 
-    async def _layers(self, results: Sequence[Result]) -> list[LayerRef]:
+    async def layers(self, results: Sequence[Result]) -> list[LayerRef]:
         """The layers of the results, made in parallel where there is none yet."""
         layers = await asyncio.gather(*(self._layer(result) for result in results))
         if self._epoch is None:

@@ -24,7 +24,7 @@ from sampan.errors import InvalidParameter, NotFound
 
 OTHER = b"-"
 """Begins the identity of what is no regular file, and is always sent."""
-KEPT = 4
+KEPT = 16
 MAX_FILES = 400_000
 MAX_BYTES = 4 << 30
 IDLE = 900.0  # seconds
@@ -104,6 +104,12 @@ class RetainedContexts:
         self._kept.move_to_end(name)
         self.trim()
         return sent
+
+    def tree(self, name: str, fingerprint: str) -> ArchiveTree:
+        """A context that is known.  Raises NotFound."""
+        if not self.knows(name, fingerprint):
+            raise NotFound("the named build context is not retained any more: build again")
+        return self._kept[name].tree
 
     def trim(self) -> float | None:
         """Drop what is too much or too old; returns the seconds until the next is too old."""

@@ -48,6 +48,8 @@ class BuildRequest:
     ``ulimits`` are OCI ``process.rlimits`` entries.  ``secrets`` maps ids to values, ``ssh`` maps
     ids to agent socket paths, ``named_contexts`` maps names to a directory or to a string
     (``docker-image://REF``).  ``no_cache_filter`` names the stages built without cache.
+    ``cache_export`` makes an image of the cache of the target's stage (``min``) or of all stages
+    (``max``); ``keep_failed_state`` one of what a failed command found.
     ``source_date_epoch`` (seconds) sets the times in the image and its layers.
     """
 
@@ -74,10 +76,12 @@ class BuildRequest:
     squash: bool = False
     secrets: Mapping[str, bytes] = field(default_factory=dict)
     ssh: Mapping[str, str] = field(default_factory=dict)
-    named_contexts: Mapping[str, Path | str] = field(default_factory=dict)
+    named_contexts: Mapping[str, Path | ArchiveTree | str] = field(default_factory=dict)
     allow_insecure: bool = False
     outputs: tuple[Output, ...] = (Output("image"),)
     check_only: bool = False
+    cache_export: Literal["", "min", "max"] = ""
+    keep_failed_state: bool = False
     source_date_epoch: int | None = None
 
 
@@ -209,9 +213,12 @@ BuildEvent = (
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """``image_id`` is ``sha256:…``, or None when no image was asked for (check, local, tar)."""
+    """``materials`` are the images built on, with digests; ``cache_id`` is the exported cache.
+    ``image_id`` is ``sha256:…``, or None when no image was asked for (check, local, tar)."""
 
     image_id: str | None
     tags: tuple[str, ...] = ()
     warnings: tuple[BuildWarning, ...] = ()
     unused_build_args: tuple[str, ...] = ()
+    cache_id: str = ""
+    materials: tuple[tuple[str, str], ...] = ()

@@ -38,7 +38,7 @@ _SIMPLE = {
     "squash": "squash",
     "target": "target",
 }
-PROGRESS = ("auto", "plain", "tty", "quiet")
+PROGRESS = ("auto", "plain", "tty", "quiet", "rawjson")
 
 
 def build(session: Session, options: Options, arguments: list[str]) -> int:
@@ -49,7 +49,10 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     quiet = options["quiet"] or view == "quiet"
     live = not quiet and (view == "tty" or (view == "auto" and sys.stdout.isatty()))
     outputs = buildoutput.wanted(options)
+    tags = [*options["tag"], *(name for output in outputs for name in output.names)]
     query = _query(session, options, quiet)
+    query["t"] = tags
+    cache, brought = _cache(session, options, query)
     if not any(output.keeps_image for output in outputs):
         query["t"] = []
     context = buildcontext.from_argument(arguments[0], options["file"])
@@ -61,7 +64,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     headers = {
         "Content-Type": "application/x-tar",
         **_registry_header(session),
-        **buildextras.header(options),
+        **buildextras.header(session, options),
     }
     if context.packed is not None:
         from sampan.cli import buildsize
@@ -76,21 +79,101 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         chunks = _compressed(chunks)
     if not quiet:
         chunks = _announced(chunks, screen)
-    messages = session.api.messages("POST", "/build", query, body=chunks, headers=headers)
-    if quiet and not to_stdout:
-        identifier = _silently(messages)
-    elif live and not to_stdout:
-        from sampan.cli.buildview import BuildView
+    found: dict[str, str] = {}
+    messages = _noticing(
+        session.api.messages("POST", "/build", query, body=chunks, headers=headers), found
+    )
+    try:
+        identifier = _show(messages, screen, view, quiet=quiet, to_stdout=to_stdout)
+    except Failure:
+        if found.get("StateBefore"):
+            from sampan.cli.buildinvoke import shell
 
-        identifier = BuildView(screen).show(messages)
-    else:
-        identifier = _plainly(messages, screen)
+            shell(session, found["StateBefore"])
+        raise
+    finally:
+        if brought:
+            from sampan.cli.buildcache import forget
+
+            forget(session, brought)
+    if found.get("CacheID"):
+        from sampan.cli.buildcache import store
+
+        store(session, cache, found["CacheID"])
     if options["iidfile"]:
         with open(options["iidfile"], "w", encoding="ascii") as file:
             file.write(identifier)
+    if options["metadata-file"]:
+        with open(options["metadata-file"], "w", encoding="utf-8") as file:
+            document = {"containerimage.config.digest": identifier, "image.name": ",".join(tags)}
+            file.write(wirejson.dumps({k: v for k, v in document.items() if v}) + "\n")
     if identifier:
-        buildoutput.write(session, outputs, identifier, options["tag"])
+        buildoutput.write(session, outputs, identifier, tags)
     return 0
+
+
+def _show(
+    messages: Iterable[dict[str, Any]],
+    screen: progress.Screen,
+    view: str,
+    *,
+    quiet: bool,
+    to_stdout: bool,
+) -> str:
+    """Show the build in the way that was asked for; returns the image's identifier."""
+    live = view == "tty" or (view == "auto" and sys.stdout.isatty())
+    if view == "rawjson":
+        return _raw(messages)
+    if quiet and not to_stdout:
+        return _silently(messages)
+    if live and not to_stdout:
+        from sampan.cli.buildview import BuildView
+
+        return BuildView(screen).show(messages)
+    return _plainly(messages, screen)
+
+
+def _raw(messages: Iterable[dict[str, Any]]) -> str:
+    """BuildKit's status documents, one a line, to standard error."""
+    identifier = ""
+    for message in messages:
+        if "error" in message or "errorDetail" in message:
+            _fail(message)
+        if message.get("id") == "sampan.trace":
+            sys.stderr.write(wirejson.dumps(message["aux"]) + "\n")
+        elif "aux" in message:
+            identifier = str((message["aux"] or {}).get("ID") or identifier)
+    return identifier
+
+
+def _noticing(
+    messages: Iterable[dict[str, Any]], found: dict[str, str]
+) -> Iterator[dict[str, Any]]:
+    """The messages without those that name other images than the result: these go to ``found``."""
+    for message in messages:
+        if message.get("id") in ("sampan.cache", "sampan.state"):
+            found.update(message["aux"])
+        else:
+            yield message
+
+
+def _cache(session: Session, options: Options, query: dict[str, object]) -> tuple[Any, list[str]]:
+    """Where the cache goes, and images brought to take it from; the query tells the daemon."""
+    if not options["cache-from"] and not options["cache-to"]:
+        return (), []
+    from sampan.cli import buildcache
+
+    targets = buildcache.targets(options["cache-to"])
+    names, brought = buildcache.sources(session, options["cache-from"])
+    if names:
+        query["cachefrom"] = wirejson.dumps(names)
+    if any(target.kind == "inline" for target in targets):
+        arguments = wirejson.loads(str(query.get("buildargs", "{}")))
+        query["buildargs"] = wirejson.dumps({**arguments, "BUILDKIT_INLINE_CACHE": "1"})
+    kept = [target for target in targets if target.kind != "inline"]
+    if kept:
+        query["cacheexport"] = "max" if any(t.mode == "max" for t in kept) else "min"
+    return kept, brought
 
 
 def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]:
@@ -99,7 +182,6 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     }
     query["rm"] = "1" if options["rm"] else "0"
     query["q"] = quiet
-    query["t"] = options["tag"]
     arguments: dict[str, str | None] = {}
     if os.path.exists(f"{session.config_dir}/config.json"):
         from sampan.cli.creation import proxies
@@ -118,8 +200,14 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
         query["nocachefilter"] = options["no-cache-filter"]
     if options["check"]:
         query["check"] = "1"
-    if options["cache-from"]:
-        query["cachefrom"] = wirejson.dumps(options["cache-from"])
+    if options["attest"] or options.given("sbom") or options.given("provenance"):
+        from sampan.cli import buildattest
+
+        query["attest"] = wirejson.dumps(buildattest.wanted(options))
+    if options["invoke"]:
+        query["keepstate"] = "1"
+    if options["progress"] == "rawjson":
+        query["sampan"] = "1"
     if options["ulimit"]:
         query["ulimits"] = wirejson.dumps(resources.ulimits(options["ulimit"]))
     if options["add-host"]:
@@ -214,9 +302,18 @@ BUILD = Command(
         Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")'),
         Flag("allow", "strings", "Allow an extra privilege (security.insecure, network.host)"),
         Flag("annotation", "list", "Add an OCI annotation to the image's manifest"),
+        Flag(
+            "attest", "list", 'Attestations of the image ("type=sbom", "type=provenance,mode=max")'
+        ),
         Flag("build-arg", "list", "Set build-time variables"),
-        Flag("build-context", "list", "Additional build contexts (NAME=docker-image://IMAGE)"),
-        Flag("cache-from", "strings", "Images to consider as cache sources"),
+        Flag("build-context", "list", "Additional build contexts (e.g. NAME=FOLDER)"),
+        Flag("cache-from", "list", 'Cache to take ("NAME", "type=local,src=FOLDER")'),
+        Flag(
+            "cache-to",
+            "list",
+            'Where the cache goes ("type=inline", "type=registry,ref=NAME", "type=local,dest=FOLDER",'
+            ' with "mode=max" for all stages)',
+        ),
         Flag(
             "cgroup-parent",
             "string",
@@ -232,6 +329,7 @@ BUILD = Command(
         Flag("file", "string", 'Name of the Dockerfile (Default is "PATH/Dockerfile")', "f"),
         Flag("force-rm", "", "Always remove intermediate containers"),
         Flag("iidfile", "string", "Write the image ID to the file"),
+        Flag("invoke", "", "On failure, open a shell in the state before the failed step"),
         Flag("label", "list", "Set metadata for an image"),
         Flag("load", "", "Keep the image in the daemon's store beside other outputs"),
         Flag("memory", "bytes", "Memory limit", "m"),
@@ -240,6 +338,7 @@ BUILD = Command(
             "bytes",
             "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
         ),
+        Flag("metadata-file", "string", "Write the build result's metadata to the file"),
         Flag(
             "network",
             "string",
@@ -259,13 +358,15 @@ BUILD = Command(
         Flag(
             "progress",
             "string",
-            'Set type of progress output ("auto", "plain", "tty", "quiet")',
+            'Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")',
             default="auto",
         ),
+        Flag("provenance", "string", 'Shorthand for "--attest=type=provenance"'),
         Flag("pull", "", "Always attempt to pull a newer version of the image"),
         Flag("push", "", "Push the image under its tags"),
         Flag("quiet", "", "Suppress the build output and print image ID on success", "q"),
         Flag("rm", "", "Remove intermediate containers after a successful build", default=True),
+        Flag("sbom", "string", 'Shorthand for "--attest=type=sbom"'),
         Flag(
             "secret",
             "list",

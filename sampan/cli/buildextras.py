@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sampan.cli.flags import Options
+    from sampan.cli.session import Session
 
 ENTITLEMENTS = ("security.insecure", "network.host")
 
 
-def header(options: Options) -> dict[str, str]:
+def header(session: Session, options: Options) -> dict[str, str]:
     """The ``X-Sampan-Build`` header for the options, if any of them was given.
 
     :raises Failure: a malformed option, or a secret that cannot be read.
@@ -31,7 +32,7 @@ def header(options: Options) -> dict[str, str]:
             for name, value in map(_secret, options["secret"])
         },
         "ssh": dict(map(_agent, options["ssh"])),
-        "contexts": dict(map(_context, options["build-context"])),
+        "contexts": dict(_context(session, text) for text in options["build-context"]),
         "allow": list(_allowed(options["allow"])),
     }
     data = wirejson.dumps(document).encode()
@@ -78,12 +79,34 @@ def _agent(text: str) -> tuple[str, str]:
     return name, os.path.abspath(path)
 
 
-def _context(text: str) -> tuple[str, str]:
-    """``NAME=docker-image://REFERENCE``."""
+def _context(session: Session, text: str) -> tuple[str, str]:
+    """``NAME=FOLDER``, ``NAME=URL``, ``NAME=docker-image://REFERENCE`` or
+    ``NAME=oci-layout://FOLDER[:TAG][@DIGEST]``; folders and layouts are sent now."""
     name, _, value = text.partition("=")
-    if not name or not value.startswith("docker-image://"):
-        raise Failure(f"invalid build context {text!r}: expected NAME=docker-image://IMAGE", 125)
-    return name, value
+    if not name or not value:
+        raise Failure(f"invalid build context {text!r}: expected NAME=VALUE", 125)
+    if value.startswith("oci-layout://"):
+        return name, f"docker-image://{_layout(session, value[len('oci-layout://') :])}"
+    if value.startswith("docker-image://") or not os.path.isdir(value):
+        from sampan.cli.buildcontext import is_git
+
+        fetched = is_git(value) or value.startswith(("http://", "https://", "docker-image://"))
+        if not fetched:
+            raise Failure(f"invalid build context {text!r}: {value} is no folder", 125)
+        return name, value
+    from sampan.client import contextfolder, contextrows
+
+    return name, contextrows.upload(session.api, contextfolder.plain(value))
+
+
+def _layout(session: Session, place: str) -> str:
+    from sampan.cli.buildcache import load_layout
+
+    folder, _, digest = place.partition("@")
+    tag = ""
+    if not digest and not os.path.isdir(folder):
+        folder, _, tag = folder.rpartition(":")
+    return load_layout(session, folder, digest or tag)
 
 
 def _allowed(names: Iterable[str]) -> Iterable[str]:

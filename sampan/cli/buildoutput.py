@@ -10,7 +10,6 @@ from sampan.cli.failure import Failure
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import BinaryIO
 
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
@@ -22,10 +21,10 @@ _TO_FILE = ("oci", "tar")
 class Output:
     """One ``--output``: ``dest`` is empty where none is needed, ``-`` for standard output."""
 
-    __slots__ = ("dest", "type")
+    __slots__ = ("dest", "names", "type")
 
-    def __init__(self, type: str, dest: str = "") -> None:
-        self.type, self.dest = type, dest
+    def __init__(self, type: str, dest: str = "", names: tuple[str, ...] = ()) -> None:
+        self.type, self.dest, self.names = type, dest, names
 
     @property
     def keeps_image(self) -> bool:
@@ -34,17 +33,19 @@ class Output:
 
 
 def parse(text: str) -> Output:
-    """``type=TYPE[,dest=PATH]``, or just a folder, or ``-`` for a tar on standard output.
+    """``type=TYPE[,dest=PATH][,name=NAME][,push=true]``, or just a folder, or ``-`` for a tar on standard output.
 
     :raises Failure: an unknown type or attribute, a missing destination.
     """
     if "=" not in text:
         return Output("tar", "-") if text == "-" else Output("local", text)
     given: dict[str, str] = {}
-    for field in text.split(","):
+    import csv
+
+    for field in next(csv.reader([text])):
         key, _, value = field.partition("=")
         key = key.strip()
-        if key not in ("type", "dest", "push"):
+        if key not in ("type", "dest", "push", "name"):
             raise Failure(f"invalid output {text!r}: unexpected attribute {key!r}", 125)
         given[key] = value
     kind = given.get("type", "")
@@ -57,7 +58,8 @@ def parse(text: str) -> Output:
         raise Failure("dest is required for the local output", 125)
     if kind in _TO_FILE and not dest:
         dest = "-"
-    return Output(kind, dest)
+    names = tuple(name for name in given.get("name", "").split(",") if name)
+    return Output(kind, dest, names)
 
 
 def wanted(options: Options) -> list[Output]:
@@ -70,7 +72,9 @@ def wanted(options: Options) -> list[Output]:
         found.append(Output("registry"))
     if options["load"] or not found:
         found.append(Output("image"))
-    if any(output.type == "registry" for output in found) and not options["tag"]:
+    if any(output.type == "registry" for output in found) and not (
+        options["tag"] or any(output.names for output in found)
+    ):
         raise Failure("tag is needed when pushing to a registry: give one with --tag", 125)
     return found
 
@@ -109,37 +113,19 @@ def _file_system(session: Session, output: Output, identifier: str) -> None:
         if output.type == "tar":
             files.save_stream(response.chunks(), _path(output.dest))
         else:
-            _extract(response.chunks(), output.dest)
+            extract(response.chunks(), output.dest)
     finally:
         session.api.delete(f"/containers/{made['Id']}", {"force": "1"})
 
 
-def _extract(chunks: Iterator[bytes], folder: str) -> None:
+def extract(chunks: Iterator[bytes], folder: str) -> None:
+    """Unpack a tar below a folder, which is made."""
     import tarfile
-    from typing import cast
+
+    from sampan.cli.untar import unpack
 
     os.makedirs(folder, exist_ok=True)
     try:
-        with tarfile.open(fileobj=cast("BinaryIO", _Reader(chunks)), mode="r|") as archive:
-            archive.extractall(folder, numeric_owner=True, filter="tar")
+        unpack(chunks, folder)
     except (tarfile.TarError, OSError) as error:
         raise Failure(f"cannot write the files to {folder}: {error}") from None
-
-
-class _Reader:
-    """A file object over chunks, for the standard library's stream reader."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._left = b""
-
-    def read(self, size: int = -1) -> bytes:
-        while size < 0 or len(self._left) < size:
-            chunk = next(self._chunks, b"")
-            if not chunk:
-                break
-            self._left += chunk
-        if size < 0:
-            size = len(self._left)
-        data, self._left = self._left[:size], self._left[size:]
-        return data

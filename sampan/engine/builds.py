@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import shutil
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence, Set
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,14 @@ from sampan.build.ops.archive import ArchiveTree
 from sampan.build.retained import RetainedContexts, parse_name
 from sampan.build.solver.cache import CacheRecord
 from sampan.engine import remotes
+from sampan.engine.buildindex import Attest, build_index
 from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
+from sampan.errors import InvalidParameter
 from sampan.progress import Report
+
+NO_ATTESTATIONS = Attest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +53,24 @@ class Builds:
         shutil.rmtree(self._contexts, ignore_errors=True)
 
     async def build(
-        self, request: BuildRequest, auths: Auths, report: Callable[[BuildEvent], None]
+        self,
+        request: BuildRequest,
+        auths: Auths,
+        report: Callable[[BuildEvent], None],
+        attest: Attest = NO_ATTESTATIONS,
     ) -> BuildResult:
-        """Build; ``auths`` has credentials by registry.
+        """Build; ``auths`` has credentials by registry.  For several platforms (with commas in
+        between), and with attestations, the result is an index.
 
         Raises what :func:`sampan.build.build` raises.  Cancelling ends the running steps.
         """
-        with credentials_for(auths):
-            result = await build(request, self._deps, report)
+        platforms = [part.strip() for part in request.platform.split(",") if part.strip()]
+        async with self._named(request) as named:
+            with credentials_for(auths):
+                if len(platforms) > 1 or (attest and not request.check_only):
+                    result = await build_index(named, platforms, attest, self._deps, report)
+                else:
+                    result = await build(named, self._deps, report)
         if result.image_id:
             for tag in result.tags:
                 self._events.publish("image", "tag", result.image_id, {"name": tag})
@@ -71,6 +85,36 @@ class Builds:
         async with self._directory() as place:
             await contexts.receive(stream, place)
             yield Context(place)
+
+    @asynccontextmanager
+    async def _named(self, request: BuildRequest) -> AsyncIterator[BuildRequest]:
+        """The request with its named contexts here: repositories cloned, archives fetched."""
+        found: dict[str, Path | ArchiveTree | str] = dict(request.named_contexts)
+        async with AsyncExitStack() as stack:
+            for name, value in request.named_contexts.items():
+                if not isinstance(value, str) or value.startswith("docker-image://"):
+                    continue
+                if value.startswith("retained://"):
+                    found[name] = self._retained.tree(*parse_name(value[11:]))
+                    continue
+                if not remotes.is_git(value) and not value.startswith(("http://", "https://")):
+                    raise InvalidParameter(
+                        f"unsupported context source {value!r} for {name}: use a folder, a Git"
+                        " repository, the address of a tar, docker-image://NAME or"
+                        " oci-layout://FOLDER"
+                    )
+                context = await stack.enter_async_context(
+                    self.remote_context(value, lambda _: None)
+                )
+                if context.directory is None:
+                    raise InvalidParameter(f"what is at {value} is no tar: {name} needs one")
+                found[name] = context.directory
+            yield replace(request, named_contexts=found)
+
+    async def upload_context(self, retained: str, stream: AsyncIterable[bytes]) -> None:
+        """Take what of an offered context has changed; it is retained for a build to use."""
+        async with self.retained_context(retained, stream):
+            pass
 
     def knows_context(self, retained: str) -> bool:
         """Whether the context ``NAME:FINGERPRINT`` need not be sent.  Raises InvalidParameter."""
@@ -136,13 +180,16 @@ class Builds:
         """Remove what no running build uses; returns the records' ids and the bytes freed.
 
         Without ``everything``, what images have in common with the cache stays.  Filters:
-        description, id, inuse, parent, private, shared, type, until and unused-for (whose time the
+        description, id, inuse, label, parent, private, shared, type, until and unused-for (whose time the
         caller gives as ``until``, nanoseconds since the epoch).
         """
         filters.only(
-            *("description", "id", "inuse", "parent", "private", "shared", "type"),
+            *("description", "id", "inuse", "label", "parent", "private", "shared", "type"),
             *("until", "unused-for"),
         )
+        # `system prune` sends its label filter here too; nothing in the cache has a label.
+        if "label" in filters:
+            return [], 0
         in_images = await asyncio.to_thread(self._image_layers)
 
         def wanted(record: CacheRecord) -> bool:

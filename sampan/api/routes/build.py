@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from aiohttp import web
@@ -17,7 +17,9 @@ from sampan.api.body import chunks
 from sampan.api.query import flag, integer, json_value, nullable_map, string_map
 from sampan.api.routes.images import until_of
 from sampan.build import BuildEvent, BuildRequest
+from sampan.build.errors import StepError
 from sampan.engine import Engine, resources
+from sampan.engine.buildindex import Attest
 from sampan.engine.builds import Context
 from sampan.engine.images import parse_name
 from sampan.engine.types import HostConfig, Ulimit
@@ -28,6 +30,7 @@ from sampan.registry.auth import Auth
 def routes(engine: Engine) -> list[web.RouteDef]:
     async def build(request: web.Request) -> web.StreamResponse:
         wish = build_request(request)
+        attest = attestations(request)
         auths = registry_auths(request.headers.get("X-Registry-Config"))
         quiet, rich = flag(request, "q"), flag(request, "sampan")
         remote = request.query.get("remote", "")
@@ -41,9 +44,16 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 elif quiet:
                     report = lambda _: None  # noqa: E731
                 try:
-                    result = await engine.builds.build(context.applied(wish), auths, report)
+                    result = await engine.builds.build(context.applied(wish), auths, report, attest)
+                except StepError as error:
+                    if error.state_before:
+                        aux = {"StateBefore": error.state_before}
+                        stream.send({"id": "sampan.state", "aux": aux})
+                    raise
                 finally:
                     text.close()
+            if result.cache_id:
+                stream.send({"id": "sampan.cache", "aux": {"CacheID": result.cache_id}})
             if quiet and not rich:
                 if result.image_id:
                     stream.send({"stream": f"{result.image_id}\n"})
@@ -70,6 +80,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def retained(request: web.Request) -> web.Response:
         """What of a context to send; without rows, whether it is known as it is."""
         name = request.query.get("context", "")
+        if "files" in request.query:
+            await engine.builds.upload_context(name, chunks(request))
+            return streams.json({"known": True})
         rows = b"".join([chunk async for chunk in chunks(request)])
         if not rows:
             return streams.json({"known": engine.builds.knows_context(name)})
@@ -127,8 +140,21 @@ def build_request(request: web.Request) -> BuildRequest:
         security_opt=tuple(_repeated(request, "securityopt")),
         squash=flag(request, "squash"),
         check_only=flag(request, "check"),
+        cache_export=_cache_export(query.get("cacheexport", "")),
+        keep_failed_state=flag(request, "keepstate"),
         source_date_epoch=epoch if epoch >= 0 else None,
     )
+
+
+def _cache_export(text: str) -> Literal["", "min", "max"]:
+    if text in ("", "min", "max"):
+        return text  # type: ignore[return-value]
+    raise InvalidParameter(f"invalid cache mode {text!r}: min or max")
+
+
+def attestations(request: web.Request) -> Attest:
+    """The attestations that the query's ``attest`` asks for, JSON.  Raises InvalidParameter."""
+    return json_value(request, "attest", Attest) or Attest()
 
 
 class _Extras(msgspec.Struct, forbid_unknown_fields=True):

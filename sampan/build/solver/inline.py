@@ -20,7 +20,8 @@ MEMBER = "sampan.cache.v0"
 
 
 class InlineStep(msgspec.Struct):
-    """``depth`` counts the image's layers up to this step."""
+    """``depth`` counts the image's layers up to this step.  ``layers`` are their numbers where
+    they are not the image's lowest ones."""
 
     result: str
     keys: list[str]
@@ -28,6 +29,15 @@ class InlineStep(msgspec.Struct):
     depth: int
     empty: bool = False
     description: str = ""
+    layers: list[int] | None = None
+
+    def stack(self, layers: Sequence[LayerRef]) -> list[LayerRef] | None:
+        """The layers that the step's result consists of; None if the image does not have them."""
+        if self.layers is None:
+            return list(layers[: self.depth]) if 0 <= self.depth <= len(layers) else None
+        if not all(0 <= number < len(layers) for number in self.layers):
+            return None
+        return [layers[number] for number in self.layers]
 
 
 def add_to_config(config: bytes, steps: Sequence[InlineStep]) -> bytes:
@@ -47,31 +57,23 @@ def steps_of(config: bytes) -> list[InlineStep]:
         return []
 
 
-def import_steps(cache: BuildCache, steps: Sequence[InlineStep], layers: Sequence[LayerRef]) -> int:
-    """Add the steps to the cache; the layers' snapshots must be there under their chain IDs.
+def import_step(cache: BuildCache, step: InlineStep, stack: Sequence[LayerRef]) -> None:
+    """Add a step to the cache; the snapshot of ``stack`` must be there under its chain ID."""
+    chains: list[Digest] = chain_ids(layer.diff_id for layer in stack)
+    below = len(chains) - (not step.empty)
+    record = CacheRecord(
+        step.result,
+        chains[-1] if chains else None,
+        chains[below - 1] if below > 0 else None,
+        step.created,
+        time.time(),
+        step.description,
+        empty=step.empty,
+        layer=stack[-1] if stack and not step.empty else None,
+    )
+    cache.add(record, step.keys)
 
-    Returns how many were new.
-    """
-    chains: list[Digest] = chain_ids(layer.diff_id for layer in layers)
-    now = time.time()
-    added = 0
-    for step in steps:
-        if not 0 <= step.depth <= len(chains) or not step.keys:
-            continue
-        if all(cache.find(key) is not None for key in step.keys):
-            continue
-        snapshot = chains[step.depth - 1] if step.depth else None
-        below = step.depth - (not step.empty)
-        record = CacheRecord(
-            step.result,
-            snapshot,
-            chains[below - 1] if below > 0 else None,
-            step.created,
-            now,
-            step.description,
-            empty=step.empty,
-            layer=layers[step.depth - 1] if step.depth and not step.empty else None,
-        )
-        cache.add(record, step.keys)
-        added += 1
-    return added
+
+def is_new(cache: BuildCache, step: InlineStep) -> bool:
+    """Whether a step tells something that the cache does not know."""
+    return bool(step.keys) and any(cache.find(key) is None for key in step.keys)

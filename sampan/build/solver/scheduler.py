@@ -94,6 +94,7 @@ class Solver:
         self._shared = shared
         self._tasks: dict[str, asyncio.Task[Result]] = {}
         self.used: list[CacheRecord] = []
+        self.failed: Vertex | None = None
 
     async def solve(self, vertex: Vertex | None) -> Result:
         """The result of ``vertex``; raises what its work, or that of an input, raised."""
@@ -116,6 +117,11 @@ class Solver:
         for record in self.used:
             self._cache.in_use[record.id] -= 1
 
+    def solved(self, vertex: Vertex) -> bool:
+        """Whether the vertex has a result."""
+        task = self._tasks.get(vertex.digest)
+        return task is not None and task.done() and not task.cancelled() and not task.exception()
+
     def result(self, vertex: Vertex) -> Result:
         """The result of a vertex that has been solved."""
         return self._tasks[vertex.digest].result()
@@ -132,6 +138,8 @@ class Solver:
                 return result
             return await self._operation(vertex, inputs)
         except BaseException as error:
+            if self.failed is None and not isinstance(error, asyncio.CancelledError):
+                self.failed = vertex
             self._watcher.failed(vertex, error)
             raise
 
