@@ -113,7 +113,10 @@ def _group(group: str) -> str:
 def _command(key: str) -> str:
     command: Command = command_of(key)
     names = spellings(key)
-    parts = [f"## {PROGRAM} {key} {{ #{_anchor(key)} }}\n", f"{_cell(command.short)}.\n"]
+    parts = [
+        f"## {PROGRAM} {key} {{ #{_anchor(key)} }}\n",
+        f"{_cell(command.short.rstrip('.'))}.\n",
+    ]
     parts.append(f"```\n{PROGRAM} {names[-1]} {command.usage}".rstrip() + "\n```\n")
     if len(names) > 1:
         parts.append("Known as " + ", ".join(f"`{PROGRAM} {name}`" for name in names) + ".\n")
