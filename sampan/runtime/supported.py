@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sampan.runtime import sysctls
+
 _TOP = ("hooks", "solaris", "windows", "vm", "zos")
 _PROCESS = ("scheduler", "ioPriority", "execCPUAffinity", "commandLine")
 _LINUX = (
@@ -27,6 +29,7 @@ def check(spec: dict[str, Any]) -> None:
     _refuse(linux, _LINUX, "linux.")
     for mount in spec.get("mounts") or ():
         _refuse(mount, _MOUNT, f"mounts[{mount.get('destination')}].")
+    sysctls.check(spec)
     persona = linux.get("personality")
     if persona and (persona.get("domain") not in _PERSONALITIES or persona.get("flags")):
         raise ValueError(f"unknown linux.personality {persona!r}")

@@ -4,53 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from attacks import bind, output_of, upper
 
 from sampan.linux import memfd
 from sampan.runtime.errors import StartError
 from sampan.runtime.spawner import Spawner
-from sampan.runtime.types import AttachRequest, ExecRequest, KeeperRequest
+from sampan.runtime.types import ExecRequest, KeeperRequest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
 MakeRequest = Callable[..., KeeperRequest]
-
-
-def upper(request: KeeperRequest) -> Path:
-    """The writable directory of the request's overlay: what a hostile image or volume holds."""
-    for option in request.rootfs[0].options:
-        if option.startswith("upperdir="):
-            return Path(option.partition("=")[2])
-    raise AssertionError("no upper directory")
-
-
-async def output_of(spawner: Spawner, request: KeeperRequest) -> str:
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    request.attaches = [AttachRequest(raw=True)]
-    try:
-        await spawner.spawn(request, attach_fds=[far.fileno()])
-    finally:
-        far.close()
-    data = b""
-    async with asyncio.timeout(20):
-        while part := await asyncio.get_running_loop().sock_recv(near, 65536):
-            data += part
-    near.close()
-    return data.decode()
-
-
-def bind(source: Path, destination: str) -> dict[str, Any]:
-    return {
-        "destination": destination,
-        "type": "bind",
-        "source": str(source),
-        "options": ["rbind"],
-    }
 
 
 async def test_the_interpreter_cannot_be_overwritten(spawner: Spawner) -> None:
@@ -191,3 +157,95 @@ async def test_the_processes_see_no_host(spawner: Spawner, request_for: MakeRequ
     lines = (await output_of(spawner, request_for("sh", "-c", script))).splitlines()
     assert int(lines[0]) < 6
     assert lines[1].startswith("sh -c")
+
+
+async def test_nothing_of_the_image_is_loaded(spawner: Spawner, request_for: MakeRequest) -> None:
+    """CVE-2019-14271: libraries and modules that a look-up of names would load from inside.
+
+    They are pipes that nobody writes to: whoever opened one would never come back.
+    """
+    request = request_for("sleep", "1000", user="bob")
+    traps = ["etc/nsswitch.conf", "etc/ld.so.preload", "lib/x86_64-linux-gnu/libnss_files.so.2"]
+    traps += [
+        "usr/lib/python3.11/encodings/idna.py",
+        "etc/localtime",
+        "usr/lib/locale/locale-archive",
+    ]
+    for trap in traps:
+        place = upper(request) / trap
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(place)
+    async with asyncio.timeout(20):
+        keeper = await spawner.spawn(request)
+        try:
+            process = {"args": ["true"], "cwd": "/", "env": [], "user": {"username": "bob"}}
+            await keeper.exec(ExecRequest("named", process))
+        finally:
+            await keeper.signal(9)
+            await keeper.wait_closed()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("kernel.shm_rmid_forced", "1+kernel.core_pattern=|/evil"),
+        ("kernel.shm_rmid_forced", "1\nkernel.core_pattern=|/evil"),
+        ("net/../kernel/core_pattern", "|/evil"),
+        ("net/ipv4/../../../self/root/proc/sys/kernel/core_pattern", "|/evil"),
+        ("net...kernel.core_pattern", "|/evil"),
+        ("../self/mem", "x"),
+    ],
+)
+async def test_settings_set_no_other_ones(
+    spawner: Spawner, request_for: MakeRequest, name: str, value: str
+) -> None:
+    """CVE-2022-0811: a kernel setting smuggled in by another's value or name."""
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    request = request_for("true")
+    request.spec["linux"]["sysctl"] = {name: value}
+    try:
+        with pytest.raises(StartError, match="sysctl"):
+            await output_of(spawner, request)
+        assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+    finally:
+        Path("/proc/sys/kernel/core_pattern").write_text(before)
+
+
+async def test_the_console_is_no_link(spawner: Spawner, request_for: MakeRequest) -> None:
+    """CVE-2025-52565: the image's own /dev, with its console a link to a file of the kernel's."""
+    before = Path("/proc/sys/kernel/core_pattern").read_text()
+    request = request_for("sh", "-c", "echo x > /dev/console; echo done", terminal=True)
+    request.spec["mounts"] = [
+        entry for entry in request.spec["mounts"] if entry["destination"] != "/dev"
+    ]
+    (upper(request) / "dev").mkdir()
+    (upper(request) / "dev/console").symlink_to("/proc/sys/kernel/core_pattern")
+    assert "done" in await output_of(spawner, request)
+    assert Path("/proc/sys/kernel/core_pattern").read_text() == before
+
+
+async def test_only_procfs_is_written(
+    spawner: Spawner, request_for: MakeRequest, tmp_path: Path
+) -> None:
+    """CVE-2025-52881: a false /proc that leads the runtime's writes elsewhere."""
+    target = tmp_path / "target"
+    target.write_text("kept")
+    false = tmp_path / "false"
+    for place in ("sys/net/ipv4", "1/attr", "self/attr"):
+        (false / place).mkdir(parents=True)
+    for link in ("sys/net/ipv4/ip_forward", "1/oom_score_adj", "1/attr/exec", "self/attr/exec"):
+        (false / link).symlink_to(target)
+    request = request_for("true")
+    request.spec["mounts"] = [
+        bind(false, "/proc") if entry["destination"] == "/proc" else entry
+        for entry in request.spec["mounts"]
+    ]
+    request.spec["process"]["oomScoreAdj"] = 100
+    request.spec["process"]["apparmorProfile"] = "unconfined"
+    request.spec["linux"]["sysctl"] = {"net.ipv4.ip_forward": "1"}
+    with pytest.raises(StartError):
+        await output_of(spawner, request)
+    request.spec["linux"]["sysctl"] = {}
+    with pytest.raises(StartError):
+        await output_of(spawner, request)
+    assert target.read_text() == "kept"

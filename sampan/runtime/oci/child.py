@@ -13,8 +13,14 @@ from typing import Any, NamedTuple
 
 from sampan.linux import mount as mounts
 from sampan.linux import namespaces, process
-from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_directories, openat2
-from sampan.runtime import confine, supported
+from sampan.linux.openat2 import (
+    RESOLVE_BENEATH,
+    RESOLVE_NO_SYMLINKS,
+    RESOLVE_NO_XDEV,
+    make_directories,
+    openat2,
+)
+from sampan.runtime import confine, supported, sysctls
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.oci import hooks
 from sampan.runtime.rootfs import RootFs
@@ -187,7 +193,7 @@ def _settings(plan: Plan, root: RootFs, talk: ChildSide) -> None:
 def _sysctl(proc: int, name: str, value: str) -> None:
     if proc < 0:
         raise confine.Setup(f"sysctl {name} needs procfs mounted on /proc")
-    path = "sys/" + (name if "/" in name else name.replace(".", "/"))
+    path = "sys/" + sysctls.path_of(name)
     try:
         write_below(proc, path, value)
     except OSError as failure:
@@ -216,8 +222,8 @@ def own_settings(proc: int, spec_process: dict[str, Any]) -> None:
 
 
 def write_below(directory: int, path: str, value: str) -> None:
-    """Write a file that no link leads to."""
-    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS
+    """Write a file that no link leads to and nothing is mounted over."""
+    resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
     fd = openat2(directory, path, os.O_WRONLY, resolve=resolve)
     try:
         os.write(fd, value.encode())

@@ -122,3 +122,12 @@ def test_features_name_what_there_is() -> None:
     assert "SCMP_ACT_NOTIFY" not in found["linux"]["seccomp"]["actions"]
     assert "user" not in found["linux"]["namespaces"]
     assert oci("--version").stdout.startswith("sampan-oci version ")
+
+
+def test_settings_of_the_host_are_refused(tmp_path: Path, spec: dict[str, Any]) -> None:
+    for name in ("kernel.core_pattern", "net/../kernel/core_pattern", "vm.swappiness"):
+        spec["linux"]["sysctl"] = {name: "1"}
+        (tmp_path / "config.json").write_text(json.dumps(spec))
+        done = oci("--root", str(tmp_path / "r"), "run", "-b", str(tmp_path), "x")
+        assert done.returncode == 1
+        assert name in done.stderr
