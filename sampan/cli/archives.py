@@ -104,7 +104,9 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
             headers={"Content-Type": "application/x-tar"},
         )
         for message in checked(messages):
-            progress.put(screen, message)
+            # Elsewhere than on a terminal the identifier alone is told.
+            if screen.live or "id" not in message:
+                progress.put(screen, message)
     return 0
 
 
