@@ -36,7 +36,8 @@ def test_changes_of_all_kinds_at_once(
 ) -> None:
     daemon, name = own_daemon, f"{registry.host}/app"
     api = daemon.client.api
-    list(api.build(fileobj=context(1), custom_context=True, tag=name + ":1", rm=True))
+    lines = list(api.build(fileobj=context(1), custom_context=True, tag=name + ":1", rm=True))
+    assert b"Successfully tagged" in b"".join(lines), lines[-1]
     list(api.push(name, "1", stream=True))
     archive = b"".join(api.get_image(name + ":1"))
     done: Counter[str] = Counter()
