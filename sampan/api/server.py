@@ -6,12 +6,14 @@ import asyncio
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterable
 from importlib import import_module
 
 from aiohttp import web
 
 from sampan.api import middleware, openapi, streams
+from sampan.api.routes import metrics
 from sampan.api.tls import Terminator
 from sampan.engine import Engine
 
@@ -31,6 +33,7 @@ NOUNS = (
     "check",
     "distribution",
     "session",
+    "metrics",
 )
 """Modules of ``sampan.api.routes``; each has ``routes(engine) -> list[web.RouteDef]``."""
 
@@ -45,6 +48,8 @@ def application(engine: Engine) -> web.Application:
     app = web.Application(middlewares=[middleware.outermost], client_max_size=64 << 20)
     app[ENGINE] = engine
     app.on_response_prepare.append(middleware.add_headers)
+    app[metrics.REQUESTS] = Counter()
+    app.on_response_prepare.append(metrics.count)
     for noun in NOUNS:
         routes = import_module(f"sampan.api.routes.{noun}").routes(engine)
         for route in routes:

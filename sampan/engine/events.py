@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -53,6 +53,8 @@ class Events:
     def __init__(self) -> None:
         self._history: deque[Event] = deque(maxlen=HISTORY)
         self._subscribers: set[_Subscriber] = set()
+        self.published: Counter[tuple[str, str]] = Counter()
+        """How many events of each type and action (without what follows a colon)."""
 
     @property
     def listeners(self) -> int:
@@ -81,6 +83,7 @@ class Events:
         actor = Actor(actor_id, attributes)
         event = Event(kind, action, actor, scope, now // 1_000_000_000, now, **legacy)
         self._history.append(event)
+        self.published[kind, action.partition(":")[0]] += 1
         for subscriber in self._subscribers:
             if subscriber.wanted(event):
                 subscriber.queue.append(event)
