@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -102,6 +103,8 @@ class Bases:
             if name in self._request.cache_from or not task.done() or task.exception():
                 continue
             image = task.result()
+            with contextlib.suppress(InvalidReference):
+                name = Reference.parse(name).familiar()
             found.append((name, image.manifest.digest if image.manifest else image.id))
         return found
 
