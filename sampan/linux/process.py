@@ -29,6 +29,8 @@ _keyctl = numbered(by_machine(250, 219), ctypes.c_int, ctypes.c_char_p)
 # The C library's setgroups(3) and set*id(3) broadcast to threads; one thread is all there is here.
 _setgroups = function("setgroups", ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint))
 
+_names: dict[str, ctypes.Array[ctypes.c_char]] = {}
+
 
 def prctl(option: int, value: int = 0, third: int = 0) -> None:
     if _prctl(option, value, third, 0, 0) < 0:
@@ -45,7 +47,10 @@ def set_no_new_privileges() -> None:
 
 def set_name(name: str) -> None:
     """The process's name as ``ps`` shows it (15 bytes)."""
-    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    buffer = _names.get(name)
+    if buffer is None:
+        # Kept, so that a forked process which takes the same name makes nothing new.
+        buffer = _names[name] = ctypes.create_string_buffer(name.encode()[:15])
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 

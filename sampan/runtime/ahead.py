@@ -19,11 +19,10 @@ _SIZE = mappings.LISTED * mappings.IOVEC_SIZE
 
 
 class Role(enum.IntEnum):
-    """What a child of the spawner does."""
+    """What a child of the spawner does that does not stay: a keeper would keep such pages."""
 
-    KEEPER = 0
-    STARTER = 1
-    FIRST = 2
+    STARTER = 0
+    FIRST = 1
     """It becomes a container's first process."""
 
 
@@ -57,32 +56,28 @@ class Lesson:
         try:
             self._files = mappings.open_own()
         except OSError:
-            return  # the next one may learn it
-        # What the spawner has written to is shared by the keepers that do not write to it.
-        self._inherited = frozenset(self._own() if role is Role.KEEPER else ())
+            pass  # the next one may learn it
 
     def end(self) -> None:
         """Called after the work; opens nothing."""
         if self._files is None:
             return
-        pages = [page for page in self._own() if page not in self._inherited]
+        maps, pagemap = self._files
+        pages = [
+            page
+            for part in mappings.of_file(maps, mappings.HEAP_NAME)
+            for page in mappings.own_pages(pagemap, part.start, part.end)
+        ]
         for fd in self._files:
             os.close(fd)
         self._files = None
+        if mappings.word(self._place):
+            return
         gap = 1
         while len(ranges := _joined(pages, gap)) > mappings.LISTED:
             gap *= 2
         data = b"".join(_IOVEC.pack(start, end - start) for start, end in ranges)
         mappings.write(self._place, data)
-
-    def _own(self) -> list[int]:
-        assert self._files is not None
-        maps, pagemap = self._files
-        return [
-            page
-            for part in mappings.of_file(maps, mappings.HEAP_NAME)
-            for page in mappings.own_pages(pagemap, part.start, part.end)
-        ]
 
 
 def _joined(pages: list[int], gap: int) -> list[tuple[int, int]]:

@@ -39,7 +39,7 @@ def main(modules: Sequence[str]) -> None:
     os.chdir("/")
     os.umask(0o022)
     process.reset_signals()
-    for number in (signal.SIGINT, signal.SIGPIPE):
+    for number in (signal.SIGINT, signal.SIGPIPE, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     fast_moves = hold_fast_moves()
     _settle_memory()

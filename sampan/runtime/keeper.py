@@ -85,20 +85,16 @@ def serve(forked: Starter, unused: list[int]) -> None:
     """Be the keeper of the container that a starter starts; ``unused`` is closed here."""
     for fd in unused:
         os.close(fd)
-    lesson = ahead.Lesson(ahead.Role.KEEPER)
     keeper = Keeper()
     result = forked.result(keeper.early_services)
     if result is not None:
         keeper.run(result, forked)
-        if not keeper.trimmed:
-            lesson.end()
 
 
 def _settle() -> None:
     os.setsid()
     # By the function below the one that makes enumerations of its arguments and results.
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)
     _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
     gc.enable()
 
@@ -127,7 +123,6 @@ class Keeper:
         self._monitor: health.Monitor | None = None
         self._over = False
         self._cgroup = ""
-        self.trimmed = False
         self._trim: Timer | None = None
         self._oom: cgroups.OomWatch | None = None
         self._unfinished = 0
@@ -170,11 +165,7 @@ class Keeper:
         """Give memory back when what is being done is over."""
         if self._trim:
             self._trim.cancel()
-        self._trim = self._loop.call_later(_SETTLED, self._trim_now)
-
-    def _trim_now(self) -> None:
-        self.trimmed = True
-        compact.trim()
+        self._trim = self._loop.call_later(_SETTLED, compact.trim)
 
     def _take(self, result: starter.Result) -> None:
         """Take over what the starter of the first start has made."""
@@ -447,6 +438,8 @@ class Keeper:
             os.unlink(protocol.SOCKET_NAME, dir_fd=self._run_dir)
         except FileNotFoundError:
             pass
+        os.close(self._run_dir)
+        os.close(self._memory)
 
     # --- commands ---------------------------------------------------------------------------
 
