@@ -45,11 +45,11 @@ def test_secrets_travel_in_the_header(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "token").write_bytes(b"\x00binary")
     monkeypatch.setenv("VARIABLE", "value")
     given = options(secret=[f"id=a,src={tmp_path}/token", "id=b,env=VARIABLE"])
-    header = buildextras.header(given)["X-Sampan-Build"]  # type: ignore[arg-type]
+    header = buildextras.header(None, given)["X-Sampan-Build"]  # type: ignore[arg-type]
     document = json.loads(base64.urlsafe_b64decode(header))
     secrets = {name: base64.b64decode(value) for name, value in document["secrets"].items()}
     assert secrets == {"a": b"\x00binary", "b": b"value"}
-    assert buildextras.header(options()) == {}  # type: ignore[arg-type]
+    assert buildextras.header(None, options()) == {}  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_secrets_travel_in_the_header(tmp_path: Path, monkeypatch: pytest.Monkey
 )
 def test_bad_extras(given: dict[str, list[str]]) -> None:
     with pytest.raises(Failure):
-        buildextras.header(options(**given))  # type: ignore[arg-type]
+        buildextras.header(None, options(**given))  # type: ignore[arg-type]
 
 
 def test_files_are_extracted_from_chunks(tmp_path: Path) -> None:
@@ -77,5 +77,5 @@ def test_files_are_extracted_from_chunks(tmp_path: Path) -> None:
         archive.addfile(info, io.BytesIO(b"hello"))
     data = out.getvalue()
     chunks = (data[i : i + 100] for i in range(0, len(data), 100))
-    buildoutput._extract(chunks, str(tmp_path / "dest"))
+    buildoutput.extract(chunks, str(tmp_path / "dest"))
     assert (tmp_path / "dest/d/f").read_bytes() == b"hello"
