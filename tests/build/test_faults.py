@@ -1,0 +1,75 @@
+"""Mistakes and accidents that a build must survive or explain."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from build_workshop import Workshop
+
+from sampan.build.errors import StepError
+from sampan.build.ops.archive import ArchiveTree
+from sampan.build.retained import RetainedContexts
+from sampan.cli import buildsize
+from sampan.client import contextfolder
+from sampan.errors import InvalidParameter, NotFound, SampanError
+
+
+async def test_stages_in_a_circle(workshop: Workshop) -> None:
+    with pytest.raises(SampanError, match=r"(?i)circular|not found|before"):
+        await workshop.build(
+            "FROM busybox AS a\nCOPY --from=b /x /x\nFROM busybox AS b\nCOPY --from=a /x /x\n",
+            target="b",
+        )
+
+
+async def test_copy_never_leaves_the_context_by_a_link(workshop: Workshop) -> None:
+    context = workshop.context(real="inside")
+    (context / "out").symlink_to("/etc/hostname")
+    (context / "up").symlink_to("../../../../../../etc/hostname")
+    for name in ("out", "up"):
+        with pytest.raises(SampanError, match="not found"):
+            await workshop.build(f"FROM scratch\nCOPY {name} /x\n", context)
+
+
+async def test_a_failed_step_keeps_the_cache_of_those_before(workshop: Workshop) -> None:
+    text = "FROM busybox\nRUN echo kept > /kept\nRUN {}\n"
+    with pytest.raises(StepError):
+        await workshop.build(text.format("false"))
+    await workshop.build(text.format("true"))
+    assert "StepCached" in workshop.kinds()
+
+
+def test_a_context_that_is_too_large_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    (tmp_path / "disk").mkdir()
+    with (tmp_path / "disk" / "image").open("wb") as file:
+        os.truncate(file.fileno(), 3 << 30)
+    buildsize.warn(contextfolder.packed(str(tmp_path)))
+    said = capsys.readouterr().err
+    assert "the build context has 3.2" in said
+    assert "disk (3.2" in said
+    assert ".dockerignore" in said
+
+
+def test_a_small_context_is_not_spoken_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch\n")
+    buildsize.warn(contextfolder.packed(str(tmp_path)))
+    assert not capsys.readouterr().err
+
+
+def test_rows_without_their_fingerprint_are_refused() -> None:
+    with pytest.raises(InvalidParameter, match="fingerprint"):
+        RetainedContexts().offer("a" * 64, "b" * 64, b"path\0identity\0")
+
+
+def test_a_context_that_was_never_offered_is_asked_for(tmp_path: Path) -> None:
+    archive = tmp_path / "tar"
+    archive.write_bytes(bytes(1024))
+    with pytest.raises(NotFound, match="send all of it"):
+        RetainedContexts().complete("a" * 64, "b" * 64, ArchiveTree(archive))
