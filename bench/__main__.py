@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from . import api as api
 from . import build as build
+from . import containers as containers
 from . import network as network
 from . import scenarios
 from . import storage as storage

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
-
-from msgspec import Struct, field
+from typing import Any, NamedTuple, Protocol
 
 
-class BlkioEntry(Struct):
+class BlkioEntry(NamedTuple):
     """A counter of one device: ``op`` is Docker's (``Read``, ``Write``, ``Total`` …)."""
 
     major: int
@@ -17,26 +15,27 @@ class BlkioEntry(Struct):
     value: int
 
 
-class Stats(Struct):
+class Stats:
     """One sample; Docker's fields.  Times in nanoseconds, sizes in bytes."""
 
-    read_at: int
-    cpu_total: int = 0
-    cpu_user: int = 0
-    cpu_kernel: int = 0
-    cpu_per: list[int] = field(default_factory=list)
-    throttled_periods: int = 0
-    throttled_count: int = 0
-    throttled_time: int = 0
-    memory_usage: int = 0
-    memory_max_usage: int = 0
-    memory_limit: int = 0
-    memory_failcnt: int = 0
-    memory_stats: dict[str, int] = field(default_factory=dict)
-    blkio_bytes: list[BlkioEntry] = field(default_factory=list)
-    blkio_ops: list[BlkioEntry] = field(default_factory=list)
-    pids: int = 0
-    pids_limit: int = 0
+    def __init__(self, read_at: int) -> None:
+        self.read_at = read_at
+        self.cpu_total = 0
+        self.cpu_user = 0
+        self.cpu_kernel = 0
+        self.cpu_per: list[int] = []
+        self.throttled_periods = 0
+        self.throttled_count = 0
+        self.throttled_time = 0
+        self.memory_usage = 0
+        self.memory_max_usage = 0
+        self.memory_limit = 0
+        self.memory_failcnt = 0
+        self.memory_stats: dict[str, int] = {}
+        self.blkio_bytes: list[BlkioEntry] = []
+        self.blkio_ops: list[BlkioEntry] = []
+        self.pids = 0
+        self.pids_limit = 0
 
 
 class OomWatch(Protocol):
