@@ -163,7 +163,6 @@ class RootFs:
             late_read_only = MOUNT_ATTR_RDONLY
         if kind == "tmpfs" and not any(item.startswith("mode=") for item in data):
             data = [*data, f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}"]
-        data = [item for item in data if item != "tmpcopyup"]
         source = str(entry.get("source") or kind)
         fd = mounts.new_filesystem(kind, source, data, options.set & ~late_read_only)
         if options.propagation:

@@ -60,7 +60,7 @@ def check(config: Any) -> None:
         if not entry.get("destination"):
             raise ValueError("a mount has no destination")
         for option in entry.get("options") or ():
-            if option.startswith(("idmap", "ridmap")):
+            if option == "tmpcopyup" or option.startswith(("idmap", "ridmap")):
                 raise ValueError(f"the mount option {option} is not supported")
 
 
