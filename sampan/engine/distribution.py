@@ -264,7 +264,7 @@ class Distribution:
         """Try credentials; returns an identity token or "".  Raises Unauthorized."""
         address = auth.server_address or DEFAULT_DOMAIN
         domain = address.split("://", 1)[-1].split("/", 1)[0]
-        if domain in ("index.docker.io", "registry-1.docker.io"):
+        if domain == "index.docker.io":
             domain = DEFAULT_DOMAIN
         return await self._client.check_auth(domain, auth)
 
