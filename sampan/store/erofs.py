@@ -119,7 +119,8 @@ class ErofsSnapshotter(OverlaySnapshotter):
         under = [] if record.parent is None else self._stacks(record.parent)
         super().remove(key)
         self._trees.pop(record.id, None)
-        with self._mounting:
+        # The records first: a snapshot is made, and mounted, within a transaction of theirs.
+        with self._records.still(), self._mounting:
             if record.kind == "committed" and self._records.get(key) is None:
                 self._unmount(record.id)
             for stack in under:

@@ -209,6 +209,12 @@ class SnapshotRecords:
         record = self.find(name)
         return Info(name, record.kind, record.parent_name)
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nobody else changes or reads the records meanwhile."""
+        with self._metadata.transaction():
+            yield
+
     def uses(self, id: int) -> bool:
         """Whether an active snapshot or a view stands on this committed one."""
         rows = self._metadata.query(
