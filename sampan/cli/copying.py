@@ -143,6 +143,7 @@ def _extract(
     link of the archive itself, is refused.
     """
     import tarfile
+    from copy import copy
 
     from sampan.cli.untar import unpack
 
@@ -158,12 +159,13 @@ def _extract(
         path_in = f"{name}/{renamed}" if name and renamed else name or renamed
         if not path_in:
             return None
-        item = item.replace(name=path_in, deep=False)
+        item = copy(item)
+        item.name = path_in
         if item.islnk():
             first, _, rest = item.linkname.strip("/").partition("/")
-            item = item.replace(linkname=f"{name}/{rest}" if name else rest, deep=False)
+            item.linkname = f"{name}/{rest}" if name else rest
         if not keep_owner:
-            item = item.replace(uid=os.getuid(), gid=os.getgid(), uname="", gname="", deep=False)
+            item.uid, item.gid = os.getuid(), os.getgid()
         return item
 
     try:

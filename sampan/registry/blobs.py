@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sampan.errors import NotFound, SampanError, Unavailable
 from sampan.image import digest as digests
@@ -172,7 +172,7 @@ class _Download:
         from sampan.store.content import DigestMismatch
 
         try:
-            await asyncio.to_thread(ingest.commit)
+            await _to_its_end(asyncio.to_thread(ingest.commit))
         except DigestMismatch:
             ingest.abort()
             return False
@@ -260,3 +260,14 @@ class _Download:
 def _write(ingest: Ingest, batch: list[bytes]) -> None:
     for piece in batch:
         ingest.write(piece)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, object]) -> None:
+    """Await work that a cancelled caller must not leave behind: a blob published after the
+    failed pull was cleaned up would stay."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -26,7 +26,6 @@ REFUSED = [
     "acct",
     "add_key",
     "bpf",
-    "clock_adjtime",
     "clock_settime",
     "create_module",
     "delete_module",
