@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 from sampan.linux import timerfd
+from sampan.runtime.loop import Timer
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -20,22 +21,6 @@ WRITE = select.EPOLLOUT
 BROKEN = select.EPOLLERR | select.EPOLLHUP
 
 _EVENTS_A_TURN = 64
-
-
-class Timer:
-    """A pending call; ``cancel`` forgets it."""
-
-    __slots__ = ("at", "call")
-
-    def __init__(self, at: float, call: Callable[[], None]) -> None:
-        self.at = at
-        self.call: Callable[[], None] | None = call
-
-    def __lt__(self, other: Timer) -> bool:
-        return self.at < other.at
-
-    def cancel(self) -> None:
-        self.call = None
 
 
 class Poller:
