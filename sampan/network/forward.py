@@ -15,7 +15,8 @@ from collections.abc import Callable
 from sampan.network import dnswire
 from sampan.network.dnswire import Query
 from sampan.network.files import EMBEDDED_RESOLVER, parse_resolv_conf
-from sampan.network.poller import BROKEN, READ, WRITE, Poller, Timer
+from sampan.network.poller import BROKEN, READ, WRITE, Poller
+from sampan.runtime.loop import Timer
 
 _TIMEOUT_SECONDS = 2.0
 _ROUNDS = 2

@@ -15,7 +15,8 @@ import errno
 import socket
 from typing import Any
 
-from sampan.network.poller import BROKEN, READ, WRITE, Poller, Timer
+from sampan.network.poller import BROKEN, READ, WRITE, Poller
+from sampan.runtime.loop import Timer
 from sampan.runtime.services import Register
 
 _CHUNK = 65536
