@@ -13,7 +13,7 @@ Vocabulary
 *row*
     What ``--format`` sees of one object: fields computed on demand from the API's JSON
     (``cli.rows``), shown as a table (``cli.table``), as JSON, or through a Go template
-    (``cli.gotemplate``).
+    (``sampan.gotemplate``).
 
 Exit codes are Docker's: 125 for a bad flag or a container that could not be made, 126 and 127 for
 a command that could not be run, 128 plus the signal's number, and 1 for other failures.

@@ -65,7 +65,7 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _formatted(found: list[Context], current: str, form: str) -> int:
-    from sampan.cli.gotemplate import Template, TemplateError
+    from sampan.gotemplate import Template, TemplateError
 
     try:
         template = None if form == "json" else Template(form)

@@ -50,7 +50,7 @@ def events(session: Session, options: Options, arguments: list[str]) -> int:
     form = options["format"]
     template = None
     if form and form != "json":
-        from sampan.cli.gotemplate import Template, TemplateError
+        from sampan.gotemplate import Template, TemplateError
 
         try:
             template = Template(form.replace("\\t", "\t").replace("\\n", "\n"))

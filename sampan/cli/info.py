@@ -56,7 +56,7 @@ def formatted(session: Session, form: str, value: dict[str, Any]) -> None:
     if form == "json":
         session.say(wirejson.dumps(value))
         return
-    from sampan.cli.gotemplate import Template, TemplateError
+    from sampan.gotemplate import Template, TemplateError
 
     try:
         session.say(Template(form, strict=True).render(value))

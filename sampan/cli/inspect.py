@@ -72,7 +72,7 @@ def print_objects(found: list[Any], form: str) -> None:
 
 
 def _templated(found: list[Any], form: str) -> None:
-    from sampan.cli.gotemplate import Template, TemplateError
+    from sampan.gotemplate import Template, TemplateError
 
     try:
         template = Template(form, strict=True)

@@ -52,7 +52,7 @@ class Row:
         """The value of a field, for the template engine."""
         column = self.kind.columns.get(name)
         if column is None:
-            from sampan.cli.gotemplate import NoField
+            from sampan.gotemplate import NoField
 
             raise NoField(self.kind.type_name)
         return column[1](self)
@@ -110,8 +110,8 @@ def text_of(kind: Kind, rows: list[Row], form: str, default: tuple[str, ...], qu
 
 
 def _templated(kind: Kind, rows: list[Row], form: str, quiet: bool) -> str:
-    from sampan.cli.gotemplate import Template, TemplateError
-    from sampan.cli.gotemplate.functions import HEADERS
+    from sampan.gotemplate import Template, TemplateError
+    from sampan.gotemplate.functions import HEADERS
 
     as_table = form.startswith("table")
     body = (form[5:] if as_table else form).strip(" ")

@@ -55,7 +55,7 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
     if form == "json":
         session.say(wirejson.dumps({"Client": client, "Server": server}))
     elif form:
-        from sampan.cli.gotemplate import Template, TemplateError
+        from sampan.gotemplate import Template, TemplateError
 
         try:
             text = Template(form, strict=True).render({"Client": client, "Server": server})

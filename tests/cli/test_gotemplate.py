@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.cli.gotemplate import NoField, Template, TemplateError
+from sampan.gotemplate import NoField, Template, TemplateError
 
 VALUE = {
     "Id": "sha256:abc",

@@ -6,7 +6,7 @@ of Go's text/template/parse.
 
 from __future__ import annotations
 
-from sampan.cli.gotemplate.errors import TemplateError
+from sampan.gotemplate.errors import TemplateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ object with ``field(name)``, which raises :class:`NoField`.  Values print as Go 
 
 from __future__ import annotations
 
-from sampan.cli.gotemplate.errors import NoField, TemplateError
-from sampan.cli.gotemplate.template import Template
+from sampan.gotemplate.errors import NoField, TemplateError
+from sampan.gotemplate.template import Template
 
 __all__ = ["NoField", "Template", "TemplateError"]

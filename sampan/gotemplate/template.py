@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sampan.cli.gotemplate.errors import NoField, TemplateError, Trouble
-from sampan.cli.gotemplate.functions import FUNCTIONS, SHORT_CIRCUIT, truth
-from sampan.cli.gotemplate.parse import Node, Parser
-from sampan.cli.gotemplate.show import show
+from sampan.gotemplate.errors import NoField, TemplateError, Trouble
+from sampan.gotemplate.functions import FUNCTIONS, SHORT_CIRCUIT, truth
+from sampan.gotemplate.parse import Node, Parser
+from sampan.gotemplate.show import show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

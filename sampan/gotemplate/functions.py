@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sampan.cli.gotemplate.errors import Trouble
-from sampan.cli.gotemplate.show import show, sprintf
 from sampan.client import wirejson
+from sampan.gotemplate.errors import Trouble
+from sampan.gotemplate.show import show, sprintf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
