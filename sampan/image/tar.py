@@ -119,7 +119,10 @@ class Cursor(Protocol):
 
     def read(self, size: int) -> bytes: ...
 
-    def skip_to(self, position: int) -> None: ...
+    def skip_to(self, position: int, data_end: int = 0) -> None:
+        """Move on.  The archive may end after ``data_end``, if given, as some writers leave out
+        the padding of the last file."""
+        ...
 
 
 class BufferCursor:
@@ -147,9 +150,11 @@ class BufferCursor:
         self.position = start + size
         return self._buffer[start : start + size]
 
-    def skip_to(self, position: int) -> None:
+    def skip_to(self, position: int, data_end: int = 0) -> None:
         if position > self._end:
-            raise InvalidTar("the tar is cut short in the middle of a file")
+            if not 0 < data_end <= self._end:
+                raise InvalidTar("the tar is cut short in the middle of a file")
+            position = self._end
         self.position = position
 
 
@@ -187,7 +192,8 @@ class FileCursor:
         self.position += size
         return data
 
-    def skip_to(self, position: int) -> None:
+    def skip_to(self, position: int, data_end: int = 0) -> None:
+        # The padding is needed here: the file serves as a device of whole blocks.
         if position > self._end:
             raise InvalidTar("the tar is cut short in the middle of a file")
         self.position = position
@@ -216,9 +222,16 @@ class StreamCursor:
             return data
         return b"".join(self.chunks(size))
 
-    def skip_to(self, position: int) -> None:
-        for _ in self.chunks(position - self.position):
+    def skip_to(self, position: int, data_end: int = 0) -> None:
+        for _ in self.chunks(max(data_end or position, self.position) - self.position):
             pass
+        while self.position < position:
+            if not self._buffer:
+                self._fill()
+                if not self._buffer:
+                    return
+            for _ in self.chunks(min(position - self.position, len(self._buffer))):
+                pass
 
     def chunks(self, size: int) -> Iterator[memoryview]:
         """The next ``size`` bytes in pieces that are valid until the next call."""
@@ -385,7 +398,7 @@ def entries(cursor: Cursor) -> Iterator[Entry]:
         end = entry.offset + (stored + BLOCK - 1) // BLOCK * BLOCK
         yield entry
         if cursor.position != end:
-            cursor.skip_to(end)
+            cursor.skip_to(end, entry.offset + stored)
 
 
 def _plain_type(kind: bytes, name: bytes) -> bytes:

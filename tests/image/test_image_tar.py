@@ -144,6 +144,18 @@ def test_large_and_negative_numbers() -> None:
     assert (entry.size, entry.mtime) == (9 << 30, -5 * 10**9)
 
 
+@pytest.mark.parametrize("padding", [0, 1, 481])
+def test_an_archive_may_end_without_the_last_padding(padding: int) -> None:
+    """The docker CLI sends such a context when the Dockerfile lies outside of it."""
+    archive = tarwrite.header(Entry(b"file", size=30)) + b"x" * 30 + bytes(padding)
+    for cursor in (BufferCursor(archive), StreamCursor(io.BytesIO(archive))):
+        assert [(e.name, cursor.read(e.size)) for e in tar.entries(cursor)] == [
+            (b"file", b"x" * 30)
+        ]
+    for unread in (BufferCursor(archive), StreamCursor(io.BytesIO(archive))):
+        assert [entry.name for entry in tar.entries(unread)] == [b"file"]
+
+
 @pytest.mark.parametrize("cut", [100, 512, 700, 1024])
 def test_a_cut_archive_is_refused(cut: int) -> None:
     archive = tarwrite.header(Entry(b"x" * 200, size=600)) + bytes(1024) + tarwrite.END
