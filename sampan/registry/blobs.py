@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from sampan.errors import NotFound, SampanError, Unavailable
 from sampan.image import digest as digests
@@ -37,6 +37,7 @@ class _Flight:
 
     listeners: list[Listener] = field(default_factory=list)
     waiting: int = 0
+    given_up: bool = False
     task: asyncio.Task[None] | None = None
     status: str = "Waiting"
     current: int = 0
@@ -80,6 +81,11 @@ class Downloads:
                 flight.task = asyncio.create_task(
                     self._run(key, flight, _Download(remote, path, blob, scopes, content))
                 )
+            elif flight.given_up:
+                # It only puts away what it has, for us to go on from.
+                assert flight.task is not None
+                await asyncio.wait([flight.task])
+                continue
             else:
                 listener(flight.status, flight.current)
             try:
@@ -100,6 +106,7 @@ class Downloads:
             flight.waiting -= 1
             flight.listeners.remove(listener)
             if not flight.waiting and not flight.task.done():
+                flight.given_up = True
                 flight.task.cancel()
                 await asyncio.wait([flight.task])
 
@@ -133,7 +140,7 @@ class _Download:
         failed = 0
         corrupt = 0
         while True:
-            ingest = await asyncio.to_thread(self._begin)
+            ingest = await self._begin()
             start = ingest.offset
             try:
                 if ingest.offset < self._blob.size:
@@ -162,10 +169,20 @@ class _Download:
                 ingest.suspend()
                 raise
 
-    def _begin(self) -> Ingest:
-        return self._content.ingest(
-            expected=self._blob.digest, size=self._blob.size, ref=f"blob {self._blob.digest}"
-        )
+    async def _begin(self) -> Ingest:
+        begun: list[Ingest] = []
+
+        def begin() -> None:
+            blob = self._blob
+            begun.append(self._content.ingest(blob.digest, blob.size, ref=f"blob {blob.digest}"))
+
+        try:
+            await _to_its_end(asyncio.to_thread(begin))
+        except asyncio.CancelledError:
+            for ingest in begun:
+                ingest.suspend()
+            raise
+        return begun[0]
 
     async def _commit(self, ingest: Ingest) -> bool:
         """Whether the blob is right; when it is not, its bytes are thrown away."""
@@ -241,7 +258,7 @@ class _Download:
                 if held < BATCH_BYTES and now - told < PROGRESS_SECONDS:
                     continue
                 if writing:
-                    await asyncio.shield(writing)
+                    await _to_its_end(writing)
                 writing = asyncio.ensure_future(asyncio.to_thread(_write, ingest, batch))
                 batch, held = [], 0
                 if now - told >= PROGRESS_SECONDS:
@@ -251,10 +268,8 @@ class _Download:
             # What arrived before a break is kept too.  The thread cannot be interrupted, so it is
             # waited for even when this task is being cancelled.
             if writing:
-                await asyncio.wait([writing])
+                await _to_its_end(writing)
             _write(ingest, batch)
-        if writing:
-            await writing
 
 
 def _write(ingest: Ingest, batch: list[bytes]) -> None:
@@ -262,12 +277,21 @@ def _write(ingest: Ingest, batch: list[bytes]) -> None:
         ingest.write(piece)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, object]) -> None:
-    """Await work that a cancelled caller must not leave behind: a blob published after the
-    failed pull was cleaned up would stay."""
+async def _to_its_end(work: Awaitable[object]) -> None:
+    """Await work that a cancelled caller must not leave behind, however often it is cancelled.
+
+    A blob published after the failed pull was cleaned up would stay; and a resumable file that is
+    given back while a thread still renames it would vanish under the next download.
+    """
     task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # the caller, who is leaving, does not want it
+        raise cancelled
+    await task

@@ -76,7 +76,11 @@ class Ingest:
         self._hash = hashlib.new(digests.split(expected)[0] if expected else "sha256")
         with disk_full_as_error(store.root):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._offset = self._rehash()
+        try:
+            self._offset = self._rehash()
+        except BaseException:
+            os.close(self._fd)
+            raise
         self._begun = self._offset
 
     def _rehash(self) -> int:
@@ -159,8 +163,9 @@ class Ingest:
     def abort(self) -> None:
         """Throw away what was written.  Does nothing after commit or suspend."""
         if self._fd >= 0:
-            self._close()
+            # While the file is still ours: the next ingest of the ref begins with a new one.
             self._path.unlink(missing_ok=True)
+            self._close()
 
     def _close(self) -> None:
         if self._fd >= 0:

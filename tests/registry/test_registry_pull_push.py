@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sampan.image.reference import Reference
 from sampan.progress import Progress, ignore
 from sampan.registry.client import LayerReady, RegistryClient
 from sampan.registry.config import RegistryConfig
-from sampan.store.content import ContentStore
+from sampan.store.content import ContentStore, Ingest
 from tests.registry.images import make_image, make_index
 from tests.registry.servers import Faults, Registry, bad_proxy, free_port
 
@@ -265,6 +266,59 @@ async def test_a_failed_pull_is_resumed_by_the_next(
         await client.pull(ref, auth=None, platform=None, content=target, report=ignore)
     assert target.has(made.layers[0])
     assert faults.sent - first < 2.5 * MB
+
+
+class Held(ContentStore):
+    """A store that stops where ``at`` says until it is released: opening a blob, or publishing."""
+
+    def __init__(self, root: Path, at: str) -> None:
+        super().__init__(root)
+        self._at = at
+        self.reached, self.released = threading.Event(), threading.Event()
+
+    def _stop(self, at: str) -> None:
+        if at == self._at:
+            self.reached.set()
+            assert self.released.wait(60)
+
+    def ingest(
+        self, expected: str | None = None, size: int | None = None, ref: str | None = None
+    ) -> Ingest:
+        ingest = super().ingest(expected, size, ref)
+        self._stop("open")
+        return ingest
+
+    def _publish(self, fd: int, path: Path, digest: str) -> None:
+        self._stop("publish")
+        super()._publish(fd, path, digest)
+
+
+@pytest.mark.parametrize("at", ["open", "publish"])
+async def test_a_cancelled_pull_gives_its_file_back_only_when_done_with_it(
+    registry: Registry, client: RegistryClient, source: ContentStore, tmp_path: Path, at: str
+) -> None:
+    made = make_image(source, [1 * MB], seed=64)
+    ref = Reference.parse(f"{registry.host}/held/{at}:1")
+    await push(client, ref, made.manifest, source)
+    store = Held(tmp_path / "held", at)
+    first = asyncio.create_task(
+        client.pull(ref, auth=None, platform=None, content=store, report=ignore)
+    )
+    await asyncio.to_thread(store.reached.wait, 60)
+    for _ in range(3):
+        first.cancel()
+        await asyncio.wait([first], timeout=0.01)
+    assert not first.done() or at == "open"
+    second = asyncio.create_task(
+        client.pull(ref, auth=None, platform=None, content=store, report=ignore)
+    )
+    await asyncio.wait([second], timeout=0.05)
+    store.released.set()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second
+    assert store.read_bytes(made.layers[0])
+    assert list((tmp_path / "held" / "ingest").iterdir()) == []
 
 
 async def test_a_layer_of_two_pulls_is_fetched_once_and_survives_one_of_them(
