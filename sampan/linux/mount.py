@@ -10,6 +10,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
+import socket
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -59,8 +61,10 @@ MOVE_MOUNT_T_EMPTY_PATH = 0x40
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
 _SET_FLAG, _SET_STRING, _SET_FD, _CREATE = 0, 1, 5, 6
-# fsconfig(2) copies at most this many bytes of a value, its end included.
-_FSCONFIG_LIMIT = 256
+# mount(2) copies at most a page of options, its end included.
+_MOUNT_LIMIT = 4096
+# Between an overlay's layers; a colon in a name is escaped.
+_SEPARATOR = re.compile(r"(?<!\\):")
 
 
 class _MountAttr(ctypes.Structure):
@@ -380,32 +384,45 @@ def _fill(entry: MountLike, places: Sequence[str]) -> MountLike:
 
 
 def _by_mount_call(type: str, source: str, data: str, failure: OSError) -> int:
-    import socket
-    import tempfile
-
+    """Nothing is imported or made here: it may run on the way into a container."""
+    folder, data = _shortened(data)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if not pid:
         try:
             unshare(CLONE_NEWNS)
             mount("none", "/", "", MS_REC | MS_PRIVATE)
-            place = tempfile.mkdtemp()
-            try:
-                mount(source, place, type, 0, data)
-                fd = open_tree(AT_FDCWD, place)
-                umount(place)
-            finally:
-                os.rmdir(place)
-            socket.send_fds(theirs, [b"+"], [fd])
+            os.chdir(folder)
+            # Any directory will do: the name space is gone in a moment.
+            mount(source, "/proc", type, 0, data)
+            socket.send_fds(theirs, [b"+"], [open_tree(AT_FDCWD, "/proc")])
+        except OSError as error:
+            theirs.send(str(error.errno).encode())
         finally:
             os._exit(0)
     theirs.close()
     try:
-        _, fds, _, _ = socket.recv_fds(ours, 16, 1)
+        said, fds, _, _ = socket.recv_fds(ours, 16, 1)
     finally:
         ours.close()
         os.waitpid(pid, 0)
     if not fds:
-        raise failure
+        number = int(said or failure.errno or errno.EIO)
+        raise OSError(number, f"mount {type}: {os.strerror(number)}") from failure
     os.set_inheritable(fds[0], False)
     return fds[0]
+
+
+def _shortened(data: str) -> tuple[str, str]:
+    """A directory and the options with the layers named from there: mount(2) takes one page, which
+    a hundred full paths do not fit in."""
+    options = data.split(",")
+    for number, option in enumerate(options):
+        layers = _SEPARATOR.split(option.removeprefix("lowerdir="))
+        if option.startswith("lowerdir=/") and len(data) >= _MOUNT_LIMIT:
+            folder = os.path.commonpath(layers)
+            names = [os.path.relpath(layer, folder) for layer in layers]
+            if "\\" not in folder:
+                options[number] = f"lowerdir={':'.join(names)}"
+                return folder, ",".join(options)
+    return "/", data

@@ -103,6 +103,23 @@ def test_stacked_mounts(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_many_layers_by_the_mount_call(tmp_path: Path) -> None:
+    layers = [tmp_path / f"{number}/fs" for number in range(100)]
+    for number, layer in enumerate(layers):
+        layer.mkdir(parents=True)
+        (layer / f"f{number}").touch()
+    data = f"ro,lowerdir={':'.join(map(str, layers))},index=off"
+    assert len(data) > 4096
+    fd = mount._by_mount_call("overlay", "overlay", data, OSError("refused"))
+    try:
+        assert len(names_in(fd)) == 100
+    finally:
+        os.close(fd)
+    with pytest.raises(OSError, match="No such file"):
+        mount._by_mount_call("overlay", "overlay", "lowerdir=/no:/none", OSError("refused"))
+
+
+@needs_root
 def test_by_the_mount_call(tmp_path: Path) -> None:
     for name in ("lower", "upper", "work"):
         (tmp_path / name).mkdir()
