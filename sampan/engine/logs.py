@@ -18,8 +18,13 @@ class Logs:
 
     def check(self, container: Container) -> None:
         """Raises Unsupported when the container's log driver keeps nothing to read."""
-        if container.record.host.log_config.type == "none":
+        if self._launcher.log_config(container.record).kept.driver == "none":
             raise Unsupported("configured logging driver does not support reading")
+
+    def details(self, container: Container) -> dict[str, str]:
+        """What ``--details`` shows before every line: what ``json-file`` has kept with it."""
+        config = self._launcher.log_config(container.record)
+        return config.attributes if config.driver == "json-file" else {}
 
     def read(
         self,
@@ -40,7 +45,7 @@ class Logs:
         piece of the output.
         """
         return read(
-            self._launcher.log_config(container.record),
+            self._launcher.log_config(container.record).kept,
             follow=follow and container.running,
             since=since,
             until=until,

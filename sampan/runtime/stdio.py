@@ -13,6 +13,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from sampan.linux import pty
 from sampan.runtime.loop import HANGUP, IN, OUT, Loop, Timer
@@ -26,6 +27,13 @@ _LINGER = 10.0
 _FRAME = struct.Struct(">BxxxI")
 
 OnOutput = Callable[[int, bytes, int], None]
+
+
+class Backlog(Protocol):
+    """Something beside the clients that output may have to wait for, and for how many bytes."""
+
+    @property
+    def backlog(self) -> int: ...
 
 
 class DetachScanner:
@@ -236,8 +244,12 @@ class Stdio:
         once: bool,
         on_output: OnOutput,
         on_detach: Callable[[], None],
+        behind: Backlog | None = None,
     ) -> None:
-        """``outputs`` maps descriptors to streams (1, 2); a ``terminal`` serves in both ways."""
+        """``outputs`` maps descriptors to streams (1, 2); a ``terminal`` serves in both ways.
+
+        Whoever calls back with output may be ``behind`` it, and then calls :meth:`drained`.
+        """
         self.loop = loop
         self.terminal = terminal
         self.on_detach = on_detach
@@ -246,6 +258,7 @@ class Stdio:
         self._stdin = stdin
         self._once = once
         self._on_output = on_output
+        self._behind = behind
         self._input: deque[memoryview] = deque()
         self._input_size = 0
         self._input_ends = False
@@ -293,15 +306,19 @@ class Stdio:
             self._close_output(fd)
             return False
         self._on_output(stream, data, time.time_ns())
+        if self._behind and self._behind.backlog > _HIGH and not self._process_ended:
+            self._throttle()
         for client in list(self.clients):
             if client.wants(stream):
                 client.write(stream, data)
-                if client.pending > _HIGH and not self._throttled and not self._process_ended:
+                if client.pending > _HIGH and not self._process_ended:
                     self._throttle()
         return True
 
     def _throttle(self) -> None:
         """Stop reading.  Pipes leave the loop: a hang-up would be reported without end."""
+        if self._throttled:
+            return
         self._throttled = True
         for fd in self._outputs:
             if fd == self.terminal:
@@ -310,8 +327,10 @@ class Stdio:
                 self.loop.remove(fd)
 
     def drained(self) -> None:
-        """A client has caught up: read again if all have."""
+        """A client has caught up, or who was behind: read again if all have."""
         if not self._throttled or any(client.pending > _LOW for client in self.clients):
+            return
+        if self._behind and self._behind.backlog > _LOW:
             return
         self._throttled = False
         for fd in self._outputs:

@@ -121,7 +121,7 @@ async def test_none_cannot_be_read() -> None:
 
 
 async def test_docker_s_json_lines(tmp_path: Path) -> None:
-    config = config_for(tmp_path, "json-file", labels={"a": "b"})
+    config = config_for(tmp_path, "json-file", attributes={"a": "b"})
     writer = open_writer(config)
     writer.write(2, b'quote " \xff\n', 1_700_000_000_123_456_789)
     writer.close()

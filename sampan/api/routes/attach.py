@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from urllib.parse import quote_plus
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -88,9 +89,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if not stdout and not stderr:
             raise InvalidParameter("Bad parameters: you must choose at least one stream")
         engine.logs.check(container)
-        # Docker writes the attributes that log options name, then a space.  Those options are
-        # refused at create, so that only the space is left.
-        details = b" " if query.flag(request, "details") else b""
+        details = b""
+        if query.flag(request, "details"):
+            details = _details(engine.logs.details(container))
         stamps = query.flag(request, "timestamps")
         entries = engine.logs.read(
             container,
@@ -185,6 +186,12 @@ class _Pieces:
             await self._waiting.wait()
             self._waiting.clear()
             await self.flush()
+
+
+def _details(attributes: dict[str, str]) -> bytes:
+    """As Docker writes them: by name, escaped, and a space even if there are none."""
+    pairs = [f"{quote_plus(name)}={quote_plus(attributes[name])}" for name in sorted(attributes)]
+    return ",".join(pairs).encode() + b" "
 
 
 def _stamp(nanoseconds: int) -> bytes:

@@ -119,7 +119,7 @@ class JsonWriter:
 
     def __init__(self, config: LogConfig) -> None:
         self._files = _Files(config)
-        self._attributes = config.labels
+        self._attributes = config.attributes
         self._pending = {1: b"", 2: b""}
         self._times = {1: 0, 2: 0}
 
