@@ -72,6 +72,9 @@ def _settings(options: Options) -> dict[str, Any]:
         "tls_key": path("tls-key"),
         "quota_bytes": quota,
         "immutable_tags": tuple(options["immutable-tag"]),
+        "account_rate": options["rate-limit"],
+        "anonymous_rate": options["anonymous-rate-limit"],
+        "trusted_proxies": tuple(options["trusted-proxy"]),
         "retention_days": options["retention-days"],
         "title": options["title"],
     }
@@ -123,6 +126,11 @@ SERVE = Command(
             "What someone without an account may do (none, pull, push)",
             default="pull",
         ),
+        Flag(
+            "anonymous-rate-limit",
+            "uint",
+            "Most requests a minute from one address without an account (default: no limit)",
+        ),
         Flag("database-url", "string", "Keep the records in this PostgreSQL database"),
         Flag("htpasswd", "string", "File of accounts, as htpasswd -B writes it"),
         Flag("immutable-tag", "list", "Pattern of tags that are never moved (repeatable)"),
@@ -134,6 +142,11 @@ SERVE = Command(
             "pull-through",
             "list",
             "Fetch what is missing under PREFIX from another registry: PREFIX=URL (repeatable)",
+        ),
+        Flag(
+            "rate-limit",
+            "uint",
+            "Most requests a minute of one account (default: no limit)",
         ),
         Flag("redirects", "", "Send pulls to the object store by signed addresses"),
         Flag(
@@ -157,6 +170,11 @@ SERVE = Command(
         Flag("title", "string", "Name of the hub on its pages", default="sampan hub"),
         Flag("tls-certificate", "string", "File of the server's certificate"),
         Flag("tls-key", "string", "File of the server's key"),
+        Flag(
+            "trusted-proxy",
+            "list",
+            "Address or network whose X-Forwarded-For is believed (repeatable)",
+        ),
         Flag(
             "webhook",
             "list",

@@ -5,19 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 import fnmatch
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from aiohttp import web
 
 from sampan.hub.accounts import ANONYMOUS, Accounts, Identity
+from sampan.hub.addresses import client_address, networks
 from sampan.hub.config import HubConfig
 from sampan.hub.failures import RegistryError, denied
+from sampan.hub.rates import Rates, Standing, network_of
 from sampan.hub.records import Records
 from sampan.hub.tokens import Signer
 
 PULL, PUSH, DELETE = "pull", "push", "delete"
+STANDING: web.RequestKey[Standing] = web.RequestKey("standing", Standing)
+"""How a request's client stands, where a limit applies to it."""
 _LEVELS = {"read": {PULL}, "write": {PULL, PUSH}, "admin": {PULL, PUSH, DELETE}}
 
 
@@ -26,13 +28,19 @@ class Access:
     bearer token keeps what it was given for its five minutes."""
 
     def __init__(
-        self, config: HubConfig, records: Records, accounts: Accounts, signer: Signer
+        self,
+        config: HubConfig,
+        records: Records,
+        accounts: Accounts,
+        signer: Signer,
+        rates: Rates,
     ) -> None:
         self._config = config
         self._records = records
         self._accounts = accounts
         self._signer = signer
-        self._logins = _Throttle(config.logins_per_minute)
+        self._rates = rates
+        self._trusted = networks(config.trusted_proxies)
 
     async def allowed(self, who: Identity, repository: str, action: str) -> bool:
         """Whether ``who`` may do ``action`` (pull, push, delete) in ``repository``."""
@@ -78,9 +86,12 @@ class Access:
             if scheme.lower() == "bearer":
                 grant = self._signer.grant(value.strip())
                 if grant and all(grant.allows(repository, action) for action in actions):
-                    return Identity(grant.subject)
+                    who = Identity(grant.subject)
+                    self.count(request, who)
+                    return who
                 raise self.challenge(request, repository, actions)
             who = await self.login(request, value if scheme.lower() == "basic" else "")
+        self.count(request, who)
         for action in actions:
             if not await self.allowed(who, repository, action):
                 if who.anonymous:
@@ -89,7 +100,15 @@ class Access:
         return who
 
     async def identify(self, request: web.Request) -> Identity:
-        """The identity of a request that is about no repository; a challenge when it needs one."""
+        """The identity of a request that is about no repository; a challenge when it needs one.
+
+        Raises RegistryError: 401, 429.
+        """
+        who = await self._identify(request)
+        self.count(request, who)
+        return who
+
+    async def _identify(self, request: web.Request) -> Identity:
         header = request.headers.get("Authorization", "")
         scheme, _, value = header.partition(" ")
         if scheme.lower() == "bearer":
@@ -109,7 +128,7 @@ class Access:
             name, _, secret = base64.b64decode(basic, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise self.challenge(request, "", ()) from None
-        who = await self.check_password(request.remote or "", name, secret)
+        who = await self.check_password(self.address(request), name, secret)
         if who is None:
             raise RegistryError(
                 401,
@@ -124,18 +143,43 @@ class Access:
 
         Raises RegistryError (429) when the address failed too often.
         """
-        wait = self._logins.wait(address)
-        if wait:
+        key, limit = f"login {network_of(address)}", self._config.logins_per_minute
+        standing = self._rates.check(key, limit)
+        if standing.wait:
             raise RegistryError(
                 429,
                 "TOOMANYREQUESTS",
                 "too many failed logins: wait a minute",
-                headers={"Retry-After": str(int(wait) + 1)},
+                headers={"Retry-After": standing.headers()["Retry-After"]},
             )
         who = await self._accounts.verify(name, secret)
         if who is None:
-            self._logins.failed(address)
+            self._rates.take(key, limit)
         return who
+
+    def address(self, request: web.Request) -> str:
+        """The address of the client, seen through trusted proxies."""
+        return client_address(request, self._trusted)
+
+    def count(self, request: web.Request, who: Identity) -> None:
+        """Count a request against its account's or address's rate, once.
+
+        Raises RegistryError (429).
+        """
+        if STANDING in request:
+            return
+        limit = self._config.anonymous_rate if who.anonymous else self._config.account_rate
+        if not limit:
+            return
+        key = f"from {network_of(self.address(request))}" if who.anonymous else f"of {who.name}"
+        standing = request[STANDING] = self._rates.take(key, limit)
+        if standing.wait:
+            raise RegistryError(
+                429,
+                "TOOMANYREQUESTS",
+                f"more than {limit} requests a minute: wait a little"
+                + (", or log in" if who.anonymous else ""),
+            )
 
     def challenge(
         self, request: web.Request, repository: str, actions: Sequence[str]
@@ -153,38 +197,6 @@ class Access:
 
     def token(self, request: web.Request, who: Identity, access: dict[str, list[str]]) -> str:
         return self._signer.bearer(who.name, _service(request), access)
-
-
-@dataclass(slots=True)
-class _Bucket:
-    level: float
-    at: float
-
-
-class _Throttle:
-    """Counts failures by address: a bucket that leaks its size each minute."""
-
-    def __init__(self, per_minute: int) -> None:
-        self._size = float(per_minute)
-        self._buckets: dict[str, _Bucket] = {}
-
-    def wait(self, address: str) -> float:
-        """Seconds until the address may try again; 0 when it may now."""
-        bucket = self._drained(address)
-        over = bucket.level - self._size + 1
-        return over * 60 / self._size if over > 0 else 0.0
-
-    def failed(self, address: str) -> None:
-        self._drained(address).level += 1
-
-    def _drained(self, address: str) -> _Bucket:
-        now = time.monotonic()
-        if len(self._buckets) > 50_000:
-            self._buckets.clear()
-        bucket = self._buckets.setdefault(address, _Bucket(0.0, now))
-        bucket.level = max(0.0, bucket.level - (now - bucket.at) * self._size / 60)
-        bucket.at = now
-        return bucket
 
 
 def base_url(config: HubConfig, request: web.Request) -> str:

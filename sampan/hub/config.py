@@ -48,7 +48,10 @@ class HubConfig:
     ``anonymous``: what someone without an account may do.  ``upload_seconds``: age at which an
     abandoned upload is collected; ``grace_seconds``: how long a blob that no manifest names is
     kept, so that a push in progress does not lose it.  ``quota_bytes``: per repository, 0 for
-    none.  ``immutable_tags``: glob patterns of tags that are never moved.
+    none.  ``immutable_tags``: glob patterns of tags that are never moved.  ``account_rate`` and
+    ``anonymous_rate``: requests a minute of one account, and of one address without an account,
+    0 for no limit.  ``trusted_proxies``: addresses or networks whose ``X-Forwarded-For`` is
+    believed.
     """
 
     root: Path
@@ -73,5 +76,8 @@ class HubConfig:
     upstreams: tuple[Upstream, ...] = ()
     replicas: tuple[Replica, ...] = ()
     logins_per_minute: int = 30
+    account_rate: int = 0
+    anonymous_rate: int = 0
+    trusted_proxies: tuple[str, ...] = ()
     log_requests: bool = False
     title: str = "sampan hub"

@@ -15,6 +15,7 @@ from sampan.hub.database import Database, SqliteDatabase
 from sampan.hub.layerindex import LayerIndexes
 from sampan.hub.manifests import ManifestWriter
 from sampan.hub.metrics import Metrics
+from sampan.hub.rates import Rates
 from sampan.hub.records import Records
 from sampan.hub.replication import Replication
 from sampan.hub.schema import MIGRATIONS
@@ -39,6 +40,7 @@ class Hub:
     access: Access
     activity: Activity
     metrics: Metrics
+    rates: Rates
     indexes: LayerIndexes
     collector: Collector
     webhooks: Webhooks
@@ -49,6 +51,7 @@ class Hub:
         """Load what is kept in the database and begin the background work."""
         await self.signer.load(self.database)
         self.activity.start()
+        self.rates.start()
         self.collector.start()
         self.webhooks.start()
         self.activity.listen(self.webhooks.tell)
@@ -61,6 +64,7 @@ class Hub:
         await self.webhooks.close()
         await self.collector.close()
         await self.activity.close()
+        await self.rates.close()
         await self.storage.close()
         await self.database.close()
 
@@ -83,6 +87,7 @@ def open_hub(config: HubConfig) -> Hub:
     uploads = Uploads(records, storage)
     manifests = ManifestWriter(records, storage, config)
     metrics = Metrics()
+    rates = Rates(database)
     return Hub(
         config=config,
         database=database,
@@ -92,9 +97,10 @@ def open_hub(config: HubConfig) -> Hub:
         manifests=manifests,
         accounts=accounts,
         signer=signer,
-        access=Access(config, records, accounts, signer),
+        access=Access(config, records, accounts, signer, rates),
         activity=Activity(records, database),
         metrics=metrics,
+        rates=rates,
         indexes=LayerIndexes(storage, config.root / "index"),
         collector=Collector(config, database, storage, uploads, metrics),
         webhooks=Webhooks(config.webhooks),

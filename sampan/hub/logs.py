@@ -33,14 +33,14 @@ def set_up() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def log_request(request: web.Request, status: int, seconds: float) -> None:
-    """Log an answered request."""
+def log_request(request: web.Request, address: str, status: int, seconds: float) -> None:
+    """Log an answered request; ``address`` is the client's."""
     fields = {
         "method": request.method,
         "path": request.path,
         "status": status,
         "milliseconds": round(seconds * 1000, 1),
-        "address": request.remote or "",
+        "address": address,
         "agent": request.headers.get("User-Agent", "")[:200],
     }
     _requests.info("request", extra={"fields": fields})

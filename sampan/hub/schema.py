@@ -116,5 +116,13 @@ MIGRATIONS = [
         address TEXT NOT NULL
     );
     CREATE INDEX audit_at ON audit (at);
+    """,
     """
+    CREATE TABLE rates (
+        holder TEXT PRIMARY KEY,
+        level BIGINT NOT NULL,
+        at BIGINT NOT NULL
+    );
+    CREATE INDEX rates_at ON rates (at)
+    """,
 ]

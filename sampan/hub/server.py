@@ -13,6 +13,7 @@ from aiohttp import web
 
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.hub import logs
+from sampan.hub.access import STANDING
 from sampan.hub.config import HubConfig
 from sampan.hub.core import Hub, open_hub
 from sampan.hub.routes import account, operations, pages, registry, search, tokens
@@ -44,7 +45,13 @@ def make_app(config: HubConfig, *, tell: Callable[[str], None] = say) -> web.App
         yield
         await hub.close()
 
+    async def tell_standing(request: web.Request, response: web.StreamResponse) -> None:
+        if standing := request.get(STANDING):
+            response.headers.update(standing.headers())
+
     app.cleanup_ctx.append(life)
+    if config.account_rate or config.anonymous_rate:
+        app.on_response_prepare.append(tell_standing)
     for module in (registry, tokens, search, operations, account, pages):
         app.add_routes(module.routes(hub))
     return app

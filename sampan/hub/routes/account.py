@@ -63,7 +63,9 @@ class AccountPages:
         form = await request.post()
         name, secret = str(form.get("name", "")), str(form.get("password", ""))
         try:
-            found = await self._hub.access.check_password(request.remote or "", name, secret)
+            found = await self._hub.access.check_password(
+                self._hub.access.address(request), name, secret
+            )
         except RegistryError as exc:
             return self.site.page(request, who, "login.html", status=429, problem=exc.message)
         # A token is for programs, and an account in an htpasswd file has nothing to manage here.
@@ -132,7 +134,9 @@ class AccountPages:
         _ = translator(who.language)
         name, old = who.identity.name, form.get("old", "")
         try:
-            if not await self._hub.access.check_password(request.remote or "", name, old):
+            if not await self._hub.access.check_password(
+                self._hub.access.address(request), name, old
+            ):
                 raise InvalidParameter(_("Wrong user name or password."))
             await self._accounts.set_password(name, form.get("new", ""))
         except InvalidParameter as exc:
@@ -254,7 +258,7 @@ class AccountPages:
         return found
 
     async def _audit(self, request: web.Request, actor: str, action: str, subject: str) -> None:
-        await self._hub.activity.audit(actor, action, subject, request.remote or "")
+        await self._hub.activity.audit(actor, action, subject, self._hub.access.address(request))
 
 
 def _redirect(target: str) -> web.Response:

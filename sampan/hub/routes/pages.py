@@ -11,6 +11,7 @@ from aiohttp import web
 from sampan.errors import SampanError
 from sampan.hub.access import DELETE, PULL
 from sampan.hub.core import Hub
+from sampan.hub.failures import RegistryError
 from sampan.hub.inspection import ImageView, Inspector
 from sampan.hub.layerindex import Entry, LayerIndex
 from sampan.hub.records import Repository
@@ -81,7 +82,10 @@ class Site:
             who = await visitor(self.hub, request)
             _ = translator(who.language)
             try:
+                self.hub.access.count(request, who.identity)
                 return await handler(request, who)
+            except RegistryError as exc:
+                return self.problem(request, who, exc.status, _("Too many requests"), exc.message)
             except SampanError as exc:
                 missing = exc.status == 404
                 heading = _("Page not found") if missing else _("Something is wrong")

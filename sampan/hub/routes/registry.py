@@ -72,7 +72,7 @@ class RegistryApi:
         metrics.requests.labels(noun, request.method, response.status).inc()
         metrics.seconds.labels(noun).observe(spent)
         if self._hub.config.log_requests:
-            log_request(request, response.status, spent)
+            log_request(request, self._access.address(request), response.status, spent)
         return response
 
     async def base(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -142,7 +142,7 @@ class RegistryApi:
             target.reference,
             data,
             request.headers.get("Content-Type", ""),
-            actor=Actor(who.name, request.remote or ""),
+            actor=Actor(who.name, self._access.address(request)),
         )
         self._hub.activity.changed(
             Event(
@@ -176,7 +176,7 @@ class RegistryApi:
             Event("delete", repository, reference, found.digest, found.media_type, who.name)
         )
         await self._hub.activity.audit(
-            who.name, "delete", f"{repository} {reference}", request.remote or ""
+            who.name, "delete", f"{repository} {reference}", self._access.address(request)
         )
         return web.Response(status=202)
 

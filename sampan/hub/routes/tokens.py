@@ -33,6 +33,7 @@ class TokenApi:
             who = ANONYMOUS
             if scheme:
                 who = await self._hub.access.login(request, value)
+            self._hub.access.count(request, who)
             return await self._answer(request, who, request.query.getall("scope", []))
         except RegistryError as exc:
             return exc.response()
@@ -46,12 +47,15 @@ class TokenApi:
         if kind not in ("password", "refresh_token"):
             return web.json_response({"error": "unsupported_grant_type"}, status=400)
         try:
-            who = await self._hub.access.check_password(request.remote or "", name, secret)
+            who = await self._hub.access.check_password(
+                self._hub.access.address(request), name, secret
+            )
             if who is None:
                 return web.json_response(
                     {"error": "invalid_grant", "error_description": "incorrect credentials"},
                     status=401,
                 )
+            self._hub.access.count(request, who)
             return await self._answer(request, who, [str(form.get("scope", ""))])
         except RegistryError as exc:
             return exc.response()

@@ -120,6 +120,7 @@ _CHINESE = {
     "Type the repository's name to delete it with all its images": (
         "输入仓库名以删除它及其全部镜像"
     ),
+    "Too many requests": "请求过多",
     "Page not found": "页面不存在",
     "Something is wrong": "出错了",
     "Go to the start page": "回到首页",
