@@ -94,11 +94,18 @@ def _lines(event: BuildEvent) -> Iterator[str]:
     elif isinstance(event, StepCached):
         if not event.vertex.text.upper().startswith("FROM "):
             yield " ---> Using cache\n"
-        yield f" ---> {event.result[:12]}\n"
+        yield f" ---> {_result(event)}\n"
     elif isinstance(event, StepDone):
         if event.container_id:
             yield f" ---> Removed intermediate container {event.container_id[:12]}\n"
-        yield f" ---> {event.result[:12]}\n"
+        yield f" ---> {_result(event)}\n"
+
+
+def _result(event: StepCached | StepDone) -> str:
+    """The short identifier of what a step has made; nothing is of nothing."""
+    words = [word for word in event.vertex.text.split() if not word.startswith("--")]
+    nothing = words[0].upper() == "FROM" and words[1:2] == ["scratch"] if words else False
+    return "" if nothing else event.result[:12]
 
 
 def conclusion(result: BuildResult) -> Iterator[Message]:

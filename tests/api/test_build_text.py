@@ -105,3 +105,10 @@ def test_traces_name_their_vertex() -> None:
                 assert aux["logs"][0]["vertex"] == RUN.id
             else:
                 assert aux["vertexes"][0]["digest"] == event.vertex.id  # type: ignore[union-attr]
+
+
+def test_scratch_has_no_identifier() -> None:
+    for text in ("FROM scratch", "FROM --platform=linux/amd64 scratch AS x"):
+        vertex = step(1, text)
+        events: list[BuildEvent] = [StepStarted(vertex, 1.0), StepDone(vertex, "1" * 64, "", 2.0)]
+        assert shown(events) == f"Step 1/3 : {text}\n ---> \n"
