@@ -4,8 +4,9 @@ They are stored as they are in the metadata database and travel unchanged to the
 Python names are snake case; :func:`docker_name` derives the JSON name (``cpu_shares`` →
 ``CpuShares``), with Docker's own irregular spellings listed in ``_IRREGULAR``.
 
-Go treats ``null`` as the zero value and accepts a string where a list of one string is meant
-(``Cmd``, ``Entrypoint``); :func:`decode` does the same, so that any Docker client's request fits.
+Docker accepts a string where a list of one string is meant (``Cmd``, ``Entrypoint``), and what
+Go's decoder accepts (:mod:`sampan.engine.gojson`); :func:`decode` does the same, so that any Docker
+client's request fits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from sampan.engine import gojson
 from sampan.errors import InvalidParameter
 
 _IRREGULAR = {
@@ -323,15 +325,6 @@ T = TypeVar("T")
 _STRING_LISTS = ("Cmd", "Entrypoint", "Shell")
 
 
-def _go_zero(value: Any) -> Any:
-    """The value with every ``null`` member left out, as Go's decoder does."""
-    if type(value) is dict:
-        return {key: _go_zero(item) for key, item in value.items() if item is not None}
-    if type(value) is list:
-        return [_go_zero(item) for item in value]
-    return value
-
-
 def decode(body: bytes, kind: type[T]) -> T:
     """A request's JSON body as ``kind``.
 
@@ -346,7 +339,7 @@ def decode(body: bytes, kind: type[T]) -> T:
 
 def convert(raw: Any, kind: type[T]) -> T:
     """Like :func:`decode`, for JSON that is parsed already."""
-    raw = _go_zero(raw)
+    raw = gojson.conform(raw, kind)
     if type(raw) is dict:
         for name in _STRING_LISTS:
             if isinstance(raw.get(name), str):

@@ -11,7 +11,7 @@ from sampan.api import clients, progress, query, streams, versions
 from sampan.api import filters as wire_filters
 from sampan.engine import Engine
 from sampan.engine.state import Container
-from sampan.engine.types import CreateRequest, HostConfig, convert, decode, docker_name
+from sampan.engine.types import CreateRequest, HostConfig, decode, docker_name
 from sampan.engine.waits import condition, wait
 from sampan.errors import InvalidParameter
 
@@ -199,19 +199,13 @@ def _for_version(body: CreateRequest, version: tuple[int, int]) -> CreateRequest
 
 def _changes(body: bytes) -> dict[str, Any]:
     """What an update sets: Docker's clients send every field, and zero means unchanged."""
-    try:
-        raw = msgspec.json.decode(body or b"{}")
-    except msgspec.DecodeError as error:
-        raise InvalidParameter(f"invalid JSON: {error}") from None
-    host = convert(raw, HostConfig)
+    host = decode(body, HostConfig)
     unset = HostConfig()
-    names = {docker_name(name): name for name in HostConfig.__struct_fields__}
     changes: dict[str, Any] = {}
-    for key in raw:
-        name = names.get(key)
-        if name is None or getattr(host, name) == getattr(unset, name):
+    for name in HostConfig.__struct_fields__:
+        if getattr(host, name) == getattr(unset, name):
             continue
         if name not in _UPDATABLE:
-            raise InvalidParameter(f"{key} of a container cannot be updated")
+            raise InvalidParameter(f"{docker_name(name)} of a container cannot be updated")
         changes[name] = getattr(host, name)
     return changes
