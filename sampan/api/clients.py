@@ -11,8 +11,10 @@ from typing import Any
 from aiohttp import web
 
 _DOCKER_PY = "docker-sdk-python/"
-HEAD_SECONDS = 0.1
+HEAD_SECONDS = 10.0
+"""A client on a busy machine may not have got round to it; one that is gone ends the waiting."""
 POLL_SECONDS = 0.0003
+POLL_SECONDS_AT_MOST = 0.01
 
 
 def container_for(request: web.Request, document: dict[str, Any]) -> dict[str, Any]:
@@ -38,8 +40,10 @@ async def head_read(request: web.Request, fd: int) -> None:
     if not _is_docker_py(request):
         return
     deadline = asyncio.get_running_loop().time() + HEAD_SECONDS
+    pause = POLL_SECONDS
     while _unread(fd) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, POLL_SECONDS_AT_MOST)
 
 
 def _unread(fd: int) -> int:
