@@ -73,7 +73,9 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     events = Events()
     manager = _network_manager(settings, stores, events)
     images, snapshotter = stores.images, stores.images.snapshotter
-    places = Places(settings.state, settings.run, settings.cgroup_parent)
+    places = Places(
+        settings.state, settings.run, settings.cgroup_parent, settings.journal_socket
+    )
     roots = Roots(snapshotter)
     containers = Containers(stores.metadata, images, events, roots.snapshot, _defaults(settings))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.engine import logoptions
 from sampan.errors import InvalidParameter
 
 DEFAULT_FILE = Path("/etc/sampan/daemon.json")
@@ -61,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     max_layer_size: int = 100 << 30
     log_driver: str = "local"
     log_opts: dict[str, str] = {}
+    journal_socket: str = logoptions.JOURNAL_SOCKET
     default_shm_size: int = 64 << 20
     default_stop_timeout: int = 10
     cgroup_parent: str = "/sampan"
@@ -145,8 +147,9 @@ def _parser() -> argparse.ArgumentParser:
         help="keep layers unpacked only; a push compresses them anew, under other digests",
     )
     add("--max-layer-size", type=int, help="bytes that a layer may unpack to")
-    add("--log-driver", choices=("local", "json-file", "none"), help="default log driver")
+    add("--log-driver", choices=logoptions.DRIVERS, help="default log driver")
     add("--log-opt", dest="log_opts", action="append", help="default log option, key=value")
+    add("--journal-socket", help="where the journald log driver finds the journal")
     add("--cgroup-parent", help="control group below which containers live")
     add("--default-shm-size", type=int, help="size of /dev/shm in bytes")
     add("--tls", action="store_true", help="use TLS on TCP")
@@ -224,6 +227,7 @@ def _checked(settings: Settings) -> Settings:
             f"unknown storage-driver {settings.storage_driver!r}: "
             f"it must be one of {', '.join(STORAGE_DRIVERS)}"
         )
+    logoptions.check(settings.log_driver, settings.log_opts)
     absolute = {
         "state_dir": str(Path(settings.state_dir).absolute()),
         "run_dir": str(Path(settings.run_dir).absolute()),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sampan.engine import links, names, specs, validate
+from sampan.engine import links, logconfig, names, specs, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.events import Events
 from sampan.engine.merge import merge
@@ -144,6 +144,7 @@ class Containers:
             record.macs = {n: e.mac_address for n, e in record.networks.items() if e.mac_address}
             # Built once for its checks: what cannot become a process is refused now.
             specs.build(record, specs.Environment())
+            logconfig.tag(record)
             await self._furnish(record, image)
             try:
                 self._records.put(record)
@@ -239,7 +240,7 @@ class Containers:
     def _completed(self, host: HostConfig) -> HostConfig:
         """The host configuration with the daemon's defaults filled in, as inspect shows it."""
         log = host.log_config
-        if not log.type:
+        if log.type in ("", self._defaults.log_driver):
             options = {**(self._defaults.log_options or {}), **log.config}
             log = LogConfig(type=self._defaults.log_driver, config=options)
         policy = host.restart_policy

@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import links, ports, specs, validate
+from sampan.engine import links, logconfig, ports, specs
 from sampan.engine.attachments import Attachments
+from sampan.engine.logoptions import JOURNAL_SOCKET
 from sampan.engine.state import Container, ContainerRecord
 from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthcheck
 from sampan.errors import Conflict, NotFound
@@ -34,7 +35,6 @@ from sampan.runtime.types import (
 from sampan.store.snapshots import Snapshotter
 
 FILES = ("hostname", "hosts", "resolv.conf")
-MIB = 1 << 20
 SECOND = 10**9
 
 Find = Callable[[str], Container]
@@ -47,6 +47,7 @@ class Places:
     state_dir: Path
     run_dir: Path
     cgroup_parent: str = "/sampan"
+    journal_socket: str = JOURNAL_SOCKET
 
     def state_of(self, container_id: str) -> Path:
         return self.state_dir / "containers" / container_id
@@ -107,17 +108,9 @@ class Launcher:
         _forget_endpoints(container.record)
 
     def log_config(self, record: ContainerRecord) -> LogConfig:
-        """Where the container's output is kept."""
-        driver = record.host.log_config.type or "local"
-        size, files = validate.log_limits(record.host)
+        """Where the container's output goes."""
         directory = self._places.state_of(record.id)
-        if driver == "json-file":
-            path = directory / f"{record.id}-json.log"
-            # Docker's default for this driver: one file without a limit.
-            return LogConfig("json-file", str(path), size or 0, files or 1)
-        if driver == "none":
-            return LogConfig("none")
-        return LogConfig("local", str(directory / "log"), size or 20 * MIB, files or 5)
+        return logconfig.log_config(record, directory, self._places.journal_socket)
 
     # -- network ---------------------------------------------------------------------------
 

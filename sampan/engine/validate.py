@@ -7,18 +7,11 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterable
 
-from sampan.engine import resources
+from sampan.engine import logoptions, resources
 from sampan.engine.types import ContainerConfig, HostConfig
 from sampan.errors import InvalidParameter, Unsupported
 
-LOG_DRIVERS = ("local", "json-file", "none")
-_LOG_OPTIONS = {
-    "local": ("max-size", "max-file", "compress", "mode", "max-buffer-size"),
-    "json-file": ("max-size", "max-file", "mode", "max-buffer-size", "labels", "env", "tag"),
-    "none": (),
-}
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _PORT = re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?\Z")
 _SAFE_SYSCTLS = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
@@ -49,7 +42,8 @@ def check(config: ContainerConfig, host: HostConfig) -> None:
     _check_lifetime(host)
     _check_security(host)
     _check_ulimits(host)
-    _check_logging(host)
+    log = host.log_config
+    logoptions.check(log.type or "local", log.config)
     _check_unsupported(host)
     for port in [*(config.exposed_ports or {}), *host.port_bindings]:
         if not _PORT.match(port):
@@ -192,42 +186,6 @@ def _check_ulimits(host: HostConfig) -> None:
             )
 
 
-def _check_logging(host: HostConfig) -> None:
-    driver = host.log_config.type
-    if driver and driver not in LOG_DRIVERS:
-        raise InvalidParameter(
-            f"logger: no log driver named '{driver}' is registered: use one of "
-            f"{', '.join(LOG_DRIVERS)}"
-        )
-    _only(host.log_config.config, _LOG_OPTIONS[driver or "local"], driver or "local")
-    if host.log_config.config.get("mode", "blocking") != "blocking":
-        raise Unsupported("log option mode=non-blocking is not supported: output is never dropped")
-    for name in ("labels", "env", "tag", "max-buffer-size"):
-        if name in host.log_config.config:
-            raise Unsupported(f"log option {name!r} is not supported")
-    log_limits(host)
-
-
-def _only(options: Iterable[str], known: Iterable[str], driver: str) -> None:
-    for name in options:
-        if name not in known:
-            raise InvalidParameter(f"unknown log opt '{name}' for {driver} log driver")
-
-
-def log_limits(host: HostConfig) -> tuple[int | None, int | None]:
-    """``max-size`` in bytes and ``max-file`` of the log options; None for the default."""
-    options = host.log_config.config
-    size = options.get("max-size")
-    files = options.get("max-file")
-    try:
-        count = None if files is None else int(files)
-    except ValueError:
-        raise InvalidParameter(f"invalid value for max-file: {files!r}") from None
-    if count is not None and count < 1:
-        raise InvalidParameter("max-file cannot be less than 1")
-    return (None if size is None else _bytes(size)), count
-
-
 def storage_size(host: HostConfig) -> int:
     """The bytes that a container may write to its root, 0 for no limit.  Raises
     InvalidParameter."""
@@ -235,19 +193,10 @@ def storage_size(host: HostConfig) -> int:
     for name, text in (host.storage_opt or {}).items():
         if name != "size":
             raise InvalidParameter(f"unknown option in storage-opt: {name} (only size is known)")
-        size = _bytes(text)
+        size = logoptions.size(text)
         if size <= 0:
             raise InvalidParameter(f"invalid storage-opt size: {text!r}")
     return size
-
-
-def _bytes(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.lower())
-    if not match:
-        if text == "-1":
-            return 0
-        raise InvalidParameter(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** " kmgt".index(match[2] or " "))
 
 
 def _check_unsupported(host: HostConfig) -> None:

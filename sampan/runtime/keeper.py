@@ -16,7 +16,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,7 +30,7 @@ from sampan.runtime.loop import IN, PRI, Loop, Timer
 from sampan.runtime.restarts import Restarts
 from sampan.runtime.services import find_service
 from sampan.runtime.starter import Starter
-from sampan.runtime.stdio import Stdio
+from sampan.runtime.stdio import Backlog, Stdio
 from sampan.runtime.task import Task
 from sampan.runtime.types import (
     ContainerState,
@@ -50,6 +50,9 @@ from sampan.runtime.types import (
     Started,
     Unpaused,
 )
+
+if TYPE_CHECKING:
+    from sampan.runtime.logs.sink import Sink
 
 # Seconds after a start, or the end of an exec, at which the memory is trimmed.
 _SETTLED = 0.3
@@ -114,6 +117,8 @@ class Keeper:
         self._run_dir = -1
         self._listener: socket.socket | None = None
         self._log: Writer | None = None
+        self._sink: Sink | None = None
+        """In the log's place, if its driver is fed by a shipper."""
         self._services: list[_Service] = []
         self._task: Task | None = None
         self._execs: dict[str, Task] = {}
@@ -169,16 +174,28 @@ class Keeper:
 
     def _take(self, result: starter.Result) -> None:
         """Take over what the starter of the first start has made."""
-        self._state_message, log, restart, facts, wishes, (hold_count,) = result.extra
+        self._state_message, log, restart, facts, wishes, (hold_count,), *ship = result.extra
         self._id, self._cgroup, self._stdin_once = facts
-        self._log = open_writer(LogConfig(*log))
         self._restarts = Restarts(RestartPolicy(*restart))
         control, self._run_dir, listener, self._memory, *others = result.fds
+        self._open_log(LogConfig(*log), ship, others)
         self._held = self._held or others[:hold_count]
         self._adopt(result, others[hold_count:], *wishes)
         self._listener = socket.socket(fileno=listener)
         self._loop.add(listener, IN, self._accept)
         self._connect(socket.socket(fileno=control))
+
+    def _open_log(self, config: LogConfig, shipper: list[int], fds: list[int]) -> None:
+        """``shipper`` is the number of the process that feeds the driver, if there is one; the
+        last of ``fds``, taken from them, leads to it."""
+        if not shipper:
+            self._log = open_writer(config)
+            return
+        # Few containers need it, and only from now on.
+        from sampan.runtime.logs.sink import Sink
+
+        copy = LogConfig("none") if config.on_file else config.kept
+        self._sink = Sink(self._loop, fds.pop(), shipper[0], open_writer(copy), config.buffer)
 
     def _adopt(
         self, result: starter.Result, clients: list[int], attached: bool, checked: bool
@@ -186,8 +203,14 @@ class Keeper:
         """Take over a started first process, with its clients and its health check."""
         started = result.process
         stdio = self._make_stdio(
-            started, self._output, once=self._stdin_once, on_detach=self._detached("")
+            started,
+            self._output if self._sink is None else self._sink.write,
+            once=self._stdin_once,
+            on_detach=self._detached(""),
+            behind=self._sink,
         )
+        if self._sink:
+            self._sink.on_low = stdio.drained
         self._task = Task(started, stdio)
         self._loop.add(started.pidfd, IN, self._first_ended)
         self._unfinished += 1
@@ -241,6 +264,7 @@ class Keeper:
         *,
         once: bool,
         on_detach: Callable[[], None],
+        behind: Backlog | None = None,
     ) -> Stdio:
         if started.streams is None:
             assert started.terminal is not None
@@ -257,6 +281,7 @@ class Keeper:
             once=once,
             on_output=on_output,
             on_detach=on_detach,
+            behind=behind,
         )
 
     def _start_services(self, network: int) -> None:
@@ -378,16 +403,23 @@ class Keeper:
         self._emit(started)
 
     def _conclude(self, error: str) -> None:
-        """It is over: record that, tell it, and end when the clients are served."""
-        state = self._state
-        state.status = "exited"
-        state.error = error
+        """It is over: record and tell that when its output is delivered."""
+        self._state.error = error
+        if self._sink:
+            self._sink.close(self._told)
+            return
         if self._log:
             self._log.close()
+        self._told()
+
+    def _told(self) -> None:
+        """Record the end, tell it, and end when the clients are served."""
+        state = self._state
+        state.status = "exited"
         self._close_all(self._held)
         self._held = []
         self._record()
-        self._emit(Exited(state.exit_code, state.finished_at, state.oom_killed, error))
+        self._emit(Exited(state.exit_code, state.finished_at, state.oom_killed, state.error))
         self._over = True
         if not self._unfinished:
             self._loop.stop()

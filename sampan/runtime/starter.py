@@ -195,11 +195,13 @@ def _first(
     try:
         run_dir = os.open(request.run_dir, _DIRECTORY)
         group = cgroups.group(launch.cgroup_path(request))
-        open_writer(request.log).close()
+        if not request.log.shipped:
+            open_writer(request.log).close()
         state = ContainerState(request.id, "running", keeper, process.start_time(keeper))
     except (OSError, ValueError) as failure:
         raise StartError(f"failed to create task for container: {failure}", 125) from None
     state.cgroup = group.path
+    ship = _shipper(request)
     try:
         held, attached = fds[1 : 1 + request.hold_count], fds[1 + request.hold_count :]
         started = _launch(sock, request, message, group, spare, held)
@@ -228,8 +230,18 @@ def _first(
         memory,
         *(() if request.services else held),
         *attached,
+        *ship[:1],
     ]
-    report(sock, started, watch, facts(request, state), passed)
+    report(sock, started, watch, [*facts(request, state), *ship[1:]], passed)
+
+
+def _shipper(request: KeeperRequest) -> tuple[int, ...]:
+    """(socket, process number) of the process that feeds the log's driver; () of none."""
+    if not request.log.shipped:
+        return ()
+    from sampan.runtime.logs import shipper
+
+    return shipper.start(request.log)
 
 
 def facts(request: KeeperRequest, state: ContainerState) -> list[object]:
@@ -237,7 +249,7 @@ def facts(request: KeeperRequest, state: ContainerState) -> list[object]:
     log, restart = request.log, request.restart
     return [
         protocol.encoder.encode(state),
-        (log.driver, log.path, log.max_size, log.max_file, log.labels),
+        (log.driver, log.path, log.max_size, log.max_file, log.attributes, log.buffer),
         (restart.name, restart.maximum_retry_count),
         (request.id, state.cgroup, request.stdin_once),
         (bool(request.attaches), request.healthcheck is not None),

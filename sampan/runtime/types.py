@@ -30,18 +30,42 @@ class Mount(Struct, frozen=True):
 
 
 class LogConfig(Struct):
-    """Where a container's output is kept.
+    """Where a container's output goes.
 
-    ``local`` is framed chunks, ``json-file`` is Docker's format, ``none`` keeps nothing.
+    ``local`` is framed chunks, ``json-file`` is Docker's format, ``none`` keeps nothing; any other
+    name is one of :mod:`sampan.runtime.logs.drivers`, which sends it away with the settings in
+    ``remote`` and keeps a copy as ``local`` if there is a ``path``.
     ``max_size`` is the size of one file at which it is rotated (0: never); ``max_file`` counts
-    the files kept.
+    the files kept.  ``attributes`` are told with every line, where the driver can.
+    ``buffer`` are the bytes that may wait for a driver before output is dropped; with 0 the
+    container's output waits for the driver instead.
     """
 
-    driver: Literal["local", "json-file", "none"] = "local"
+    driver: str = "local"
     path: str = ""
     max_size: int = 20 * MIB
     max_file: int = 5
-    labels: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
+    buffer: int = 0
+    remote: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def on_file(self) -> bool:
+        """Whether the driver itself writes the files that are read back."""
+        return self.driver in ("local", "json-file")
+
+    @property
+    def shipped(self) -> bool:
+        """Whether a process of its own feeds the driver."""
+        return self.driver != "none" and (self.buffer > 0 or not self.on_file)
+
+    @property
+    def kept(self) -> LogConfig:
+        """What is left on this host to be read back: the driver's own files, or its copy."""
+        if self.on_file or self.driver == "none":
+            return self
+        driver = "local" if self.path else "none"
+        return LogConfig(driver, self.path, self.max_size, self.max_file)
 
 
 class AttachRequest(Struct):
