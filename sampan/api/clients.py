@@ -41,7 +41,7 @@ async def head_read(request: web.Request, fd: int) -> None:
         return
     deadline = asyncio.get_running_loop().time() + HEAD_SECONDS
     pause = POLL_SECONDS
-    while _unread(fd) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+    while _unread(fd) and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(pause)
         pause = min(pause * 1.2, POLL_SECONDS_AT_MOST)
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from sampan.api import errors, streams
+from sampan.api import connections, errors, streams
 from sampan.progress import Progress, Report
 
 T = TypeVar("T")
@@ -149,15 +149,9 @@ class Stream:
                     await self._wake.wait()
             except TimeoutError:
                 pass
-            if gone(self._request):
+            if connections.gone(self._request):
                 raise ClientGone("the client closed the connection")
             await self.flush()
-
-
-def gone(request: web.Request) -> bool:
-    """Whether the client has closed the connection."""
-    transport = request.transport
-    return transport is None or transport.is_closing()
 
 
 async def run(
@@ -201,13 +195,14 @@ async def while_connected(request: web.Request, work: Awaitable[T]) -> T:
     Raises ClientGone.
     """
     task = asyncio.ensure_future(work)
+    departure = connections.departure(request)
     try:
-        while not task.done():
-            await asyncio.wait((task,), timeout=WATCH)
-            if gone(request) and not task.done():
-                raise ClientGone("the client closed the connection")
+        await asyncio.wait((task, departure), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGone("the client closed the connection")
         return task.result()
     finally:
+        departure.cancel()
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

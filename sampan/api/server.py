@@ -13,6 +13,7 @@ from importlib import import_module
 from aiohttp import web
 
 from sampan.api import middleware, openapi, streams
+from sampan.api.connections import Connection
 from sampan.api.routes import metrics
 from sampan.api.tls import Terminator
 from sampan.engine import Engine
@@ -71,28 +72,37 @@ class Server:
 
     def __init__(self, app: web.Application) -> None:
         self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            shutdown_timeout=SHUTDOWN_SECONDS,
-            read_bufsize=READ_BUFFER_BYTES,
+            app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS
         )
         self._terminators: list[Terminator] = []
+        self._listening: list[asyncio.Server] = []
 
     async def start(self, sockets: Iterable[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
         """Serve on listening sockets, with TLS where a context is given."""
         await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+
+        def connection() -> Connection:
+            return Connection(server, access_log=None, read_bufsize=READ_BUFFER_BYTES)
+
+        loop = asyncio.get_running_loop()
         for sock, tls in sockets:
-            if tls is None:
-                await web.SockSite(self._runner, sock, backlog=1024).start()
+            if tls is not None:
+                self._terminators.append(Terminator(sock, tls, connection))
+            elif sock.family == socket.AF_UNIX:
+                listening = await loop.create_unix_server(connection, sock=sock, backlog=1024)
+                self._listening.append(listening)
             else:
-                assert self._runner.server is not None
-                self._terminators.append(Terminator(sock, tls, self._runner.server))
+                listening = await loop.create_server(connection, sock=sock, backlog=1024)
+                self._listening.append(listening)
 
     async def close(self) -> None:
         """Stop listening, and end requests that do not end by themselves."""
         for terminator in self._terminators:
             terminator.close()
+        for listening in self._listening:
+            listening.close()
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS * 2):
                 await self._runner.cleanup()

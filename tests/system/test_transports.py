@@ -222,6 +222,57 @@ def test_huge_body(daemon: Daemon, path: str) -> None:
     assert resident(daemon) - before < 256 << 20
 
 
+def whole(sock: socket.socket) -> bytes:
+    """All that comes until the other side ends."""
+    answer = b""
+    while data := sock.recv(65536):
+        answer += data
+    return answer
+
+
+@pytest.mark.parametrize(
+    "request_head",
+    [
+        b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n" * 20,
+        b'POST /volumes/create HTTP/1.1\r\nHost: x\r\nContent-Length: 16\r\n\r\n{"Name": "half"}',
+        b"GET /events?since=1&until=2 HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+    ids=["ping", "info", "pipelined", "body", "stream"],
+)
+def test_half_closed_clients_are_answered(daemon: Daemon, request_head: bytes) -> None:
+    """As Docker's engine does: the client that has sent its request may end its direction."""
+    with connect(daemon) as sock:
+        sock.sendall(request_head)
+        sock.shutdown(socket.SHUT_WR)
+        answer = whole(sock)
+    assert answer.count(b"HTTP/1.1 20") == request_head.count(b"HTTP/1.1"), answer
+    if b"volumes" in request_head:
+        daemon.client.volumes.get("half").remove()
+
+
+def test_half_closed_client_with_half_a_request_is_let_go(daemon: Daemon) -> None:
+    for head in (b"GET /_ping HTTP/1.1\r\nHo", b"POST /auth HTTP/1.1\r\nHost: x\r\n"
+                 b"Content-Length: 100\r\n\r\n{"):  # fmt: skip
+        with connect(daemon) as sock:
+            sock.sendall(head)
+            sock.shutdown(socket.SHUT_WR)
+            assert b"HTTP/1.1 20" not in whole(sock)
+
+
+def test_half_closed_follower_is_served_until_it_goes(daemon: Daemon) -> None:
+    with connect(daemon) as sock:
+        sock.sendall(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        listeners = daemon.client.api.info()["NEventsListener"]
+        assert listeners >= 1
+        daemon.client.volumes.create("half-seen").remove()
+        assert b"half-seen" in sock.recv(4096)
+    until(lambda: daemon.client.api.info()["NEventsListener"] < listeners)
+
+
 def test_five_hundred_followers_of_events(daemon: Daemon) -> None:
     """Each gets the event within milliseconds, and others are served meanwhile."""
     followers = [connect(daemon) for _ in range(500)]

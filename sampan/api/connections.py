@@ -1,0 +1,94 @@
+"""HTTP connections that know whether their client is still there.
+
+A client may end its sending direction once its request is complete (``nc -N``, some libraries) and
+still gets its answer.  Such a client and one that has gone look the same at first: on a unix socket
+the kernel tells them apart, on TCP an answer that is a stream ends, as in Docker's engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+WATCH = 0.25
+"""Seconds between two looks at a connection of which the client has ended its direction."""
+
+
+class Connection(RequestHandler):
+    """aiohttp's protocol, with half-closed connections."""
+
+    def __init__(self, server: web.Server, **options: Any) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **options)
+        self.departed = False
+        self._watching: set[asyncio.Future[None]] = set()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection until the requests that are complete have their answers."""
+        request = self._current_request
+        payloads = [payload for _, payload in self._messages]
+        if request is not None:
+            payloads.append(request.content)
+        if not payloads or not all(payload.is_eof() for payload in payloads):
+            return False
+        self.close()
+        self._look()
+        return True
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        super().connection_lost(error)
+        self._depart()
+
+    def watch(self, future: asyncio.Future[None]) -> None:
+        """Complete ``future`` when the client has gone."""
+        if self.departed:
+            future.set_result(None)
+            return
+        self._watching.add(future)
+        future.add_done_callback(self._watching.discard)
+
+    def _look(self) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        sock = transport.get_extra_info("socket")
+        if sock is None or sock.family != socket.AF_UNIX:
+            self._depart()
+        elif _hung_up(sock.fileno()):
+            transport.abort()
+        else:
+            self._loop.call_later(WATCH, self._look)
+
+    def _depart(self) -> None:
+        self.departed = True
+        for future in list(self._watching):
+            if not future.done():
+                future.set_result(None)
+
+
+def _hung_up(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
+def departure(request: web.Request) -> asyncio.Future[None]:
+    """A future that is done when the client of ``request`` has gone."""
+    future = asyncio.get_running_loop().create_future()
+    if gone(request):
+        future.set_result(None)
+    elif isinstance(request.protocol, Connection):
+        request.protocol.watch(future)
+    return future
+
+
+def gone(request: web.Request) -> bool:
+    """Whether the client has closed the connection."""
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        return True
+    return isinstance(request.protocol, Connection) and request.protocol.departed
