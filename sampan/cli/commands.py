@@ -72,6 +72,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "context show": ("contexts:SHOW", "Print the name of the current context"),
     "context use": ("contexts:USE", "Set the current context"),
     "daemon": ("daemon:DAEMON", "Run the daemon in the foreground"),
+    "hub check": (
+        "hub:CHECK",
+        "Check a hub's storage: every blob's digest, every record, abandoned uploads",
+    ),
+    "hub password": ("hub:PASSWORD", "Give a user of a hub a new password, and print it"),
     "hub serve": ("hub:SERVE", "Serve a registry with search and a web page"),
     "image bootstrap": (
         "bootstrap:BOOTSTRAP",

@@ -1,4 +1,4 @@
-"""``hub serve``: a registry."""
+"""``hub serve``, ``hub check`` and ``hub password``: a registry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
-    from sampan.hub.config import Replica, Webhook
+    from sampan.hub.config import Replica, Upstream, Webhook
 
 DEFAULT_ROOT = "/var/lib/sampan-hub"
 
@@ -26,10 +26,47 @@ def serve(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _settings(options: Options) -> dict[str, Any]:
+def check(session: Session, options: Options, arguments: list[str]) -> int:
+    """Check what a hub keeps; 1 when something is wrong."""
+    import asyncio
+
+    from sampan.hub import maintenance
+    from sampan.hub.config import HubConfig
+
+    config = HubConfig(**_kept(options))
+    well = asyncio.run(maintenance.check(config, repair=options["repair"], say=session.say))
+    return 0 if well else 1
+
+
+def password(session: Session, options: Options, arguments: list[str]) -> int:
+    """Print a new password of a user."""
+    import asyncio
+
+    from sampan.hub import maintenance
+    from sampan.hub.config import HubConfig
+
+    config = HubConfig(**_kept(options))
+    session.say(asyncio.run(maintenance.reset_password(config, arguments[0])))
+    return 0
+
+
+def _kept(options: Options) -> dict[str, Any]:
+    """The settings that say where a hub keeps things."""
     from pathlib import Path
 
-    from sampan.hub.config import Upstream
+    return {
+        "root": Path(options["root"]).absolute(),
+        "storage_url": options["storage-url"],
+        "storage_options": dict(
+            _pair("storage-option", text) for text in options["storage-option"]
+        ),
+        "database_url": options["database-url"],
+        "upstreams": tuple(_upstream(text) for text in options["pull-through"]),
+    }
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    from pathlib import Path
 
     host, _, port = options["listen"].rpartition(":")
     if not host or not port.isdecimal():
@@ -49,23 +86,14 @@ def _settings(options: Options) -> dict[str, Any]:
         return Path(options[flag]) if options[flag] else None
 
     return {
-        "root": Path(options["root"]).absolute(),
+        **_kept(options),
         "host": host.strip("[]"),
         "port": int(port),
         "public_url": options["public-url"],
-        "storage_url": options["storage-url"],
-        "storage_options": dict(
-            _pair("storage-option", text) for text in options["storage-option"]
-        ),
         "redirects": options["redirects"],
         "log_requests": options["log-requests"],
         "webhooks": tuple(_webhook(text) for text in options["webhook"]),
         "replicas": tuple(_replica(text) for text in options["replicate"]),
-        "upstreams": tuple(
-            Upstream(prefix.strip("/"), url.rstrip("/"))
-            for prefix, url in (_pair("pull-through", text) for text in options["pull-through"])
-        ),
-        "database_url": options["database-url"],
         "anonymous": options["anonymous"],
         "htpasswd": path("htpasswd"),
         "tls_certificate": path("tls-certificate"),
@@ -90,15 +118,27 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
 def _replica(text: str) -> Replica:
     from sampan.hub.config import Replica
 
+    return Replica(*_remote("replicate", "PATTERN", text))
+
+
+def _upstream(text: str) -> Upstream:
+    from sampan.hub.config import Upstream
+
+    prefix, *more = _remote("pull-through", "PREFIX", text)
+    return Upstream(prefix.strip("/"), *more)
+
+
+def _remote(flag: str, kind: str, text: str) -> tuple[str, str, str, str]:
+    """What is before the ``=``, the address of a registry, a user name and a password."""
     rule, *more = text.split(",")
-    pattern, url = _pair("replicate", rule)
-    given = dict(_pair("replicate", option) for option in more)
+    name, url = _pair(flag, rule)
+    given = dict(_pair(flag, option) for option in more)
     user, password = given.pop("user", ""), given.pop("password", "")
     if given or not url.startswith(("http:", "https:")):
         raise Failure(
-            f"invalid --replicate {text!r}: it must be PATTERN=URL[,user=NAME,password=TEXT]", 125
+            f"invalid --{flag} {text!r}: it must be {kind}=URL[,user=NAME,password=TEXT]", 125
         )
-    return Replica(pattern, url.rstrip("/"), user, password)
+    return name, url.rstrip("/"), user, password
 
 
 def _webhook(text: str) -> Webhook:
@@ -115,11 +155,29 @@ def _webhook(text: str) -> Webhook:
     return Webhook(url, secret, events)
 
 
+_KEPT = (
+    Flag("database-url", "string", "Keep the records in this PostgreSQL database"),
+    Flag(
+        "pull-through",
+        "list",
+        "Fetch what is missing under PREFIX from another registry: "
+        "PREFIX=URL[,user=NAME,password=TEXT] (repeatable)",
+    ),
+    Flag("root", "string", "Directory of the database and the blobs", default=DEFAULT_ROOT),
+    Flag(
+        "storage-option",
+        "list",
+        "Option of the object store, as endpoint=URL or region=NAME (repeatable)",
+    ),
+    Flag("storage-url", "string", "Keep the blobs in this object store (s3://bucket/prefix)"),
+)
+
 SERVE = Command(
     "[OPTIONS]",
     "Serve a registry with search and a web page",
     serve,
     (
+        *_KEPT,
         Flag(
             "anonymous",
             "string",
@@ -131,18 +189,12 @@ SERVE = Command(
             "uint",
             "Most requests a minute from one address without an account (default: no limit)",
         ),
-        Flag("database-url", "string", "Keep the records in this PostgreSQL database"),
         Flag("htpasswd", "string", "File of accounts, as htpasswd -B writes it"),
         Flag("immutable-tag", "list", "Pattern of tags that are never moved (repeatable)"),
         Flag("listen", "string", "Address and port to listen on", "l", "127.0.0.1:5000"),
         Flag("log-requests", "", "Log each request to the registry, as a line of JSON"),
         Flag("public-url", "string", "How clients reach the hub when a proxy stands before it"),
         Flag("quota", "string", "Most bytes a repository may hold (as 10g; default: no limit)"),
-        Flag(
-            "pull-through",
-            "list",
-            "Fetch what is missing under PREFIX from another registry: PREFIX=URL (repeatable)",
-        ),
         Flag(
             "rate-limit",
             "uint",
@@ -160,13 +212,6 @@ SERVE = Command(
             "int",
             "Days after which tags that were not pushed again are removed, and what only they name",
         ),
-        Flag("root", "string", "Directory of the database and the blobs", default=DEFAULT_ROOT),
-        Flag(
-            "storage-option",
-            "list",
-            "Option of the object store, as endpoint=URL or region=NAME (repeatable)",
-        ),
-        Flag("storage-url", "string", "Keep the blobs in this object store (s3://bucket/prefix)"),
         Flag("title", "string", "Name of the hub on its pages", default="sampan hub"),
         Flag("tls-certificate", "string", "File of the server's certificate"),
         Flag("tls-key", "string", "File of the server's key"),
@@ -182,4 +227,24 @@ SERVE = Command(
         ),
     ),
     most=0,
+)
+
+CHECK = Command(
+    "[OPTIONS]",
+    "Check a hub's storage: every blob's digest, every record, abandoned uploads",
+    check,
+    (
+        *_KEPT,
+        Flag("repair", "", "Remove what is damaged, and what no record names"),
+    ),
+    most=0,
+)
+
+PASSWORD = Command(
+    "[OPTIONS] USER",
+    "Give a user of a hub a new password, and print it",
+    password,
+    _KEPT,
+    least=1,
+    most=1,
 )

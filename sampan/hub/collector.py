@@ -1,4 +1,4 @@
-"""Garbage collection beside running pushes, retention, and a check of what is stored.
+"""Garbage collection beside running pushes, and retention.
 
 A blob is rubbish when no manifest in any repository names it and nobody wanted it for the grace
 period.  It goes in three steps, so that a push of the same blob at any instant is safe: its record
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from dataclasses import dataclass
@@ -34,14 +33,6 @@ class Collected:
     size: int
     uploads: int
     tags: int
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Something wrong in a hub's storage: the blob, and what is wrong with it."""
-
-    digest: str
-    reason: str
 
 
 class Collector:
@@ -83,39 +74,6 @@ class Collector:
             await self._forget([digest for digest, _ in doomed])
         self._metrics.collected.inc(size)
         return Collected(blobs, size, uploads, tags)
-
-    async def check(self, *, repair: bool = False) -> list[Fault]:
-        """Read every blob that a record names and verify its digest.
-
-        With ``repair``, records of blobs that are gone or wrong are removed, with the bytes: a
-        client that pushes again then uploads them anew.
-        """
-        rows = await self._database.read(
-            lambda sql: sql.all(
-                "SELECT digest, size FROM blobs WHERE digest IN (SELECT digest FROM links)"
-            )
-        )
-        faults = []
-        for digest, size in rows:
-            if reason := await self._fault(digest, size):
-                faults.append(Fault(digest, reason))
-                if repair:
-                    await self._storage.remove(digest)
-                    await self._forget([digest])
-        return faults
-
-    async def _fault(self, digest: str, size: int) -> str | None:
-        hasher = hashlib.new(digest.partition(":")[0])
-        seen = 0
-        try:
-            async for data in self._storage.read(digest, 0, size):
-                seen += len(data)
-                await asyncio.to_thread(hasher.update, data)
-        except FileNotFoundError:
-            return "its bytes are missing"
-        if seen != size:
-            return f"it has {seen} of {size} bytes"
-        return None if hasher.hexdigest() == digest.partition(":")[2] else "its bytes are damaged"
 
     async def _expire_tags(self) -> int:
         if not self._config.retention_days:

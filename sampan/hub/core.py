@@ -9,6 +9,7 @@ from sampan.errors import Unavailable, Unsupported
 from sampan.hub.access import Access
 from sampan.hub.accounts import Accounts
 from sampan.hub.activity import Activity
+from sampan.hub.checker import Checker
 from sampan.hub.collector import Collector
 from sampan.hub.config import HubConfig
 from sampan.hub.database import Database, SqliteDatabase
@@ -43,6 +44,7 @@ class Hub:
     rates: Rates
     indexes: LayerIndexes
     collector: Collector
+    checker: Checker
     webhooks: Webhooks
     upstream: PullThrough
     replication: Replication
@@ -87,6 +89,7 @@ def open_hub(config: HubConfig) -> Hub:
     uploads = Uploads(records, storage)
     manifests = ManifestWriter(records, storage, config)
     metrics = Metrics()
+    upstream = PullThrough(config.upstreams, records, manifests, uploads)
     rates = Rates(database)
     return Hub(
         config=config,
@@ -103,8 +106,9 @@ def open_hub(config: HubConfig) -> Hub:
         rates=rates,
         indexes=LayerIndexes(storage, config.root / "index"),
         collector=Collector(config, database, storage, uploads, metrics),
+        checker=Checker(database, records, storage, upstream.covers),
         webhooks=Webhooks(config.webhooks),
-        upstream=PullThrough(config.upstreams, records, manifests, uploads),
+        upstream=upstream,
         replication=Replication(config.replicas, records, storage),
     )
 

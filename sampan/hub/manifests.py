@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -125,7 +126,8 @@ def _checked(
     artifact_type = value.artifact_type
     config = None
     if isinstance(value, Manifest):
-        blobs = [d.digest for d in (value.config, *value.layers) if _is_stored(d)]
+        _check_urls(value)
+        blobs = [d.digest for d in (value.config, *value.layers) if is_stored(d)]
         config = value.config
         artifact_type = artifact_type or config.media_type
     else:
@@ -145,10 +147,29 @@ def _checked(
     return new, config
 
 
-def _is_stored(descriptor: Descriptor) -> bool:
+def is_stored(descriptor: Descriptor) -> bool:
     """Layers that may not be distributed stay where their URLs say."""
-    foreign = any(mark in descriptor.media_type for mark in _NOT_DISTRIBUTED)
-    return not (foreign and descriptor.urls)
+    return not (_is_foreign(descriptor) and descriptor.urls)
+
+
+def _is_foreign(descriptor: Descriptor) -> bool:
+    return any(mark in descriptor.media_type for mark in _NOT_DISTRIBUTED)
+
+
+def _check_urls(manifest: Manifest) -> None:
+    """A client fetches a foreign layer from where it is said to be: http or https only, and a
+    host.  Raises RegistryError."""
+    for layer in filter(_is_foreign, manifest.layers):
+        for url in layer.urls:
+            try:
+                parts = urlsplit(url)
+                good = parts.scheme in ("http", "https") and parts.hostname and not parts.fragment
+            except ValueError:
+                good = False
+            if not good:
+                raise failures.manifest_invalid(
+                    f"the layer {layer.digest} is to be fetched from an invalid URL"
+                )
 
 
 class _Referrers(msgspec.Struct, rename="camel"):

@@ -18,6 +18,7 @@ import aiohttp
 from sampan.errors import SampanError
 from sampan.hub.activity import Event
 from sampan.hub.config import Replica
+from sampan.hub.manifests import is_stored
 from sampan.hub.records import Records
 from sampan.hub.storage import BlobStorage
 from sampan.image.manifest import Manifest
@@ -134,7 +135,8 @@ class Replication:
             await self._copy(remote, repository, attached.digest)
 
     async def _copy_blobs(self, remote: Remote, repository: str, image: Manifest) -> None:
-        for blob in {b.digest: b for b in (image.config, *image.layers)}.values():
+        blobs = (image.config, *filter(is_stored, image.layers))
+        for blob in {b.digest: b for b in blobs}.values():
             upload = BlobUpload(
                 remote, repository, blob, _Source(self._storage), (), lambda count: None
             )

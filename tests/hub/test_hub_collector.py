@@ -1,4 +1,4 @@
-"""Garbage collection, retention, quotas, immutable tags, storage check, webhooks."""
+"""Garbage collection, retention, quotas, immutable tags, webhooks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,10 @@ from aiohttp import web
 
 from sampan.hub.config import HubConfig, Webhook
 from sampan.hub.webhooks import signature
-from sampan.image.reference import Reference
-from sampan.progress import ignore
 from sampan.registry.client import RegistryClient
 from sampan.store.content import ContentStore
 from tests.hub.conftest import Hubs, Running
 from tests.hub.test_hub_registry import code, manifest, put_blob, put_manifest, sha
-from tests.registry.images import make_image
 
 
 @pytest.fixture
@@ -71,23 +68,6 @@ async def test_pushes_beside_collections_lose_nothing(
     assert pushed
     for data in pushed:
         assert await (await eager.http.get(f"/v2/r/blobs/{sha(data)}")).read() == data
-
-
-async def test_damage_is_found_and_repaired(
-    file_hub: Running, client: RegistryClient, source: ContentStore
-) -> None:
-    made = make_image(source, [1000, 2000], seed=9)
-    ref = Reference.parse(f"{file_hub.host}/a:1")
-    await client.push(ref, auth=None, manifest_bytes=made.manifest, content=source, report=ignore)
-    assert await file_hub.hub.collector.check() == []
-    first, second = (file_hub.hub.storage.local_path(d) for d in made.layers)
-    assert first and second
-    first.write_bytes(b"x" * first.stat().st_size)
-    second.unlink()
-    faults = await file_hub.hub.collector.check(repair=True)
-    assert {f.reason for f in faults} == {"its bytes are damaged", "its bytes are missing"}
-    await client.push(ref, auth=None, manifest_bytes=made.manifest, content=source, report=ignore)
-    assert await file_hub.hub.collector.check() == []
 
 
 async def test_quota_and_immutable_tags(hubs: Hubs, tmp_path: Path) -> None:

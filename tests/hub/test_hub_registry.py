@@ -423,3 +423,24 @@ async def test_skopeo_and_docker_registry_agree_with_us(
     assert said["Digest"] == sha(made.manifest)
     found = await (await hub.http.get("/v1/search?q=oth")).json()
     assert [r["name"] for r in found["results"]] == ["other"]
+
+
+async def test_foreign_layers_stay_where_their_urls_say(hub: Running) -> None:
+    await put_blob(hub, "a", b"{}")
+    kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+    async def push(urls: list[str], kind: str = kind) -> Any:
+        layer = {"mediaType": kind, "digest": sha(b"foreign"), "size": 7, "urls": urls}
+        return await put_manifest(hub, "a", "1", manifest(b"{}", layers=[layer]))
+
+    assert (await push(["https://example.test/layer"])).status == 201
+    oci = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    assert (await push(["http://example.test/layer"], oci)).status == 201
+    for urls in (["file:///etc/passwd"], ["https:///layer"], ["https://a.test/x#y"], ["nothing"]):
+        refused = await push(urls)
+        assert refused.status == 400 and await code(refused) == "MANIFEST_INVALID", urls
+    # Without an address, or with one for a layer of another kind, the blob must be here.
+    assert await code(await push([])) == "MANIFEST_BLOB_UNKNOWN"
+    plain = "application/vnd.oci.image.layer.v1.tar+gzip"
+    assert await code(await push(["https://example.test/layer"], plain)) == "MANIFEST_BLOB_UNKNOWN"
+    assert (await hub.http.get(f"/v2/a/blobs/{sha(b'foreign')}")).status == 404

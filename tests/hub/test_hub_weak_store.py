@@ -79,5 +79,5 @@ async def test_pushes_and_pulls_go_on_when_the_store_fails_now_and_then(
             )
             await client.pull(ref, auth=None, platform=None, content=target, report=ignore)
             assert all(target.read_bytes(layer) for layer in made.layers)
-        assert await hub.hub.collector.check() == []
+        assert await hub.hub.checker.check() == []
     assert count[0] > 40

@@ -93,7 +93,7 @@ class FileStorage:
         found = []
         for entry in os.scandir(self._uploads):
             with suppress(FileNotFoundError):
-                if entry.stat().st_mtime < limit:
+                if _UPLOAD_RE.fullmatch(entry.name) and entry.stat().st_mtime < limit:
                     found.append(entry.name)
         return found
 

@@ -125,6 +125,8 @@ class ObjectStorage:
         newest: dict[str, float] = {}
         for meta in await self._list("uploads"):
             upload = meta["path"].split("/")[1]
+            if not _UPLOAD_RE.fullmatch(upload):
+                continue
             at = meta["last_modified"].timestamp()
             newest[upload] = max(at, newest.get(upload, 0.0))
         return [upload for upload, at in newest.items() if at < limit]
@@ -150,9 +152,11 @@ class ObjectStorage:
             pass
 
     async def blobs(self) -> AsyncIterator[tuple[str, int]]:
-        for meta in await self._list("blobs"):
-            _, algorithm, _, encoded = meta["path"].split("/")
-            yield f"{algorithm}:{encoded}", meta["size"]
+        async for batch in obstore.list(self._store, "blobs", chunk_size=1000):
+            for meta in batch:
+                parts = meta["path"].split("/")
+                name = f"{parts[1]}:{parts[3]}" if len(parts) == 4 else meta["path"]
+                yield name, meta["size"]
 
     async def close(self) -> None:
         """The store holds nothing that must be let go of."""
