@@ -36,6 +36,7 @@ from sampan.engine.networks import Networks
 from sampan.engine.processes import Processes
 from sampan.engine.prune import Prune
 from sampan.engine.roots import Roots
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.stats import Stats
 from sampan.engine.system import Facts, System
 from sampan.engine.system_df import DiskUsage
@@ -73,11 +74,13 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     events = Events()
     manager = _network_manager(settings, stores, events)
     images, snapshotter = stores.images, stores.images.snapshotter
+    runtimes = Runtimes(settings.runtimes, settings.default_runtime)
     places = Places(
-        settings.state, settings.run, settings.cgroup_parent, settings.journal_socket
+        settings.state, settings.run, settings.cgroup_parent, settings.journal_socket, runtimes
     )
     roots = Roots(snapshotter)
-    containers = Containers(stores.metadata, images, events, roots.snapshot, _defaults(settings))
+    defaults = _defaults(settings, runtimes)
+    containers = Containers(stores.metadata, images, events, roots.snapshot, defaults)
 
     def in_use() -> Iterable[uses.ContainerUse]:
         return uses.of(containers.all())
@@ -134,7 +137,9 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         archive=Archive(containers, roots),
         distribution=distribution,
         transfers=Transfers(Archives(images), image_noun, events),
-        system=System(_facts(settings, stores), containers, events, lambda: len(images.list())),
+        system=System(
+            _facts(settings, stores, runtimes), containers, events, lambda: len(images.list())
+        ),
     )
     await _find_again(lifecycle, containers, manager, attachments, connector, stack)
     return engine
@@ -210,8 +215,8 @@ async def _find_again(
     await lifecycle.settle(alive)
 
 
-def _defaults(settings: Settings) -> Defaults:
-    return Defaults(settings.log_driver, settings.log_opts, settings.default_shm_size)
+def _defaults(settings: Settings, runtimes: Runtimes) -> Defaults:
+    return Defaults(settings.log_driver, settings.log_opts, settings.default_shm_size, runtimes)
 
 
 def _registry_config(settings: Settings) -> RegistryConfig:
@@ -238,7 +243,7 @@ def _proxies(settings: Settings) -> Proxies:
     )
 
 
-def _facts(settings: Settings, stores: _Stores) -> Facts:
+def _facts(settings: Settings, stores: _Stores, runtimes: Runtimes) -> Facts:
     """The facts that ``info`` reports; the host's id is made once and kept."""
     identity = settings.state / "engine-id"
     if not identity.exists():
@@ -257,4 +262,5 @@ def _facts(settings: Settings, stores: _Stores) -> Facts:
         default_address_pools=[
             {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
         ],
+        runtimes=runtimes,
     )

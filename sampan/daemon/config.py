@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sampan.engine import logoptions
+from sampan.engine.runtimes import OWN, RuntimeProgram
 from sampan.errors import InvalidParameter
 
 DEFAULT_FILE = Path("/etc/sampan/daemon.json")
@@ -66,6 +67,8 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     default_shm_size: int = 64 << 20
     default_stop_timeout: int = 10
     cgroup_parent: str = "/sampan"
+    runtimes: dict[str, RuntimeProgram] = {}
+    default_runtime: str = OWN
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
@@ -151,6 +154,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-opt", dest="log_opts", action="append", help="default log option, key=value")
     add("--journal-socket", help="where the journald log driver finds the journal")
     add("--cgroup-parent", help="control group below which containers live")
+    add(
+        "--add-runtime",
+        dest="runtimes",
+        action="append",
+        metavar="NAME=PATH",
+        help="another OCI runtime that containers can be run by (repeatable)",
+    )
+    add("--default-runtime", help="runtime of containers that name none (default sampan)")
     add("--default-shm-size", type=int, help="size of /dev/shm in bytes")
     add("--tls", action="store_true", help="use TLS on TCP")
     add("--tlsverify", action="store_true", help="use TLS and verify clients")
@@ -205,6 +216,8 @@ def load(
     if "log_opts" in given:
         pairs = [option.partition("=") for option in given["log_opts"]]
         given["log_opts"] = {key: value for key, _, value in pairs}
+    if "runtimes" in given:
+        given["runtimes"] = dict(_runtime(option) for option in given["runtimes"])
     flags = {name.replace("_", "-"): value for name, value in given.items()}
     both = sorted(flags.keys() & file.keys())
     if both:
@@ -217,6 +230,13 @@ def load(
     except msgspec.ValidationError as error:
         raise InvalidParameter(f"invalid configuration: {error}") from None
     return _checked(settings), launch
+
+
+def _runtime(option: str) -> tuple[str, dict[str, str]]:
+    name, _, path = option.partition("=")
+    if not name or not path:
+        raise InvalidParameter(f"invalid --add-runtime {option!r}: it is NAME=PATH")
+    return name, {"path": path}
 
 
 def _checked(settings: Settings) -> Settings:

@@ -11,7 +11,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -21,6 +21,7 @@ from sampan.engine.events import Events
 from sampan.engine.merge import merge
 from sampan.engine.mounts import ContainerMount
 from sampan.engine.ports import exposed_and_bound
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.state import Container, ContainerRecord, now
 from sampan.engine.types import (
     ContainerConfig,
@@ -45,6 +46,7 @@ class Defaults:
     log_driver: str = "local"
     log_options: dict[str, str] | None = None
     shm_size: int = 64 << 20
+    runtimes: Runtimes = field(default_factory=Runtimes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,7 @@ class Containers:
         host = self._completed(request.host_config)
         config = merge(request.config(), image.config.config)
         validate.check(config, host)
+        self._defaults.runtimes.check(host.runtime)
         _check_networking(config, host, request)
         self._check_references(host)
         config = exposed_and_bound(config, host)
@@ -252,10 +255,13 @@ class Containers:
             ipc_mode=host.ipc_mode or "private",
             cgroupns_mode=host.cgroupns_mode or "private",
             shm_size=host.shm_size or self._defaults.shm_size,
-            runtime=host.runtime or "sampan",
+            runtime=host.runtime or self._defaults.runtimes.default,
             # Docker accounts swap as twice the memory where only the memory is limited.
             memory_swap=host.memory_swap or host.memory * 2,
             oom_kill_disable=host.oom_kill_disable or False,
+            # What clients send for "not limited" is shown as null.
+            memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
+            pids_limit=host.pids_limit or None,
         )
 
     def _check_references(self, host: HostConfig) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import msgspec
 from sampan.engine import links, logconfig, ports, specs
 from sampan.engine.attachments import Attachments
 from sampan.engine.logoptions import JOURNAL_SOCKET
+from sampan.engine.runtimes import Runtimes
 from sampan.engine.state import Container, ContainerRecord
 from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthcheck
 from sampan.errors import Conflict, NotFound
@@ -48,6 +49,7 @@ class Places:
     run_dir: Path
     cgroup_parent: str = "/sampan"
     journal_socket: str = JOURNAL_SOCKET
+    runtimes: Runtimes = field(default_factory=Runtimes)
 
     def state_of(self, container_id: str) -> Path:
         return self.state_dir / "containers" / container_id
@@ -197,6 +199,7 @@ class Launcher:
             ],
             restart=RestartPolicy(policy.name or "no", policy.maximum_retry_count),  # type: ignore[arg-type]
             healthcheck=_probe(record, spec["process"]),
+            runtime=self._places.runtimes.command(record.host.runtime),
         )
 
     def _files(self, record: ContainerRecord, sandbox: Sandbox | None) -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 from sampan import __version__
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
+from sampan.engine.runtimes import Runtimes
 from sampan.runtime import cgroups
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}
@@ -34,6 +35,7 @@ class Facts:
     debug: bool = False
     host_id: str = ""
     default_address_pools: list[dict[str, Any]] = field(default_factory=list)
+    runtimes: Runtimes = field(default_factory=Runtimes)
 
 
 class System:
@@ -151,8 +153,8 @@ class System:
             "Labels": facts.labels,
             "ExperimentalBuild": False,
             "ServerVersion": __version__,
-            "Runtimes": {"sampan": {"path": "sampan-oci"}},
-            "DefaultRuntime": "sampan",
+            "Runtimes": facts.runtimes.document(),
+            "DefaultRuntime": facts.runtimes.default,
             "Swarm": {
                 "NodeID": "",
                 "NodeAddr": "",

@@ -200,8 +200,6 @@ def storage_size(host: HostConfig) -> int:
 
 
 def _check_unsupported(host: HostConfig) -> None:
-    if host.runtime not in ("", "sampan"):
-        raise InvalidParameter(f"unknown or invalid runtime name: {host.runtime}")
     if host.device_requests:
         raise Unsupported(
             'could not select device driver "" with capabilities: [[gpu]]: '

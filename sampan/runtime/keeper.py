@@ -24,6 +24,8 @@ from sampan.linux import memfd, namespaces, process, pty
 from sampan.runtime import ahead, cgroups, compact, health, launch, parcel, protocol, starter
 from sampan.runtime.connection import Connection
 from sampan.runtime.errors import StartError
+from sampan.runtime.external import end as external
+from sampan.runtime.external.command import Runtime
 from sampan.runtime.interfaces import Interface
 from sampan.runtime.logs.writer import Writer, open_writer
 from sampan.runtime.loop import IN, PRI, Loop, Timer
@@ -132,6 +134,8 @@ class Keeper:
         self._oom: cgroups.OomWatch | None = None
         self._unfinished = 0
         self._id = ""
+        self._external = False
+        """Whether another runtime makes the processes."""
 
     @property
     def _request(self) -> KeeperRequest:
@@ -144,6 +148,10 @@ class Keeper:
         if self._decoded_state is None:
             self._decoded_state = _state_decoder.decode(self._state_message)
         return self._decoded_state
+
+    @property
+    def _runtime(self) -> Runtime:
+        return Runtime(self._request.runtime, self._request.run_dir)
 
     @property
     def _group(self) -> cgroups.Group:
@@ -175,7 +183,7 @@ class Keeper:
     def _take(self, result: starter.Result) -> None:
         """Take over what the starter of the first start has made."""
         self._state_message, log, restart, facts, wishes, (hold_count,), *ship = result.extra
-        self._id, self._cgroup, self._stdin_once = facts
+        self._id, self._cgroup, self._stdin_once, self._external = facts
         self._restarts = Restarts(RestartPolicy(*restart))
         control, self._run_dir, listener, self._memory, *others = result.fds
         self._open_log(LogConfig(*log), ship, others)
@@ -374,7 +382,7 @@ class Keeper:
             self._oom.close()
             self._oom = None
         self._stop_services()
-        error = ""
+        error = external.delete(self._runtime, self._id) if self._external else ""
         try:
             group.delete()
         except OSError as failure:
@@ -545,7 +553,11 @@ class Keeper:
     def _signal(self, number: int, everyone: bool) -> None:
         group = self._running_group()
         if not everyone:
-            self._find("").signal(number)
+            task = self._find("")
+            if self._external:
+                external.kill(self._runtime, self._id, number)
+            else:
+                task.signal(number)
             return
         for pid in group.pids():
             try:

@@ -91,6 +91,32 @@ _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
 _COPIED_ATTRIBUTES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 
+def open_source(source: str, recursive: bool) -> int:
+    """A detached copy of the mount at ``source``.
+
+    ``/proc/PID/root/…`` lies in another container's mount namespace, which is entered for it:
+    the kernel copies only what the caller's own namespace holds.
+    """
+    other = re.match(r"/proc/(\d+)/root(/.*)", source)
+    if other is None:
+        return mounts.open_tree(AT_FDCWD, source, recursive=recursive)
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{other[1]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        namespaces.setns(theirs, namespaces.CLONE_NEWNS)
+        try:
+            place = openat2(AT_FDCWD, other[2], O_PATH, resolve=RESOLVE_IN_ROOT)
+            try:
+                return mounts.open_tree(place, "", recursive=recursive)
+            finally:
+                os.close(place)
+        finally:
+            namespaces.setns(own, namespaces.CLONE_NEWNS)
+    finally:
+        os.close(own)
+        os.close(theirs)
+
+
 class MountError(OSError):
     """A mount of the specification cannot be made; the message names its destination."""
 
@@ -216,34 +242,9 @@ class RootFs:
             raise
         return target
 
-    def _tree(self, source: str, recursive: bool) -> int:
-        """A detached copy of the mount at ``source``.
-
-        ``/proc/PID/root/…`` lies in another container's mount namespace, which is entered for it:
-        the kernel copies only what the caller's own namespace holds.
-        """
-        other = re.match(r"/proc/(\d+)/root(/.*)", source)
-        if other is None:
-            return mounts.open_tree(AT_FDCWD, source, recursive=recursive)
-        own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        theirs = os.open(f"/proc/{other[1]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            namespaces.setns(theirs, namespaces.CLONE_NEWNS)
-            try:
-                place = openat2(AT_FDCWD, other[2], O_PATH, resolve=RESOLVE_IN_ROOT)
-                try:
-                    return mounts.open_tree(place, "", recursive=recursive)
-                finally:
-                    os.close(place)
-            finally:
-                namespaces.setns(own, namespaces.CLONE_NEWNS)
-        finally:
-            os.close(own)
-            os.close(theirs)
-
     def _bind(self, entry: dict[str, Any], destination: str, options: mounts.Attributes) -> None:
         source = str(entry.get("source") or "")
-        fd = self._tree(source, options.recursive)
+        fd = open_source(source, options.recursive)
         try:
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 if destination == "/proc":
@@ -388,10 +389,12 @@ class RootFs:
                 continue
             if stat.S_ISDIR(os.fstat(found).st_mode):
                 if self._empty < 0:
-                    self._empty = mounts.new_filesystem(
+                    cover = self._empty = mounts.new_filesystem(
                         "tmpfs", "tmpfs", ["size=0", "mode=755"], MOUNT_ATTR_RDONLY
                     )
-                cover = mounts.open_tree(self._empty, "")
+                else:
+                    # Of the one that is attached: before Linux 6.15 no other can be copied.
+                    cover = mounts.open_tree(self._empty, "")
             else:
                 if null < 0:
                     null = os.open(os.devnull, O_PATH | os.O_NOFOLLOW)
@@ -400,7 +403,8 @@ class RootFs:
                 cover = mounts.open_tree(null, "")
                 mounts.mount_setattr(cover, propagation=MS_PRIVATE)
             mounts.move_mount(cover, found)
-            os.close(cover)
+            if cover != self._empty:
+                os.close(cover)
             os.close(found)
         if null >= 0:
             os.close(null)

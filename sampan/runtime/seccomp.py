@@ -52,6 +52,9 @@ _ARCHITECTURES = {
     "SCMP_ARCH_X86": AUDIT_I386,
     "SCMP_ARCH_AARCH64": AUDIT_AARCH64,
 }
+# The runtime specification's fields of a profile and of its rules.
+_KEPT = ("defaultAction", "defaultErrnoRet", "flags", "listenerPath", "listenerMetadata")
+_KEPT_OF_RULES = ("names", "action", "errnoRet", "args")
 # Docker's names of architectures in ``includes`` and ``excludes``.
 _DOCKER_ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -71,6 +74,23 @@ def compile_profile(profile: dict[str, Any], capabilities: Iterable[str] = ()) -
     the kernel would refuse for its length.
     """
     return _compile(msgspec.json.encode(profile), frozenset(capabilities), MACHINE)
+
+
+def plain_profile(profile: dict[str, Any], capabilities: Iterable[str] = ()) -> dict[str, Any]:
+    """The profile in the runtime specification's form: Docker's conditions are decided for a
+    process with these (bounding) capabilities.  Raises ValueError."""
+    if MACHINE not in _NATIVE:
+        raise ValueError(f"seccomp filters are not made for the architecture {MACHINE}")
+    held = frozenset(capabilities)
+    named = {number: name for name, number in _ARCHITECTURES.items()}
+    result = {name: profile[name] for name in _KEPT if profile.get(name)}
+    result["architectures"] = [named[arch] for arch in _architectures(profile, MACHINE)]
+    result["syscalls"] = [
+        {name: entry[name] for name in _KEPT_OF_RULES if entry.get(name) is not None}
+        for entry in profile.get("syscalls") or ()
+        if _applies(entry, held, MACHINE)
+    ]
+    return result
 
 
 @lru_cache(maxsize=64)

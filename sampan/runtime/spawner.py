@@ -219,8 +219,22 @@ def _with_compiled_seccomp(request: KeeperRequest) -> KeeperRequest:
     profile = linux.get("seccomp")
     if not profile:
         return request
+    if request.runtime:
+        return _with_plain_seccomp(request, linux)
     return msgspec.structs.replace(
         request,
         spec={**request.spec, "linux": {**linux, "seccomp": None}},
         seccomp_program=_compile(profile, request.spec["process"]),
+    )
+
+
+def _with_plain_seccomp(request: KeeperRequest, linux: dict[str, Any]) -> KeeperRequest:
+    """The request with its profile as other runtimes understand it."""
+    bounding = (request.spec["process"].get("capabilities") or {}).get("bounding") or ()
+    try:
+        profile = seccomp.plain_profile(linux["seccomp"], bounding)
+    except (ValueError, KeyError, TypeError) as failure:
+        raise StartError(f"the seccomp profile cannot be used: {failure}", 125) from None
+    return msgspec.structs.replace(
+        request, spec={**request.spec, "linux": {**linux, "seccomp": profile}}
     )

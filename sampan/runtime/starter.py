@@ -23,6 +23,7 @@ import msgspec
 from sampan.linux import memfd, process
 from sampan.runtime import cgroups, launch, parcel, protocol
 from sampan.runtime.errors import StartError
+from sampan.runtime.external import start as external
 from sampan.runtime.logs.writer import open_writer
 from sampan.runtime.types import (
     ContainerState,
@@ -251,7 +252,7 @@ def facts(request: KeeperRequest, state: ContainerState) -> list[object]:
         protocol.encoder.encode(state),
         (log.driver, log.path, log.max_size, log.max_file, log.attributes, log.buffer),
         (restart.name, restart.maximum_retry_count),
-        (request.id, state.cgroup, request.stdin_once),
+        (request.id, state.cgroup, request.stdin_once, bool(request.runtime)),
         (bool(request.attaches), request.healthcheck is not None),
         (0 if request.services else request.hold_count,),
     ]
@@ -277,7 +278,10 @@ def further(
     container = launch.request_decoder.decode(message)
     group = cgroups.group(launch.cgroup_path(container))
     try:
-        started = launch.start_exec(request, container, pidfd, pid, group)
+        if container.runtime:
+            started = external.start_exec(request, container, pid)
+        else:
+            started = launch.start_exec(request, container, pidfd, pid, group)
     except StartError as failure:
         parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
         return
@@ -303,6 +307,10 @@ def _launch(
         if answer:
             raise StartError(answer.decode(errors="replace"), 125)
 
+    if request.runtime:
+        if spare is not None:
+            spare.discard()
+        return external.start_container(request, on_network)
     return launch.start_container(request, group, on_network, spare, message)
 
 

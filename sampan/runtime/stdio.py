@@ -231,6 +231,15 @@ class Client:
         self._stdio.client_closed(self)
 
 
+def _slave_of(terminal: int) -> int | None:
+    """The terminal's other side; None where it cannot be reached: another runtime may have made
+    the terminal in a mount namespace that is gone (its sandbox holds the other side then)."""
+    try:
+        return pty.open_pair(terminal)[1]
+    except OSError:
+        return None
+
+
 class Stdio:
     """The streams of one process, from its start until the last client is served."""
 
@@ -273,7 +282,7 @@ class Stdio:
         if stdin is not None and stdin not in self._outputs:
             os.set_blocking(stdin, False)
         # Held open so that the terminal does not hang up while no process has it open.
-        self._slave = None if terminal is None else pty.open_pair(terminal)[1]
+        self._slave = None if terminal is None else _slave_of(terminal)
 
     @property
     def takes_input(self) -> bool:

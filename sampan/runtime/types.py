@@ -134,6 +134,8 @@ class KeeperRequest(Struct):
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     healthcheck: HealthCheck | None = None
     seccomp_program: bytes = b""
+    runtime: list[str] = field(default_factory=list)
+    """The command (path and arguments) of another OCI runtime that makes the processes."""
 
 
 class ExecRequest(Struct):
