@@ -167,7 +167,11 @@ def _scan(
             directory and ignored is not None and ignored.may_hold_exceptions(name)
         ):
             continue
+        before = len(found)
         if not left_out:
             found.append((name, entry.stat(follow_symlinks=False)))
         if directory:
             _scan(entry.path, f"{name}/", ignored, found)
+        if left_out and len(found) > before:
+            # Something below is wanted: the folder comes along as it is.
+            found.insert(before, (name, entry.stat(follow_symlinks=False)))

@@ -37,7 +37,7 @@ def test_everything_without_an_ignore_file(folder):
 def test_patterns_and_exceptions(folder):
     (folder / ".dockerignore").write_text("# not these\n*.log\n**/*.pyc\nnode\ndocs\n!docs/k.md\n")
     assert set(names(contextfolder.packed(str(folder)))) == {
-        ".dockerignore", "Dockerfile", "a.txt", "docs/k.md", "src", "src/m.py",
+        ".dockerignore", "Dockerfile", "a.txt", "docs", "docs/k.md", "src", "src/m.py",
     }  # fmt: skip
 
 

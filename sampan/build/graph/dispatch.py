@@ -13,6 +13,7 @@ from sampan.build.dockerfile import ast
 from sampan.build.dockerfile.errors import SyntaxProblem
 from sampan.build.dockerfile.expand import expand, expand_words
 from sampan.build.dockerfile.words import Heredoc, parse_heredoc
+from sampan.build.graph import history
 from sampan.build.graph.draft import Draft, Record
 from sampan.build.graph.mounts import parse_mount
 from sampan.build.graph.ops import (
@@ -144,7 +145,7 @@ class Dispatcher:
         op = Exec(
             args=tuple(args),
             env=tuple(env),
-            cwd=draft.workdir,
+            cwd=draft.workdir or "/",
             user=draft.user,
             mounts=tuple(mounts),
             network=i.network if i.network not in ("", "default") else self.network,
@@ -153,7 +154,7 @@ class Dispatcher:
         )
         vertex = Vertex(op, (draft.vertex, *others), self.no_cache, hidden)
         draft.vertex = vertex
-        arguments = draft.scope.run_args()
+        arguments = draft.scope.shown_args()
         prefix = f"|{len(arguments)} {' '.join(arguments)} " if arguments else ""
         return self._record(f"RUN {prefix}{' '.join(shown)}", vertex)
 
@@ -161,7 +162,7 @@ class Dispatcher:
         mounts = []
         agents = 0
         for flag in i.mounts:
-            parsed = parse_mount(flag, self.draft.workdir, self.expand, agents)
+            parsed = parse_mount(flag, self.draft.workdir or "/", self.expand, agents)
             mount = parsed.mount
             agents += mount.type == "ssh"
             if parsed.needs_input:
@@ -250,14 +251,9 @@ class Dispatcher:
         vertex = self._vertex(File(tuple(actions)), base, *others)
         if linked and below is not None:
             vertex = self._vertex(Merge(), below, vertex)
-        flags = "".join(
-            f"--{flag}={value} "
-            for flag, value in (("from", i.source_stage), ("chown", owner), ("chmod", mode))
-            if value
-        )
-        link = "--link " if i.link else ""
-        shown = " ".join([*sources, written])
-        return self._record(f"{name} {link}{flags}{shown}", vertex)
+        flags = [f"--{key}={value}" for key, value in (("chown", owner), ("chmod", mode)) if value]
+        shown = [f"<<{documents[word].name}" if word in documents else word for word in sources]
+        return self._record(" ".join([name, *flags, *shown, written]), vertex)
 
     def _document(self, doc: Heredoc, dest: str, into: bool, owner: str, mode: str) -> MkfileAction:
         data = self._expand_raw(doc.data) if doc.expand else doc.data
@@ -287,10 +283,11 @@ class Dispatcher:
         path = self.expand(i.path)
         if not path:
             raise SyntaxProblem("WORKDIR requires a path: the variable is empty")
-        draft.workdir = "/" + posixpath.normpath(posixpath.join(draft.workdir, path)).lstrip("/")
+        whole = posixpath.join(draft.workdir or "/", path)
+        draft.workdir = "/" + posixpath.normpath(whole).lstrip("/")
         if draft.workdir == "/":
             return self._record(f"WORKDIR {draft.workdir}")
-        vertex = self._vertex(File((MkdirAction(draft.workdir),)), draft.vertex)
+        vertex = self._vertex(File((MkdirAction(draft.workdir, draft.user),)), draft.vertex)
         return self._record(f"WORKDIR {draft.workdir}", vertex)
 
     # instructions that change the configuration alone
@@ -312,13 +309,13 @@ class Dispatcher:
             default = None if pair.value is None else self.expand(pair.value)
             value = self.outer.value_for_stage(name, default)
             self.draft.scope.set_arg(name, value)
-            shown.append(name if value is None else f"{name}={value}")
+            shown.append(name if default is None else f"{name}={default}")
         self._record("ARG " + " ".join(shown))
 
     def cmd(self, i: ast.Cmd) -> None:
         args, shown = self._args(i.command)
         self.draft.cmd = args
-        self.draft.cmd_set = True
+        self.draft.cmd_set = self.draft.args_escaped = True
         self._record(f"CMD {shown}")
 
     def entrypoint(self, i: ast.Entrypoint) -> None:
@@ -334,7 +331,7 @@ class Dispatcher:
             if isinstance(command, ast.ExecForm)
             else self.draft.with_shell(command.line)
         )
-        return args, "[" + " ".join(f'"{arg}"' for arg in args) + "]"
+        return args, history.quoted_list(args)
 
     def shell(self, i: ast.Shell) -> None:
         self.draft.shell = list(i.args)
@@ -351,7 +348,8 @@ class Dispatcher:
                 ports.extend(_ports(port))
         for port in ports:
             self.draft.exposed[port] = {}
-        self._record(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in ports)}]")
+        shown = sorted(dict.fromkeys(ports))
+        self._record(f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in shown)}]")
 
     def volume(self, i: ast.Volume) -> None:
         paths = [self.expand(path) for path in i.paths]
@@ -384,7 +382,7 @@ class Dispatcher:
             test = ["CMD", *i.command.args]
         else:
             test = ["CMD-SHELL", i.command.line]
-        self.draft.healthcheck = Healthcheck(
+        check = self.draft.healthcheck = Healthcheck(
             test=test,
             interval=i.interval,
             timeout=i.timeout,
@@ -392,11 +390,10 @@ class Dispatcher:
             start_interval=i.start_interval,
             retries=i.retries,
         )
-        self._record(i.text)
+        self._record(f"HEALTHCHECK {history.healthcheck(check)}")
 
     def onbuild(self, i: ast.Onbuild) -> None:
         self.draft.on_build.append(i.source)
-        self._record(f"ONBUILD {i.source}")
 
 
 def _inside(path: str) -> str:

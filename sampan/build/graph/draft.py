@@ -20,7 +20,10 @@ class Record:
 
 @dataclass(slots=True)
 class Draft:
-    """``vertex`` is the tree so far (None: empty); ``base`` the image below, if there is one."""
+    """``vertex`` is the tree so far (None: empty); ``base`` the image below, if there is one.
+
+    ``args_escaped`` means nothing here; it is in every image with a CMD of Docker's builders.
+    """
 
     platform: Platform
     scope: StageScope
@@ -29,9 +32,10 @@ class Draft:
     base_vertex: Vertex | None = None
     author: str = ""
     user: str = ""
-    workdir: str = "/"
+    workdir: str = ""
     cmd: list[str] | None = None
     cmd_set: bool = False
+    args_escaped: bool = False
     entrypoint: list[str] | None = None
     shell: list[str] | None = None
     labels: dict[str, str] = field(default_factory=dict)
@@ -44,7 +48,7 @@ class Draft:
 
     @classmethod
     def scratch(cls, platform: Platform) -> Draft:
-        return cls(platform, StageScope({"PATH": DEFAULT_PATH}, {}))
+        return cls(platform, StageScope({"PATH": DEFAULT_PATH}, {}), workdir="/")
 
     @classmethod
     def on_image(cls, config: ImageConfig, vertex: Vertex, platform: Platform) -> Draft:
@@ -59,8 +63,9 @@ class Draft:
             base_vertex=vertex,
             author=config.author,
             user=run.user,
-            workdir=run.working_dir or "/",
+            workdir=run.working_dir,
             cmd=run.cmd,
+            args_escaped=run.args_escaped,
             entrypoint=run.entrypoint,
             shell=run.shell,
             labels=dict(run.labels or {}),
@@ -82,6 +87,7 @@ class Draft:
             user=self.user,
             workdir=self.workdir,
             cmd=self.cmd,
+            args_escaped=self.args_escaped,
             entrypoint=self.entrypoint,
             shell=self.shell,
             labels=dict(self.labels),
@@ -101,6 +107,7 @@ class Draft:
             exposed_ports=self.exposed or None,
             env=[f"{key}={value}" for key, value in self.scope.env.items()],
             cmd=self.cmd,
+            args_escaped=self.args_escaped,
             healthcheck=self.healthcheck,
             volumes=self.volumes or None,
             working_dir=self.workdir,

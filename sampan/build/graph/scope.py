@@ -108,11 +108,12 @@ class GlobalScope:
 class StageScope:
     """The variables of one stage: ENV wins over ARG."""
 
-    __slots__ = ("args", "env", "merged")
+    __slots__ = ("args", "declared", "env", "merged")
 
     def __init__(self, env: Mapping[str, str], args: Mapping[str, str | None]) -> None:
         self.env = dict(env)
         self.args: dict[str, str | None] = dict(args)
+        self.declared: dict[str, str | None] = {}
         self.merged: dict[str, str] = {}
         self._merge()
 
@@ -125,17 +126,18 @@ class StageScope:
         self.merged.update(pairs)
 
     def set_arg(self, name: str, value: str | None) -> None:
-        self.args[name] = value
+        self.args[name] = self.declared[name] = value
         if value is not None and name not in self.env:
             self.merged[name] = value
 
-    def run_args(self) -> list[str]:
-        """``name=value`` of the arguments that a RUN sees, as history lists them."""
-        return [f"{k}={v}" for k, v in self.args.items() if v is not None and k not in self.env]
+    def shown_args(self) -> list[str]:
+        """``name=value`` of the arguments that this stage declares, as history lists them."""
+        return [f"{name}={value or ''}" for name, value in self.declared.items()]
 
     def run_env(self) -> tuple[str, ...]:
         """The whole environment of a RUN, arguments first."""
         env = [f"{k}={v}" for k, v in self.env.items()]
         if "PATH" not in self.env:
             env.insert(0, f"PATH={DEFAULT_PATH}")
-        return (*self.run_args(), *env)
+        args = self.args.items()
+        return (*(f"{k}={v}" for k, v in args if v is not None and k not in self.env), *env)

@@ -37,13 +37,16 @@ class Copier:
 
     def copy(self, chosen: Selected, dest: str, *, into: bool) -> None:
         """Copy one selection to ``dest``; ``into`` (or an existing directory) makes ``dest`` the
-        holder of a file.  A directory is copied by its contents.  Raises InvalidParameter when a
-        directory would replace a file, DiskFull when the disk is full.
+        holder of a file; a link there is followed.  A directory is copied by its contents: of its
+        own it gives its times alone, and with ``target`` (``--parents``) its mode and owner too.
+        Raises InvalidParameter when a directory would replace a file, DiskFull when the disk is
+        full.
         """
         try:
             if chosen.is_dir:
                 self._contents(chosen, posixpath.join(dest, chosen.target))
                 return
+            dest = self.target.followed(dest)
             if self.exclude and self.exclude.excludes(posixpath.basename(chosen.path)):
                 return
             if into or self.target.is_dir(dest):
@@ -67,9 +70,11 @@ class Copier:
         entered: list[str] = []
         finished: list[tuple[int, Status]] = []
         try:
-            if not existed:
-                finished.append((os.dup(root), chosen.info))
+            if not existed and chosen.target:
                 self._finish_directory(root, chosen.info)
+            # A context's root has no time of its own: it is wherever the context is.
+            if dest.strip("/") and (chosen.path or not self.source.local):
+                finished.append((os.dup(root), chosen.info))
             for item in self.source.walk(chosen.path, self.exclude):
                 parent, _, base = item.relative.rpartition("/")
                 # Directories come before what they hold: drop those that have been left.

@@ -15,7 +15,6 @@ from sampan.build.ops.copy import Copier, ensure_directory, explained
 from sampan.build.ops.owners import ModeChange, resolve_owner
 from sampan.build.ops.select import Selected, select
 from sampan.build.ops.tree import Folder, Tree, write_all
-from sampan.errors import InvalidParameter
 
 
 def selections(op: File, inputs: Mapping[int, Tree]) -> list[str]:
@@ -73,10 +72,11 @@ class FileRunner:
         with source.open_file(item.path) as stream:
             if not unpack.is_archive(stream):
                 return False
+            # ``--chown`` is for the directory; what is in an archive has the archive's owners.
             plain = unpack.decompressed(stream, stream.read(512))
             os.close(ensure_directory(self.target, action.dest, owner))
             dest = action.dest.rstrip("/") or "/"
-            unpack.extract(plain, self.target, dest, owner=owner)
+            unpack.extract(plain, self.target, dest)
             return True
 
     def _mkfile(self, action: MkfileAction) -> None:
@@ -85,6 +85,7 @@ class FileRunner:
         path = action.path
         if self.target.is_dir(path):
             path = posixpath.join(path, action.name)
+        path = self.target.followed(path)
         try:
             holder = ensure_directory(self.target, posixpath.dirname(path), owner)
             try:
@@ -117,16 +118,3 @@ class FileRunner:
             os.close(ensure_directory(self.target, action.path, owner))
         except OSError as error:
             raise explained(error, action.path) from error
-
-
-def exists(tree: Folder, path: str) -> bool:
-    """Whether ``path`` is a directory of the tree.  Raises InvalidParameter if it is a file."""
-    try:
-        os.close(tree.open(path, os.O_PATH | os.O_DIRECTORY))
-    except FileNotFoundError:
-        return False
-    except NotADirectoryError:
-        raise InvalidParameter(f"cannot make the directory {path}: a file is in the way") from None
-    except OSError:
-        return False
-    return True

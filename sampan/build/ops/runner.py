@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack
 
 from sampan.build.context import Context
-from sampan.build.graph.ops import Exec, File, Merge, MkdirAction, Source, Vertex
+from sampan.build.graph.ops import Exec, File, Merge, Source, Vertex
 from sampan.build.ops.checksum import checksum
 from sampan.build.ops.exec import ExecRunner, Job, new_container_id
-from sampan.build.ops.file import FileRunner, exists, selections
+from sampan.build.ops.file import FileRunner, selections
 from sampan.build.ops.frames import Stream
 from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
@@ -155,11 +155,6 @@ class OperationRunner:
 
     def _file(self, op: File, inputs: Sequence[Result | None], key: str) -> Done:
         parent = inputs[0].snapshot if inputs[0] else None
-        if len(op.actions) == 1 and isinstance(op.actions[0], MkdirAction) and parent:
-            # WORKDIR of a directory that is there makes no layer.
-            with mounted(self._snapshots.mounts(parent)) as tree:
-                if exists(tree, op.actions[0].path):
-                    return Done(None)
         active = f"{UNFINISHED}{key}"
         mounts = self._snapshots.prepare(active, parent)
         try:

@@ -23,6 +23,7 @@ from sampan.linux.mount import MountLike, stacked
 from sampan.linux.openat2 import open_in_root
 
 NOTHING = IgnoreMatcher(())
+_MAX_LINKS = 40
 _SMALL = 1 << 16
 _CHUNK = 1 << 20
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -178,6 +179,24 @@ class Folder(Tree):
         except OSError:
             return False
         return True
+
+    def followed(self, path: str) -> str:
+        """Where ``path`` leads when it is a link, dangling or not; links in its directories stay.
+
+        Raises OSError for links in a circle.
+        """
+        for _ in range(_MAX_LINKS):
+            try:
+                fd = self.open("/" + path, os.O_PATH | os.O_NOFOLLOW)
+            except OSError:
+                return path
+            try:
+                if not stat.S_ISLNK(os.fstat(fd).st_mode):
+                    return path
+                path = posixpath.join(posixpath.dirname(path), os.readlink("", dir_fd=fd))
+            finally:
+                os.close(fd)
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
 
     @contextmanager
     def item(self, path: str) -> Iterator[Item]:

@@ -104,21 +104,14 @@ class _Joined(io.RawIOBase):
         return len(data)
 
 
-def extract(
-    stream: BinaryIO,
-    tree: Folder,
-    base: str = "/",
-    *,
-    owner: tuple[int, int] | None = None,
-) -> int:
+def extract(stream: BinaryIO, tree: Folder, base: str = "/") -> int:
     """Extract the uncompressed tar ``stream`` below ``base`` of ``tree``.
 
-    ``owner`` replaces the archive's owners.  Every path is
-    resolved inside the tree; a member that names a path above it is refused.  Returns the bytes
-    of contents.  Raises InvalidParameter for a malformed or hostile archive, DiskFull.
+    Every path is resolved inside the tree; a member that names a path above it is refused.
+    Returns the bytes of contents.  Raises InvalidParameter for a malformed or hostile archive, DiskFull.
     """
     cursor = tar.StreamCursor(stream)
-    extraction = _Extraction(tree, base, owner)
+    extraction = _Extraction(tree, base)
     try:
         for entry in tar.entries(cursor):
             extraction.member(entry, cursor)
@@ -133,15 +126,9 @@ def extract(
 
 
 class _Extraction:
-    def __init__(
-        self,
-        tree: Folder,
-        base: str,
-        owner: tuple[int, int] | None,
-    ) -> None:
+    def __init__(self, tree: Folder, base: str) -> None:
         self.tree = tree
         self.base = base
-        self.owner = owner
         self.total = 0
         self._parent: tuple[str, int] | None = None
         self._times: dict[str, int] = {}
@@ -174,7 +161,7 @@ class _Extraction:
         parent, base = posixpath.split(path)
         if self._parent is None or self._parent[0] != parent:
             self.close()
-            self._parent = (parent, ensure_directory(self.tree, parent, self.owner))
+            self._parent = (parent, ensure_directory(self.tree, parent, None))
         return self._parent[1], base
 
     def member(self, entry: tar.Entry, cursor: tar.StreamCursor) -> None:
@@ -202,7 +189,7 @@ class _Extraction:
             kind = stat.S_IFCHR if entry.type == tar.CHAR else stat.S_IFBLK
             device = os.makedev(entry.major, entry.minor)
             os.mknod(base, kind | 0o600, device, dir_fd=holder)
-        uid, gid = self.owner or (entry.uid, entry.gid)
+        uid, gid = entry.uid, entry.gid
         os.chown(base, uid, gid, dir_fd=holder, follow_symlinks=False)
         if entry.type != tar.SYMLINK:
             os.chmod(f"/proc/self/fd/{holder}/{base}", mode)
@@ -219,7 +206,7 @@ class _Extraction:
                 # A directory over a link or file: replaced, as tar does.
                 os.unlink(base, dir_fd=holder)
                 os.mkdir(base, 0o700, dir_fd=holder)
-        uid, gid = self.owner or (entry.uid, entry.gid)
+        uid, gid = entry.uid, entry.gid
         os.chown(base, uid, gid, dir_fd=holder, follow_symlinks=False)
         os.chmod(f"/proc/self/fd/{holder}/{base}", mode)
         self._times[path] = when
@@ -255,7 +242,7 @@ class _Extraction:
                     for chunk in cursor.chunks(length):
                         write_all(fd, chunk)
                 os.ftruncate(fd, entry.size)
-            uid, gid = self.owner or (entry.uid, entry.gid)
+            uid, gid = entry.uid, entry.gid
             if (uid, gid) != (0, 0):
                 os.fchown(fd, uid, gid)
             os.fchmod(fd, mode)

@@ -1,0 +1,4 @@
+import click
+from markupsafe import escape
+
+click.echo(escape("<a boat>"))
