@@ -247,12 +247,12 @@ def identity(root: int, spec_process: dict[str, Any]) -> Identity:
     names = [str(name) for name in user.get("additionalGroupNames") or ()]
     extra = [int(gid) for gid in user.get("additionalGids") or ()]
     username = user.get("username")
-    if username:
+    if username is not None:
         who = resolve(passwd, read_database(root, "etc/group"), str(username), names)
         return who._replace(groups=tuple(dict.fromkeys([*who.groups, *extra])))
     uid, gid = int(user.get("uid", 0)), int(user.get("gid", 0))
     if names:
-        extra += resolve(passwd, read_database(root, "etc/group"), str(uid), names).groups
+        extra += resolve(passwd, read_database(root, "etc/group"), str(uid), names).groups[1:]
     return Identity(uid, gid, tuple(dict.fromkeys(extra)), home_of(passwd, uid))
 
 

@@ -52,8 +52,9 @@ def resolve(passwd: bytes, group: bytes, user: str, additional: Sequence[str] = 
     """Resolve ``name|uid[:group|gid]``, with Docker's rules.
 
     A user that is only a number need not exist; its group is then 0.  Supplementary groups come
-    from the group file when no group was named, and ``additional`` is added to them.  Raises
-    UnknownUser.
+    from the group file when no group was named, and ``additional`` is added to them; the group
+    itself is one of them, so that a program that changes only its group does not gain by it.
+    Raises UnknownUser.
     """
     name, separator, group_name = user.partition(":")
     entry = _find_user(passwd, name or "0")
@@ -67,7 +68,7 @@ def resolve(passwd: bytes, group: bytes, user: str, additional: Sequence[str] = 
     elif login:
         groups = [number for _, number, members in _groups(group) if login in members]
     groups += [_group_id(group, extra) for extra in additional]
-    unique = tuple(dict.fromkeys(groups))
+    unique = tuple(dict.fromkeys([gid, *groups]))
     return Identity(uid, gid, unique, home or "/")
 
 

@@ -308,7 +308,7 @@ async def test_exec_with_a_terminal_and_a_user(run: Run, request_for: MakeReques
     await run.start(request_for("sleep", "1000"))
     code, data = await run_exec(run, "sh", "-c", "tty; id", terminal=True, user={"username": "bob"})
     assert code == 0
-    assert data == b"/dev/pts/0\r\nuid=1000(bob) gid=1001(bob) groups=50(staff)\r\n"
+    assert data == b"/dev/pts/0\r\nuid=1000(bob) gid=1001(bob) groups=50(staff),1001(bob)\r\n"
     assert run.keeper is not None
     await run.keeper.signal(signal.SIGKILL)
     await run.event(Exited)
@@ -411,9 +411,9 @@ async def test_init_reaps_and_forwards(run: Run, request_for: MakeRequest) -> No
 
 
 async def test_users_and_groups(output: Output) -> None:
-    assert await output("id", user="bob") == (0, "uid=1000(bob) gid=1001(bob) groups=50(staff)\n")
+    assert await output("id", user="bob") == (0, "uid=1000(bob) gid=1001(bob) groups=50(staff),1001(bob)\n")
     _, text = await output("id", user="1000:audio", groups=["staff"])
-    assert text == "uid=1000(bob) gid=29(audio) groups=50(staff)\n"
+    assert text == "uid=1000(bob) gid=29(audio) groups=29(audio),50(staff)\n"
     assert (await output("sh", "-c", "echo $HOME; pwd", user="bob", cwd="/home/bob"))[1] == (
         "/home/bob\n/home/bob\n"
     )

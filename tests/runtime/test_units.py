@@ -53,14 +53,14 @@ def test_parcels(pair: tuple[socket.socket, socket.socket], size: int, count: in
 @pytest.mark.parametrize(
     ("user", "additional", "expected"),
     [
-        ("", [], Identity(0, 0, (), "/root")),
-        ("bob", [], Identity(1000, 1001, (50, 10), "/home/bob")),
-        ("1000", [], Identity(1000, 1001, (50, 10), "/home/bob")),
-        ("1234", [], Identity(77, 78, (), "/n")),
-        ("5555", [], Identity(5555, 0, (), "/")),
-        ("bob:staff", [], Identity(1000, 50, (), "/home/bob")),
-        ("bob:9", ["wheel", "7"], Identity(1000, 9, (10, 7), "/home/bob")),
-        ("0:0", [], Identity(0, 0, (), "/root")),
+        ("", [], Identity(0, 0, (0,), "/root")),
+        ("bob", [], Identity(1000, 1001, (1001, 50, 10), "/home/bob")),
+        ("1000", [], Identity(1000, 1001, (1001, 50, 10), "/home/bob")),
+        ("1234", [], Identity(77, 78, (78,), "/n")),
+        ("5555", [], Identity(5555, 0, (0,), "/")),
+        ("bob:staff", [], Identity(1000, 50, (50,), "/home/bob")),
+        ("bob:9", ["wheel", "7"], Identity(1000, 9, (9, 10, 7), "/home/bob")),
+        ("0:0", [], Identity(0, 0, (0,), "/root")),
     ],
 )
 def test_users(user: str, additional: list[str], expected: Identity) -> None:
