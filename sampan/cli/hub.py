@@ -102,6 +102,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "immutable_tags": tuple(options["immutable-tag"]),
         "account_rate": options["rate-limit"],
         "anonymous_rate": options["anonymous-rate-limit"],
+        "trusted_keys": tuple(Path(text) for text in options["trusted-key"]),
         "trusted_proxies": tuple(options["trusted-proxy"]),
         "retention_days": options["retention-days"],
         "title": options["title"],
@@ -215,6 +216,11 @@ SERVE = Command(
         Flag("title", "string", "Name of the hub on its pages", default="sampan hub"),
         Flag("tls-certificate", "string", "File of the server's certificate"),
         Flag("tls-key", "string", "File of the server's key"),
+        Flag(
+            "trusted-key",
+            "list",
+            "File of a public key (PEM) whose signatures are shown as verified (repeatable)",
+        ),
         Flag(
             "trusted-proxy",
             "list",

@@ -51,7 +51,7 @@ class HubConfig:
     none.  ``immutable_tags``: glob patterns of tags that are never moved.  ``account_rate`` and
     ``anonymous_rate``: requests a minute of one account, and of one address without an account,
     0 for no limit.  ``trusted_proxies``: addresses or networks whose ``X-Forwarded-For`` is
-    believed.
+    believed.  ``trusted_keys``: files of public keys (PEM) whose signatures are shown as verified.
     """
 
     root: Path
@@ -79,5 +79,6 @@ class HubConfig:
     account_rate: int = 0
     anonymous_rate: int = 0
     trusted_proxies: tuple[str, ...] = ()
+    trusted_keys: tuple[Path, ...] = ()
     log_requests: bool = False
     title: str = "sampan hub"

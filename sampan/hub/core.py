@@ -9,6 +9,7 @@ from sampan.errors import Unavailable, Unsupported
 from sampan.hub.access import Access
 from sampan.hub.accounts import Accounts
 from sampan.hub.activity import Activity
+from sampan.hub.attachments import Attachments
 from sampan.hub.checker import Checker
 from sampan.hub.collector import Collector
 from sampan.hub.config import HubConfig
@@ -20,6 +21,7 @@ from sampan.hub.rates import Rates
 from sampan.hub.records import Records
 from sampan.hub.replication import Replication
 from sampan.hub.schema import MIGRATIONS
+from sampan.hub.signatures import load_keys
 from sampan.hub.storage import BlobStorage
 from sampan.hub.storage.files import FileStorage
 from sampan.hub.tokens import Signer
@@ -43,6 +45,7 @@ class Hub:
     metrics: Metrics
     rates: Rates
     indexes: LayerIndexes
+    attachments: Attachments
     collector: Collector
     checker: Checker
     webhooks: Webhooks
@@ -74,7 +77,8 @@ class Hub:
 def open_hub(config: HubConfig) -> Hub:
     """Open or make the hub under ``config.root``; call its ``start`` in the event loop.
 
-    Raises Unavailable when the folder, the database or the store cannot be used.
+    Raises Unavailable when the folder, the database or the store cannot be used, InvalidParameter
+    for settings that cannot be.
     """
     try:
         config.root.mkdir(parents=True, exist_ok=True)
@@ -104,6 +108,7 @@ def open_hub(config: HubConfig) -> Hub:
         activity=Activity(records, database),
         metrics=metrics,
         rates=rates,
+        attachments=Attachments(records, storage, load_keys(config.trusted_keys)),
         indexes=LayerIndexes(storage, config.root / "index"),
         collector=Collector(config, database, storage, uploads, metrics),
         checker=Checker(database, records, storage, upstream.covers),

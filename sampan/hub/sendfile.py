@@ -24,6 +24,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from sampan.hub.storage import BlobStorage
+
 STALLED_SECONDS = 60
 TURN_BYTES = 64 << 20
 SEND_BYTES = 1 << 20
@@ -35,6 +37,24 @@ PATIENCE_MILLISECONDS = 10
 READ_BYTES = 1 << 20
 
 _threads = ThreadPoolExecutor(16, "hub-sendfile")
+
+
+async def send_blob(
+    request: web.Request,
+    response: web.StreamResponse,
+    storage: BlobStorage,
+    digest: str,
+    start: int,
+    end: int,
+) -> None:
+    """Send the bytes [start, end) of a blob as the body of ``response``, wherever they are.
+
+    Raises FileNotFoundError before anything is sent, ConnectionResetError as :func:`send_file`.
+    """
+    if path := storage.local_path(digest):
+        await send_file(request, response, path, start, end)
+    else:
+        await send_stream(request, response, storage.read(digest, start, end), end - start)
 
 
 async def send_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -15,17 +16,20 @@ from sampan.hub.failures import RegistryError
 from sampan.hub.inspection import ImageView, Inspector
 from sampan.hub.layerindex import Entry, LayerIndex
 from sampan.hub.records import Repository
+from sampan.hub.sbom import Bill, Provenance
+from sampan.hub.sendfile import send_blob
 from sampan.hub.web.messages import LANGUAGES, translator
-from sampan.hub.web.rendering import Renderer, static_file
+from sampan.hub.web.rendering import SECURITY_HEADERS, Renderer, static_file
 from sampan.hub.web.visitors import LANGUAGE_COOKIE, Visitor, is_secure, visitor
 
 PAGE_SIZE = 24
 HOME_SIZE = 12
 TAGS_SIZE = 50
+PACKAGES_SIZE = 500
 MAX_FOLDER_ROWS = 2000
 YEAR_SECONDS = 365 * 86400
 
-View = Callable[[web.Request, Visitor], Awaitable[web.Response]]
+View = Callable[[web.Request, Visitor], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,8 @@ def routes(hub: Hub) -> list[web.RouteDef]:
         web.get("/favicon.ico", _favicon),
         web.get("/r/{name:.+}/-/tags/{reference}", view(pages.tag)),
         web.get("/r/{name:.+}/-/files/{digest}", view(pages.files)),
+        web.get("/r/{name:.+}/-/documents/{digest}", view(pages.document)),
+        web.get("/r/{name:.+}/-/blobs/{digest}", view(pages.blob)),
         web.get("/r/{name:.+}/-/diff", view(pages.diff)),
         web.get("/r/{name:.+}", view(pages.repository)),
         web.get("/{rest:.*}", view(pages.nothing)),
@@ -216,11 +222,38 @@ class Pages:
     async def tag(self, request: web.Request, who: Visitor) -> web.Response:
         found = await self.site.readable(request, who)
         view = await self._inspector.tag(found.name, request.match_info["reference"])
-        attached = []
-        for digest in dict.fromkeys([view.digest, *(image.digest for image in view.images)]):
-            attached += await self._records.referrers(found.name, digest)
         return self.site.page(
-            request, who, "tag.html", repository=found, view=view, referrers=attached
+            request,
+            who,
+            "tag.html",
+            repository=found,
+            view=view,
+            attached=await self._hub.attachments.of(found.name, view),
+            platforms={image.digest: image.platform for image in view.images},
+        )
+
+    async def document(self, request: web.Request, who: Visitor) -> web.Response:
+        """A bill of materials, provenance, or another statement about an image."""
+        found = await self.site.readable(request, who)
+        digest = request.match_info["digest"]
+        read = await self._hub.attachments.document(found.name, digest)
+        common: dict[str, Any] = {"repository": found, "digest": digest, "document": read}
+        if not isinstance(read, Bill):
+            kind = "provenance" if isinstance(read, Provenance) else "statement"
+            return self.site.page(request, who, f"{kind}.html", **common)
+        wanted = request.query.get("package", "")[:100]
+        packages = [p for p in read.packages if wanted.lower() in f"{p.name} {p.license}".lower()]
+        page = _page(request)
+        return self.site.page(
+            request,
+            who,
+            "packages.html",
+            **common,
+            wanted=wanted,
+            total=len(packages),
+            packages=packages[(page - 1) * PACKAGES_SIZE : page * PACKAGES_SIZE],
+            page=page,
+            more=len(packages) > page * PACKAGES_SIZE,
         )
 
     async def files(self, request: web.Request, who: Visitor) -> web.Response:
@@ -242,6 +275,26 @@ class Pages:
             more=max(0, len(rows) - MAX_FOLDER_ROWS),
             truncated=index.truncated,
         )
+
+    async def blob(self, request: web.Request, who: Visitor) -> web.StreamResponse:
+        """A blob to save, for whom a session lets read it."""
+        found = await self.site.readable(request, who)
+        digest = request.match_info["digest"]
+        size = await self._records.blob_size(found.name, digest)
+        if size is None:
+            raise web.HTTPNotFound
+        headers = {
+            **SECURITY_HEADERS,
+            "Content-Type": "application/octet-stream",
+            "Content-Disposition": f'attachment; filename="{digest.partition(":")[2][:12]}"',
+            "Cache-Control": "private, no-cache",
+        }
+        response = web.StreamResponse(headers=headers)
+        try:
+            await send_blob(request, response, self._hub.storage, digest, 0, size)
+        except FileNotFoundError:
+            raise web.HTTPNotFound from None
+        return response
 
     async def diff(self, request: web.Request, who: Visitor) -> web.Response:
         found = await self.site.readable(request, who)

@@ -20,7 +20,7 @@ from sampan.hub.logs import log_request
 from sampan.hub.manifests import MAX_MANIFEST_BYTES, referrers
 from sampan.hub.records import Actor
 from sampan.hub.routes.paths import Target, parse
-from sampan.hub.sendfile import send_file, send_stream
+from sampan.hub.sendfile import send_blob
 from sampan.hub.uploads import upload_headers
 from sampan.image import digest as digests
 from sampan.image import manifest as manifests
@@ -218,11 +218,7 @@ class RegistryApi:
         self, request: web.Request, response: web.StreamResponse, digest: str, start: int, end: int
     ) -> None:
         try:
-            if path := self._hub.storage.local_path(digest):
-                await send_file(request, response, path, start, end)
-            else:
-                chunks = self._hub.storage.read(digest, start, end)
-                await send_stream(request, response, chunks, end - start)
+            await send_blob(request, response, self._hub.storage, digest, start, end)
         except FileNotFoundError:
             raise failures.blob_unknown(digest) from None
 
