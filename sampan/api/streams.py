@@ -11,11 +11,18 @@ from aiohttp import web
 STDIN, STDOUT, STDERR = 0, 1, 2
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 RAW = "application/vnd.docker.raw-stream"
+TIMED = "application/vnd.sampan.timed-stream"
+"""Frames with the time of their data after the length, nanoseconds since the epoch in 8 bytes."""
 
 
 def frame(stream: int, data: bytes) -> bytes:
     """One frame of a multiplexed stream: stream number, three zero bytes, length, data."""
     return struct.pack(">BxxxI", stream, len(data)) + data
+
+
+def timed_frame(stream: int, data: bytes, time: int) -> bytes:
+    """One frame of a stream of the type :data:`TIMED`."""
+    return struct.pack(">BxxxIQ", stream, len(data), time) + data
 
 
 async def start(

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
+    from sampan.client.http import Response
 
 
 def logs(session: Session, options: Options, arguments: list[str]) -> int:
@@ -31,11 +32,21 @@ def logs(session: Session, options: Options, arguments: list[str]) -> int:
         "since": timestamp(options["since"]) or None,
         "until": timestamp(options["until"]) or None,
     }
-    response = session.api.open("GET", f"/containers/{name}/logs", query)
+    path = f"/containers/{name}/logs"
+    if options["follow"]:
+        from sampan.cli.following import follow
+
+        return follow(session, path, query)
+    return copy_out(session, path, session.api.open("GET", path, query))
+
+
+def copy_out(session: Session, path: str, response: Response) -> int:
+    """Print an answer of ``path``, a container's log."""
     framed = response.headers.get("content-type") == MULTIPLEXED
     if not framed:
         # Older daemons call both kinds raw; only the configuration tells.
-        framed = not session.api.get(f"/containers/{name}/json")["Config"]["Tty"]
+        container = session.api.get(f"{path.removesuffix('/logs')}/json")
+        framed = not container["Config"]["Tty"]
     sys.stdout.flush()
     if framed:
         for stream, piece in demultiplex(response.chunks()):

@@ -50,3 +50,30 @@ def demultiplex(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
     demultiplexer = Demultiplexer()
     for chunk in chunks:
         yield from demultiplexer.feed(chunk)
+
+
+class TimedFrames:
+    """Frames that have the time of their data after the length, in 8 bytes: the daemon's own
+    ``application/vnd.sampan.timed-stream``.  Only whole frames are given out."""
+
+    __slots__ = ("_rest",)
+
+    _TIMED_HEAD = 16
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
+        """The ``(stream, nanoseconds since the epoch, bytes)`` that ``data`` completes."""
+        data = self._rest + data
+        frames: list[tuple[int, int, bytes]] = []
+        at, size = 0, self._TIMED_HEAD
+        while len(data) >= at + size:
+            end = at + size + int.from_bytes(data[at + 4 : at + 8], "big")
+            if len(data) < end:
+                break
+            time = int.from_bytes(data[at + 8 : at + 16], "big")
+            frames.append((data[at], time, data[at + size : end]))
+            at = end
+        self._rest = data[at:]
+        return frames

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan import __version__
+from sampan.engine import logoptions
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
 from sampan.engine.runtimes import Runtimes
@@ -107,7 +108,7 @@ class System:
                 "Volume": ["local"],
                 "Network": ["bridge", "host", "ipvlan", "macvlan", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": list(logoptions.DRIVERS),
             },
             "MemoryLimit": True,
             "SwapLimit": _swap_limit(version),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from urllib.parse import quote_plus
 
 import msgspec
@@ -93,6 +93,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if query.flag(request, "details"):
             details = _details(engine.logs.details(container))
         stamps = query.flag(request, "timestamps")
+        timed = streams.TIMED in request.headers.get("Accept", "")
         entries = engine.logs.read(
             container,
             stdout=stdout,
@@ -101,11 +102,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             since=parse_time(request.query.get("since")) or 0,
             until=parse_time(request.query.get("until")) or 0,
             tail=_tail(request),
-            lines=stamps or bool(details),
+            lines=stamps or bool(details) or query.flag(request, "lines"),
         )
         tty = container.record.config.tty
-        answer = await streams.start(request, content_type(versions.requested(request), tty))
-        sending = _send_entries(answer, entries, raw=tty, stamps=stamps, details=details)
+        kind = streams.TIMED if timed else content_type(versions.requested(request), tty)
+        answer = await streams.start(request, kind)
+        pack = _timed if timed else _raw if tty else _framed
+        sending = _send_entries(answer, entries, pack, stamps=stamps, details=details)
         await progress.while_connected(request, sending)
         return answer
 
@@ -135,29 +138,42 @@ def _tail(request: web.Request) -> int | None:
 async def _send_entries(
     answer: web.StreamResponse,
     entries: AsyncIterator[Entry],
+    pack: Callable[[Entry, bytes], bytes],
     *,
-    raw: bool,
     stamps: bool,
     details: bytes,
 ) -> None:
     """Write entries in large pieces, but without holding back what is there."""
     pieces = _Pieces(answer)
     pump = asyncio.create_task(pieces.pump())
-    begins = True
+    inside: dict[int, bool] = {}
     try:
         async for entry in entries:
             data = entry.data
-            if stamps and begins:
-                data = _stamp(entry.time) + b" " + details + data
-            elif details and begins:
-                data = details + data
-            begins = not entry.partial
-            pieces.add(data if raw else streams.frame(entry.stream, data))
+            if not inside.get(entry.stream):
+                if stamps:
+                    data = _stamp(entry.time) + b" " + details + data
+                elif details:
+                    data = details + data
+            inside[entry.stream] = entry.partial
+            pieces.add(pack(entry, data))
             if pieces.size >= CHUNK:
                 await pieces.flush()
         await pieces.flush()
     finally:
         pump.cancel()
+
+
+def _raw(_: Entry, data: bytes) -> bytes:
+    return data
+
+
+def _framed(entry: Entry, data: bytes) -> bytes:
+    return streams.frame(entry.stream, data)
+
+
+def _timed(entry: Entry, data: bytes) -> bytes:
+    return streams.timed_frame(entry.stream, data, entry.time)
 
 
 class _Pieces:

@@ -159,14 +159,21 @@ class _Cursor:
 
     def _paths(self) -> list[str]:
         """The files that exist, oldest first."""
-        path = self._config.path
-        names = [f"{path}.{number}" for number in range(self._config.max_file - 1, 0, -1)]
-        return [name for name in (*names, path) if os.path.exists(name)]
+        return [name for name in reversed(self._names()) if os.path.exists(name)]
 
-    def _open(self, path: str) -> bool:
+    def _names(self) -> list[str]:
+        """The names that files may have, newest first."""
+        path = self._config.path
+        return [path, *(f"{path}.{number}" for number in range(1, self._config.max_file))]
+
+    def _open(self, path: str, inode: int = 0) -> bool:
+        """Go to the beginning of a file, if it is there (and is the one expected)."""
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
+            return False
+        if inode and os.fstat(fd).st_ino != inode:
+            os.close(fd)
             return False
         if self._fd >= 0:
             os.close(self._fd)
@@ -178,12 +185,15 @@ class _Cursor:
         if wanted is None:
             return
         tail: LocalTail | JsonTail = LocalTail(wanted) if self._local else JsonTail(wanted)
-        for path in reversed(self._paths()):
+        seen: set[int] = set()
+        for path in self._names():
             if not self._open(path):
                 continue
-            size = os.fstat(self._fd).st_size
-            if not size:
-                continue
+            found_file = os.fstat(self._fd)
+            size = found_file.st_size
+            if not size or found_file.st_ino in seen:
+                continue  # a rotation has moved it on meanwhile
+            seen.add(found_file.st_ino)
             with mmap.mmap(self._fd, size, prot=mmap.PROT_READ) as content:
                 view = memoryview(content)
                 try:
@@ -223,20 +233,35 @@ class _Cursor:
 
     def _next_file(self) -> bool:
         """Go on to the file that followed ours, if ours has been rotated away."""
-        own = os.fstat(self._fd)
-        newer: list[str] = []
-        for path in reversed(self._paths()):
+        own = os.fstat(self._fd).st_ino
+        while True:
+            newer = self._files_after(own)
+            if not newer:
+                return False
+            # Ours does not grow any more, now that there is a newer one.
+            if os.fstat(self._fd).st_size > self._offset and self._grew():
+                return True
+            path, inode = newer[-1]
+            if self._open(path, inode):
+                return True
+            # Another rotation has come between: look again.
+
+    def _files_after(self, own: int) -> list[tuple[str, int]]:
+        """(path, inode) of the files newer than ours, newest first; all of them if ours is gone.
+
+        Rotation moves files away from where we look first, so none is missed; one may be met
+        twice.
+        """
+        found: dict[int, str] = {}
+        for path in self._names():
             try:
-                found = os.stat(path)
+                inode = os.stat(path).st_ino
             except FileNotFoundError:
                 continue
-            if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
-                if os.fstat(self._fd).st_size > self._offset and self._grew():
-                    return True
-                return bool(newer) and self._open(newer[-1])
-            newer.append(path)
-        # Ours is gone: the oldest that is left is the next.
-        return bool(newer) and self._open(newer[-1])
+            if inode == own:
+                break
+            found[inode] = path
+        return [(path, inode) for inode, path in found.items()]
 
     def _grew(self) -> bool:
         """Whether a complete record has come since the last look."""
