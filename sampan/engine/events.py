@@ -1,7 +1,8 @@
 """The event bus: what happened to which object, for ``GET /events``.
 
-A bounded history answers ``since``; each subscriber has its own bounded queue.  A subscriber that
-does not read loses its oldest events rather than holding the daemon's memory.
+A bounded history answers ``since``.  A listener is called with each event; a subscriber reads from
+a bounded queue of its own, and loses its oldest events if it does not read rather than holding the
+daemon's memory.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -40,11 +43,10 @@ class Event(msgspec.Struct, frozen=True, omit_defaults=True):
 Filter = Callable[[Event], bool]
 
 
-class _Subscriber:
-    def __init__(self, wanted: Filter) -> None:
-        self.wanted = wanted
-        self.queue: deque[Event] = deque(maxlen=QUEUE)
-        self.ready = asyncio.Event()
+@dataclass(frozen=True, eq=False, slots=True)
+class _Listener:
+    wanted: Filter
+    take: Callable[[Event], None]
 
 
 class Events:
@@ -52,13 +54,13 @@ class Events:
 
     def __init__(self) -> None:
         self._history: deque[Event] = deque(maxlen=HISTORY)
-        self._subscribers: set[_Subscriber] = set()
+        self._listeners: set[_Listener] = set()
         self.published: Counter[tuple[str, str]] = Counter()
         """How many events of each type and action (without what follows a colon)."""
 
     @property
     def listeners(self) -> int:
-        return len(self._subscribers)
+        return len(self._listeners)
 
     def publish(
         self,
@@ -84,11 +86,33 @@ class Events:
         event = Event(kind, action, actor, scope, now // 1_000_000_000, now, **legacy)
         self._history.append(event)
         self.published[kind, action.partition(":")[0]] += 1
-        for subscriber in self._subscribers:
-            if subscriber.wanted(event):
-                subscriber.queue.append(event)
-                subscriber.ready.set()
+        for listener in self._listeners:
+            if listener.wanted(event):
+                listener.take(event)
         return event
+
+    @contextmanager
+    def listen(
+        self,
+        take: Callable[[Event], None],
+        wanted: Filter = lambda _: True,
+        *,
+        since_ns: int | None = None,
+    ) -> Iterator[None]:
+        """Hand ``take`` every wanted event, those of the history from ``since_ns`` on first.
+
+        It is called while the event is published: it must neither fail nor publish.
+        """
+        if since_ns is not None:
+            for event in self._history:
+                if event.time_nano >= since_ns and wanted(event):
+                    take(event)
+        listener = _Listener(wanted, take)
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
 
     async def subscribe(
         self,
@@ -98,29 +122,26 @@ class Events:
         until_ns: int | None = None,
     ) -> AsyncIterator[Event]:
         """Events from ``since_ns`` (default: now) until ``until_ns`` (default: for ever)."""
-        subscriber = _Subscriber(wanted)
-        self._subscribers.add(subscriber)
-        try:
-            if since_ns is not None:
-                for event in list(self._history):
-                    if event.time_nano >= since_ns and wanted(event):
-                        if until_ns is not None and event.time_nano > until_ns:
-                            return
-                        yield event
+        queue: deque[Event] = deque(maxlen=QUEUE)
+        ready = asyncio.Event()
+
+        def take(event: Event) -> None:
+            queue.append(event)
+            ready.set()
+
+        with self.listen(take, wanted, since_ns=since_ns):
             while True:
-                while subscriber.queue:
-                    event = subscriber.queue.popleft()
+                while queue:
+                    event = queue.popleft()
                     if until_ns is not None and event.time_nano > until_ns:
                         return
                     yield event
-                subscriber.ready.clear()
+                ready.clear()
                 left = None if until_ns is None else (until_ns - time.time_ns()) / 1e9
                 if left is not None and left <= 0:
                     return
                 try:
                     async with asyncio.timeout(left):
-                        await subscriber.ready.wait()
+                        await ready.wait()
                 except TimeoutError:
                     return
-        finally:
-            self._subscribers.discard(subscriber)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import msgspec
 from aiohttp import web
 
 from sampan.api import filters as wire_filters
 from sampan.api import progress, streams, versions
+from sampan.api.feed import Encoder, Feed
 from sampan.engine import Engine
 from sampan.engine.events import Event
 from sampan.engine.filters import Filters
@@ -35,6 +35,8 @@ _NAMED_KINDS = ("container", "image", "network", "volume", "plugin", "daemon")
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
+    encoder = Encoder()
+
     async def ping(request: web.Request) -> web.Response:
         body = b"" if request.method == "HEAD" else b"OK"
         headers = {
@@ -56,16 +58,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def events(request: web.Request) -> web.StreamResponse:
         query = request.query
-        wanted = _event_filter(wire_filters.parse(query.get("filters")).only(*EVENT_FILTERS))
+        chosen = _event_filter(wire_filters.parse(query.get("filters")).only(*EVENT_FILTERS))
         since = parse_time(query.get("since"))
         until = parse_time(query.get("until"))
         answer = await streams.start(request)
+        feed = Feed(request, answer, encoder)
 
-        async def send() -> None:
-            async for event in engine.events.subscribe(wanted, since_ns=since, until_ns=until):
-                await answer.write(msgspec.json.encode(event) + b"\n")
+        def wanted(event: Event) -> bool:
+            return (until is None or event.time_nano <= until) and chosen(event)
 
-        await progress.while_connected(request, send())
+        with engine.events.listen(feed.take, wanted, since_ns=since):
+            await progress.while_connected(request, feed.run(until))
         return answer
 
     async def plugins(_request: web.Request) -> web.Response:
