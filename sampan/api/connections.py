@@ -13,10 +13,12 @@ import socket
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
-WATCH = 0.25
-"""Seconds between two looks at a connection of which the client has ended its direction."""
+FIRST_LOOK, WATCH = 0.002, 0.25
+"""Seconds between two looks at a connection of which the client has ended its direction: at first,
+and at most."""
 
 
 class Connection(RequestHandler):
@@ -29,14 +31,14 @@ class Connection(RequestHandler):
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection until the requests that are complete have their answers."""
-        request = self._current_request
-        payloads = [payload for _, payload in self._messages]
-        if request is not None:
-            payloads.append(request.content)
-        if not payloads or not all(payload.is_eof() for payload in payloads):
+        if self._idle() or self._parser is None:
             return False
-        self.close()
-        self._look()
+        try:
+            self._parser.feed_eof()
+        except HttpProcessingError:
+            # The body of the last request lacks something.
+            return False
+        self._look(FIRST_LOOK)
         return True
 
     def connection_lost(self, error: BaseException | None) -> None:
@@ -51,17 +53,24 @@ class Connection(RequestHandler):
         self._watching.add(future)
         future.add_done_callback(self._watching.discard)
 
-    def _look(self) -> None:
+    def _idle(self) -> bool:
+        return not self._messages and self._waiter is not None and not self._waiter.done()
+
+    def _look(self, pause: float) -> None:
+        """Look whether the client has gone, or has all its answers; and again after a pause."""
         transport = self.transport
         if transport is None:
+            return
+        if self._idle():
+            self.force_close()
             return
         sock = transport.get_extra_info("socket")
         if sock is None or sock.family != socket.AF_UNIX:
             self._depart()
         elif _hung_up(sock.fileno()):
             transport.abort()
-        else:
-            self._loop.call_later(WATCH, self._look)
+            return
+        self._loop.call_later(pause, self._look, min(pause * 2, WATCH))
 
     def _depart(self) -> None:
         self.departed = True

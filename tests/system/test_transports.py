@@ -143,6 +143,64 @@ def test_ssh(daemon: Daemon, tmp_path: Path) -> None:
     assert done.stdout == b"over ssh\n", done.stderr
 
 
+class Activated(Daemon):
+    """A daemon started as systemd does it: with listening sockets, and told where to say "ready"."""
+
+    listeners = 2
+
+    def start(self) -> None:
+        self.run.mkdir(parents=True, exist_ok=True)
+        sockets = []
+        for number in range(self.listeners):
+            sock = socket.socket(socket.AF_UNIX)
+            place = self.run / ("sampan.sock" if number == 0 else f"other{number}.sock")
+            place.unlink(missing_ok=True)
+            sock.bind(str(place))
+            sock.listen(16)
+            sockets.append(sock)
+        # A client that comes before the daemon waits for it.
+        early = connect(self)
+        early.sendall(b"GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        place = self.root / "notify"
+        place.unlink(missing_ok=True)
+        notify.bind(str(place) if self.flags else f"\0sampan-{self.root.name}")
+        name = notify.getsockname()
+        address = f"@{name[1:].decode()}" if isinstance(name, bytes) else name
+        moves = "".join(f"exec {3 + n}<&{sock.fileno()}; " for n, sock in enumerate(sockets))
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'{moves} LISTEN_PID=$$ exec "$@"', "bash", *self.command()],
+            pass_fds=[sock.fileno() for sock in sockets],
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "NOTIFY_SOCKET": address,
+                 "LISTEN_FDS": str(len(sockets))},
+        )  # fmt: skip
+        notify.settimeout(30)
+        assert notify.recv(100) == b"READY=1"
+        notify.close()
+        assert early.recv(1000).startswith(b"HTTP/1.1 200 OK")
+        early.close()
+        for sock in sockets:
+            sock.close()
+
+
+@pytest.mark.proves("sockets from systemd, and its notification")
+@pytest.mark.parametrize("flags", [[], ["--host", "fd://"]], ids=["by itself", "fd://"])
+def test_sockets_from_systemd(flags: list[str]) -> None:
+    for daemon in running(*flags, kind=Activated):
+        assert daemon.client.ping()
+        other = docker.DockerClient(base_url=f"unix://{daemon.run}/other1.sock", timeout=20)
+        output = other.containers.run("busybox", ["sh", "-c", "ls /proc/self/fd"], remove=True)
+        # None of the sockets is a container's to keep.
+        assert output.split() == [b"0", b"1", b"2", b"3"]
+        # They belong to systemd, which passes them to the next daemon: they are not removed.
+        daemon.client.close()
+        daemon.stop()
+        assert (daemon.run / "sampan.sock").exists() and (daemon.run / "other1.sock").exists()
+        daemon.start()
+        assert daemon.client.ping()
+
+
 def connect(daemon: Daemon) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(20)
