@@ -8,6 +8,7 @@ tags called by its digest (``sha256-<hex>.sig``, ``.att``, ``.sbom``; cosign).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -27,12 +28,18 @@ REMEMBERED = 1000
 _REFERENCE = "vnd.docker.reference.digest"
 _ATTESTATION = "vnd.docker.reference.type"
 _COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
+_COSIGN_TAG_RE = re.compile(r"sha256-[0-9a-f]{64}\.(?:sig|att|sbom)")
 _STATEMENT = "application/vnd.in-toto+json"
 _BILLS = {
     "application/spdx+json": "SPDX",
     "text/spdx+json": "SPDX",
     "application/vnd.cyclonedx+json": "CycloneDX",
 }
+
+
+def is_attachment(tag: str) -> bool:
+    """Whether a tag is one that names an image's attachment by the image's digest."""
+    return _COSIGN_TAG_RE.fullmatch(tag) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from sampan.errors import SampanError
 from sampan.hub.access import DELETE, PULL
+from sampan.hub.attachments import is_attachment
 from sampan.hub.core import Hub
 from sampan.hub.failures import RegistryError
 from sampan.hub.inspection import ImageView, Inspector
@@ -198,7 +199,9 @@ class Pages:
 
     async def repository(self, request: web.Request, who: Visitor) -> web.Response:
         found = await self.site.readable(request, who)
-        every = await self._records.tags(found.name)
+        tags = await self._records.tags(found.name)
+        # A signature's tag is shown with its image, not beside it.
+        every = [tag for tag in tags if not is_attachment(tag.name)]
         every.sort(key=lambda tag: (-tag.updated, tag.name))
         page = _page(request)
         tags = every[(page - 1) * TAGS_SIZE : page * TAGS_SIZE]
