@@ -38,6 +38,7 @@ OPTION_INHIBIT4 = _BRIDGE + "inhibit_ipv4"
 OPTION_TRUSTED = _BRIDGE + "trusted_host_interfaces"
 OPTION_HOST4 = "com.docker.network.host_ipv4"
 OPTION_HOST6 = "com.docker.network.host_ipv6"
+OPTION_SHORTCUT = "sampan.bridge.shortcut"
 OPTION_MTU = "com.docker.network.driver.mtu"
 OPTION_IFACE_PREFIX = "com.docker.network.container_iface_prefix"
 OPTION_ENDPOINT_SYSCTLS = "com.docker.network.endpoint.sysctls"
@@ -56,6 +57,7 @@ _OPTIONS = {
         OPTION_TRUSTED,
         OPTION_HOST4,
         OPTION_HOST6,
+        OPTION_SHORTCUT,
         OPTION_MTU,
         OPTION_IFACE_PREFIX,
     },
@@ -74,7 +76,8 @@ class BridgeOptions:
 
     ``modes`` are the gateway modes by IP version; ``sources`` the addresses that packets leave the
     host with, where those of the way out are not to be used; ``trusted`` the host's interfaces from
-    which every port is reached.
+    which every port is reached.  ``shortcut``: frames between the containers need not pass the
+    bridge.
     """
 
     icc: bool = True
@@ -84,6 +87,7 @@ class BridgeOptions:
     inhibit4: bool = False
     trusted: tuple[str, ...] = ()
     sources: dict[int, str] = field(default_factory=dict)
+    shortcut: bool = True
     mtu: int = 0
     prefix: str = "eth"
 
@@ -98,8 +102,9 @@ def bridge_options(options: dict[str, str]) -> BridgeOptions:
                 f"unknown gateway mode {modes[version]!r} of the option {option}: it is one of"
                 f" {', '.join(_GATEWAY_MODES)}"
             )
+    icc = _boolean(options, OPTION_ICC, True)
     return BridgeOptions(
-        icc=_boolean(options, OPTION_ICC, True),
+        icc=icc,
         masquerade=_boolean(options, OPTION_MASQUERADE, True),
         # Docker shows 0.0.0.0 for "all addresses", which are those of IPv6 as well.
         host_binding=options.get(OPTION_HOST_BINDING, "").replace("0.0.0.0", ""),
@@ -107,6 +112,7 @@ def bridge_options(options: dict[str, str]) -> BridgeOptions:
         inhibit4=_boolean(options, OPTION_INHIBIT4, False),
         trusted=_trusted(options),
         sources=_sources(options),
+        shortcut=icc and _boolean(options, OPTION_SHORTCUT, True),
         mtu=mtu_option(options),
         prefix=options.get(OPTION_IFACE_PREFIX, "eth"),
     )

@@ -30,6 +30,8 @@ DEFAULT_POOLS: tuple[tuple[str, int], ...] = (
     ("192.168.0.0/16", 20),
 )
 
+# Of the addresses that :func:`mac_of` makes.
+MAC_PREFIX = "02:42:"
 
 REST_SECONDS = 2.0
 
@@ -202,4 +204,4 @@ def mac_of(address: str) -> str:
     The same address always has the same MAC, so that neighbours' caches stay right when an
     address goes to another container.
     """
-    return "02:42:" + ipaddress.ip_address(address).packed[-4:].hex(":")
+    return MAC_PREFIX + ipaddress.ip_address(address).packed[-4:].hex(":")

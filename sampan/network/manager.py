@@ -16,6 +16,7 @@ that the container does not run and takes everything back.
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import logging
 from collections.abc import Callable, Sequence
@@ -31,8 +32,9 @@ from sampan.network.firewall import Opening, Rules
 from sampan.network.members import Members
 from sampan.network.names import NamesDirectory
 from sampan.network.registry import Networks
-from sampan.network.rulekeeper import RuleKeeper
+from sampan.network.rulekeeper import WATCHED_CHAINS, RuleKeeper
 from sampan.network.settings import NetworkSettings
+from sampan.network.shortcut import Candidate, Shortcuts
 from sampan.network.types import (
     Collection,
     Endpoint,
@@ -45,6 +47,7 @@ from sampan.network.types import (
     Sandbox,
     SandboxRequest,
 )
+from sampan.network.watch import Watch
 
 __all__ = ["NetworkManager", "NetworkSettings"]
 
@@ -80,8 +83,15 @@ class NetworkManager:
         )
         self.found_stale = False
         """Whether the start met an interface that a predecessor had not recorded."""
-        self._rules = RuleKeeper(
-            settings.table, settings.firewall, self._wanted_rules, self._repair_bridge
+        self._rules = RuleKeeper(settings.table, settings.firewall, self._wanted_rules)
+        self._shortcuts = Shortcuts(self._shortcut_candidates)
+        self._watch = Watch(
+            rules_gone=self._rules.repair,
+            policy_changed=self._rules.policy_changed,
+            chains=WATCHED_CHAINS,
+            link_gone=self._link_gone,
+            link_changed=self._shortcuts.changed,
+            overflow=self._shortcuts.look,
         )
 
     # The daemon's life
@@ -104,9 +114,13 @@ class NetworkManager:
                 log.error("the network %s cannot be made: %s", network.name, error)
         self.found_stale = self._networks.remove_stale_ports(self._members.host_names())
         self._rules.start()
+        self._watch.start(asyncio.get_running_loop())
+        self._shortcuts.start(wanted=self._settings.shortcuts)
 
     async def close(self, remove_all: bool = False) -> None:
         """Stop watching.  With ``remove_all`` also delete our bridges and rules from the kernel."""
+        self._watch.stop()
+        self._shortcuts.close()
         self._rules.stop(remove_all=remove_all)
         if remove_all:
             for network in self._networks.all():
@@ -172,6 +186,7 @@ class NetworkManager:
         if network.driver == "bridge":
             self._rules.remove_bridge(self._networks.rules(network))
         self._networks.remove_links(network)
+        self._shortcuts.forget(network.id)
         self._emit("destroy", network)
         return network
 
@@ -471,6 +486,22 @@ class NetworkManager:
                 for port in sandbox.port_rules(endpoint)
             ],
         )
+
+    def _shortcut_candidates(self) -> dict[str, Candidate]:
+        joined = {
+            network.id: network.bridge
+            for network in self._networks.all()
+            if network.bridge and definition.bridge_options(network.options).shortcut
+        }
+        return {
+            endpoint.interface.host_name: Candidate(endpoint, joined[endpoint.network_id])
+            for endpoint in self._members.everyone()
+            if endpoint.interface is not None and endpoint.network_id in joined
+        }
+
+    def _link_gone(self, name: str) -> None:
+        self._shortcuts.gone(name)
+        self._repair_bridge(name)
 
     def _repair_bridge(self, name: str) -> None:
         network = self._networks.by_bridge(name)

@@ -14,7 +14,7 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
                elements = { tcp . 8080 : 172.17.0.2 . 80 } }
     map at4 { type inet_proto . ipv4_addr . inet_service : ipv4_addr . inet_service }
     chain guard { type filter hook prerouting priority raw
-        iifname @bridges ip daddr 127.0.0.0/8 drop }
+        ip daddr 127.0.0.0/8 iifname @bridges drop }
     chain prerouting { type nat hook prerouting priority dstnat
         ip daddr 127.0.0.0/8 return
         fib daddr type local jump publish }
@@ -233,7 +233,8 @@ def _rules() -> Iterable[tuple[str, list[bytes]]]:
     answer = _conntrack(nft.CT_STATE, nft.CT_ESTABLISHED_RELATED)
     accept, drop = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)
 
-    yield "guard", [*from_bridge, *to_loopback4, drop]
+    # For every packet that arrives at the host: the test that most packets fail is first.
+    yield "guard", [*to_loopback4, *from_bridge, drop]
     yield "prerouting", [*to_loopback4, nft.verdict(nft.RETURN)]
     yield "prerouting", local
     # The kernel routes no packet with the source ::1 to another link: the keeper relays these.

@@ -12,7 +12,8 @@ from sampan.network.backend import choose_firewall
 from sampan.network.firewall import BridgeRules, Firewall, Port, Rules, Translation
 from sampan.network.forward_policy import WATCHED_CHAINS, ForwardPolicy
 from sampan.network.nft import NftFirewall
-from sampan.network.watch import Watch
+
+__all__ = ["WATCHED_CHAINS", "RuleKeeper"]
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,7 @@ _SETTLE_SECONDS = 0.5
 class RuleKeeper:
     """The firewall of one daemon, made again when it is lost.
 
-    ``current`` gives all that should hold; ``bridge_gone`` is called with the name of a link that
-    another program (or nobody knows who) has deleted.
+    ``current`` gives all that should hold.
     """
 
     def __init__(
@@ -32,7 +32,6 @@ class RuleKeeper:
         name: str,
         backend: str,
         current: Callable[[], Rules],
-        bridge_gone: Callable[[str], None],
     ) -> None:
         self._name = name
         self._backend = backend
@@ -40,20 +39,17 @@ class RuleKeeper:
         self._firewall: Firewall | None = None
         self._policy: ForwardPolicy | None = None
         self._settling: asyncio.TimerHandle | None = None
-        self._watch = Watch(self._repair, self._policy_changed, bridge_gone, WATCHED_CHAINS)
 
     def start(self) -> None:
-        """Make all rules, and watch.  Raises :class:`OSError`, :class:`SampanError`."""
+        """Make all rules.  Raises :class:`OSError`, :class:`SampanError`."""
         self._firewall = choose_firewall(self._name, self._backend)
         rules = self._current()
         self._firewall.rebuild(rules)
         if isinstance(self._firewall, NftFirewall):
             self._policy = ForwardPolicy(self._name)
             self._policy.refresh(rules.bridges)
-        self._watch.start(asyncio.get_running_loop())
 
     def stop(self, *, remove_all: bool) -> None:
-        self._watch.stop()
         if self._settling is not None:
             self._settling.cancel()
         if remove_all and self._policy is not None:
@@ -108,19 +104,21 @@ class RuleKeeper:
         except OSError:
             if firewall.intact():
                 raise
-            self._repair()
+            self.repair()
 
     def _bridges_changed(self) -> None:
         if self._policy is not None:
             self._policy.changed(self._current().bridges)
 
-    def _repair(self) -> None:
+    def repair(self) -> None:
+        """Make the rules again if another program has removed them."""
         firewall = self._firewall
         if firewall is not None and not firewall.intact():
             log.warning("the firewall rules were removed by another program: making them again")
             firewall.rebuild(self._current())
 
-    def _policy_changed(self) -> None:
+    def policy_changed(self) -> None:
+        """Another program has made or changed a chain of :data:`WATCHED_CHAINS`."""
         if self._settling is None and self._policy is not None:
             loop = asyncio.get_running_loop()
             self._settling = loop.call_later(_SETTLE_SECONDS, self._settled)

@@ -15,7 +15,8 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     a machine.  ``bip`` is the default bridge's address in CIDR notation; chosen from the pools when
     empty.  ``address_pools`` are ``(base, prefix length of a network)``.  ``mtu`` 0 takes that of
     the link with the default route, at most 1500.  ``firewall`` is ``nftables``, ``iptables`` or
-    empty for what the kernel has.
+    empty for what the kernel has.  ``shortcuts``: containers' frames to each other need not pass the
+    bridge.
     """
 
     run_dir: str
@@ -30,6 +31,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     dns_options: list[str] = []
     ip_forward: bool = True
     icc: bool = True
+    shortcuts: bool = True
     firewall: str = ""
     resolv_conf: str = "/etc/resolv.conf"
     hosts_file: str = "/etc/hosts"

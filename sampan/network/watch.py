@@ -10,9 +10,11 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable, Collection
+from functools import partial
 
 from sampan.linux import nftables, rtnetlink
 from sampan.linux.netlink import NETLINK_ROUTE, Received, Socket
+from sampan.linux.rtnetlink import Link
 
 log = logging.getLogger(__name__)
 
@@ -21,19 +23,24 @@ _AF_UNSPEC = 0
 
 class Watch:
     """Calls ``rules_gone()`` when a table was deleted, ``policy_changed()`` when one of the
-    ``chains`` was made or changed, ``link_gone(name)`` when a link was deleted."""
+    ``chains`` was made or changed, ``link_gone(name)`` when a link was deleted and
+    ``link_changed(link)`` when one was made or changed; ``overflow()`` when notices were lost."""
 
     def __init__(
         self,
         rules_gone: Callable[[], None],
         policy_changed: Callable[[], None],
         link_gone: Callable[[str], None],
+        link_changed: Callable[[Link], None],
+        overflow: Callable[[], None],
         chains: Collection[str],
     ) -> None:
         self._rules_gone = rules_gone
         self._policy_changed = policy_changed
         self._chains = chains
         self._link_gone = link_gone
+        self._link_changed = link_changed
+        self._overflow = overflow
         self._sockets: list[Socket] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -65,6 +72,7 @@ class Watch:
                 raise
             self._guard(self._rules_gone)
             self._guard(self._policy_changed)
+            self._guard(self._overflow)
             return
         handler(received)
 
@@ -77,9 +85,13 @@ class Watch:
     def _on_links(self, received: list[Received]) -> None:
         for message in received:
             # The family of a bridge's notice that a port has left it is AF_BRIDGE.
-            if message.kind == rtnetlink.RTM_DELLINK and message.payload[0] == _AF_UNSPEC:
-                name = rtnetlink.parse_link(message.payload).name
-                self._guard(lambda name=name: self._link_gone(name))  # type: ignore[misc]
+            if message.payload[0] != _AF_UNSPEC:
+                continue
+            link = rtnetlink.parse_link(message.payload)
+            if message.kind == rtnetlink.RTM_DELLINK:
+                self._guard(partial(self._link_gone, link.name))
+            elif message.kind == rtnetlink.RTM_NEWLINK:
+                self._guard(partial(self._link_changed, link))
 
     def _guard(self, repair: Callable[[], None]) -> None:
         try:
