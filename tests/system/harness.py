@@ -33,6 +33,8 @@ class Daemon:
         self.cgroup_parent = f"/sampan-test-{root.name}"
         self.process: subprocess.Popen[bytes] | None = None
         self._client: docker.DockerClient | None = None
+        self.program = shutil.which("docker")
+        """The docker CLI."""
 
     @property
     def url(self) -> str:
@@ -77,11 +79,10 @@ class Daemon:
         self, *arguments: str, input: bytes | None = None, timeout: float = 60
     ) -> subprocess.CompletedProcess[bytes]:
         """The unmodified docker CLI; the test is skipped where there is none."""
-        program = shutil.which("docker")
-        if program is None:
+        if self.program is None:
             pytest.skip("the docker CLI is not installed")
         return subprocess.run(
-            [program, "-H", self.url, *arguments],
+            [self.program, "-H", self.url, *arguments],
             input=input,
             stdin=None if input is not None else subprocess.DEVNULL,
             capture_output=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 import shlex
 import shutil
@@ -11,20 +13,30 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from cli_rows import ROWS, SETTINGS, Row, Setting
+from cli_rows import DIFFERS, ROWS, SETTINGS, Row, Setting
+from dockerd import Dockerd, program
+from golden import Golden, transcript
 from harness import Daemon, running
 
 from tests.registry.servers import Registry, docker_registry
 
-pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker CLI")
+OWN = shutil.which("docker")
+PEER = program()
+pytestmark = pytest.mark.skipif(OWN is None and PEER is None, reason="needs the docker CLI")
+WRITE = os.environ.get("SAMPAN_GOLDEN") == "write"
+GOLDEN = Golden()
 
 ID = re.compile(r"[0-9a-f]{64}")
 
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[Daemon]:
-    """A daemon with a network ``net``, and a running container ``box``."""
-    for daemon in running():
+    """A daemon with a network ``net``, and a running container ``box``.
+
+    Its CLI is the one that the golden files were written with, where there is that.
+    """
+    for daemon in running(kind=Dockerd if WRITE else Daemon):
+        daemon.program = PEER or OWN
         subnets = ["--ipv6", "--subnet", "10.214.9.0/24", "--subnet", "fd00:214::/64"]
         for line in (
             ["network", "create", *subnets, "net"],
@@ -45,10 +57,39 @@ def docker(
 ) -> subprocess.CompletedProcess[bytes]:
     """A docker command; the test is skipped where this machine's CLI is too old for a flag."""
     done = daemon.docker(*arguments, input=input)
-    unknown = (b"unknown flag", b"unknown shorthand flag", b"is not a docker command")
-    if any(words in done.stderr for words in unknown):
+    if _is_unknown(done) and daemon.program == PEER and OWN is not None and not WRITE:
+        # A flag newer than the golden files' CLI: this machine's may have it.
+        daemon.program = OWN
+        try:
+            done = daemon.docker(*arguments, input=input)
+        finally:
+            daemon.program = PEER
+    if _is_unknown(done):
         pytest.skip(f"this docker CLI does not know it: {done.stderr.decode()}")
     return done
+
+
+def _is_unknown(done: subprocess.CompletedProcess[bytes]) -> bool:
+    unknown = (b"unknown flag", b"unknown shorthand flag", b"is not a docker command")
+    return any(words in done.stderr for words in unknown)
+
+
+def compare(command: str, line: str, done: subprocess.CompletedProcess[bytes],
+            places: Mapping[str, str]) -> None:  # fmt: skip
+    """Compare with the golden file, or write it."""
+    if line.partition("; ")[0] in DIFFERS:
+        return
+    text = transcript(done.stdout.decode(), done.stderr.decode(), done.returncode, places)
+    if WRITE:
+        GOLDEN.put(command, line, text)
+        return
+    wanted = GOLDEN.get(command, line)
+    if PEER is None or wanted is None:
+        return
+    difference = difflib.unified_diff(
+        wanted.splitlines(), text.splitlines(), "Docker's engine", "ours", lineterm=""
+    )
+    assert text == wanted, "\n".join(difference)
 
 
 @pytest.fixture(scope="module")
@@ -97,13 +138,21 @@ def test_setting(world: Daemon, folder: Path, command: str, setting: Setting) ->
     flags = words(setting.arguments, places)
     done = docker(world, command, "--name", "it", *flags, "busybox", "true")
     error = done.stderr.decode()
+    noun, line = f"container {command}", f"{command} --name it {setting.arguments} busybox true"
     try:
+        if WRITE:
+            compare(noun, line, done, places)
+            if done.returncode == 0 and setting.flag != "--rm":
+                shown = docker(world, "inspect", "-f", setting.template, "it")
+                compare("inspect", f"{line}; {setting.template}", shown, places)
+            return
         if setting.refused:
             assert done.returncode in (1, 125) and setting.refused in error.lower(), error
             return
         if command == "run" and setting.host_may_refuse and "/sys/fs/cgroup/" in error:
             return
         assert done.returncode == 0, error
+        compare(noun, line, done, places)
         if command == "create":
             assert ID.fullmatch(done.stdout.decode().strip())
         elif setting.flag == "--rm":
@@ -111,6 +160,9 @@ def test_setting(world: Daemon, folder: Path, command: str, setting: Setting) ->
             return
         shown = docker(world, "inspect", "-f", setting.template, "it")
         assert shown.returncode == 0, shown.stderr.decode()
+        compare("inspect", f"{line}; {setting.template}", shown, places)
+        if PEER is not None and GOLDEN.get("inspect", f"{line}; {setting.template}") is not None:
+            return
         wanted = setting.shown
         for name, value in places.items():
             wanted = wanted.replace(f"{{{name}}}", value)
@@ -125,9 +177,12 @@ def test_row(world: Daemon, folder: Path, registry: Registry, row: Row) -> None:
     try:
         for line in row.before:
             done = docker(world, *config(line, folder), *words(line, places))
-            assert done.returncode == 0, done.stderr.decode()
+            assert WRITE or done.returncode == 0, done.stderr.decode()
         input = (folder / row.stdin).read_bytes() if row.stdin else None
         done = docker(world, *config(row.line, folder), *words(row.line, places), input=input)
+        compare(row.command, row.line, done, places)
+        if WRITE:
+            return
         output = (done.stdout + done.stderr).decode().replace("\r", "")
         assert done.returncode == row.code, output
         pattern = row.prints.replace("{registry}", registry.host)
@@ -155,6 +210,12 @@ def tidy(world: Daemon) -> None:
     for volume in client.volumes.list():
         if volume.name.startswith("flags-"):
             volume.remove()
+    for image in client.images.list():
+        for tag in image.tags:
+            if tag != "busybox:latest":
+                client.images.remove(tag, force=True)
+    client.images.prune(filters={"dangling": True})
+    client.api.prune_builds()
 
 
 PING = b"GET /_ping HTTP/1.1\r\nHost: docker\r\n\r\n"
@@ -186,3 +247,18 @@ def test_every_flag_has_a_row() -> None:
         command, _, flags = line.partition(":")
         missing |= {(command, flag) for flag in (flags.split() or [""])} - proved
     assert missing == set()
+
+
+def test_every_flag_has_a_golden_file() -> None:
+    lines = [(row.command, row.line, set(row.flags.split())) for row in ROWS]
+    for setting in SETTINGS:
+        for command in ("create", "run"):
+            line = f"{command} --name it {setting.arguments} busybox true"
+            lines.append((f"container {command}", line, {setting.flag}))
+    missing = [
+        line
+        for command, line, flags in lines
+        if GOLDEN.get(command, line) is None and line not in DIFFERS and not flags & NEWER
+    ]
+    assert missing == []
+    assert set(DIFFERS) <= {line for _, line, _ in lines}
