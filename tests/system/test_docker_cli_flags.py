@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from cli_rows import DIFFERS, ROWS, SETTINGS, Row, Setting
+from cli_rows import DIFFERS, NEWER, ROWS, SETTINGS, Row, Setting
 from dockerd import Dockerd, program
 from golden import Golden, transcript
 from harness import Daemon, running
