@@ -150,7 +150,7 @@ class Containers:
             logconfig.tag(record)
             await self._furnish(record, image)
             try:
-                self._records.put(record)
+                self._put(record)
                 self._remember(Container(record))
             finally:
                 volumes.settle(record.mounts)
@@ -191,7 +191,7 @@ class Containers:
             raise InvalidParameter("Renaming a container with the same name as its current name")
         chosen = self._reserve(name, container.id)
         try:
-            self._records.put(msgspec.structs.replace(container.record, name=chosen))
+            self._put(msgspec.structs.replace(container.record, name=chosen))
             container.record.name = chosen
             self._by_name.pop(old, None)
             self._by_name[chosen] = container
@@ -201,11 +201,14 @@ class Containers:
 
     def save(self, container: Container) -> None:
         """Store the record as it is now."""
-        self._records.put(container.record)
+        self._put(container.record)
+
+    def erase(self, container: Container) -> None:
+        """Remove the record on disk: after a crash the container will not be there."""
+        self._records.delete(container.id, durable=not container.record.host.auto_remove)
 
     def forget(self, container: Container) -> None:
-        """Remove the record: the container is gone."""
-        self._records.delete(container.id)
+        """Say that the container, whose record is erased, is gone."""
         self._by_id.pop(container.id, None)
         if self._by_name.get(container.name) is container:
             del self._by_name[container.name]
@@ -218,6 +221,10 @@ class Containers:
         self._events.publish("container", action, record.id, {**common, **attributes})
 
     # -- inside ----------------------------------------------------------------------------
+
+    def _put(self, record: ContainerRecord) -> None:
+        # A container that is removed when it ends does not outlive the machine's either.
+        self._records.put(record, durable=not record.host.auto_remove)
 
     def _remember(self, container: Container) -> None:
         self._by_id[container.id] = container

@@ -329,10 +329,12 @@ class Lifecycle:
         container.record.state.status = "removing"
         container.drop_parked()
         try:
-            await asyncio.to_thread(self._delete_files, container.id)
+            # The record first: what a crash leaves of the rest belongs to nobody.
+            self._containers.erase(container)
         except BaseException:
             container.record.state.status = before
             raise
+        await asyncio.to_thread(self._delete_files, container.id)
         mounts = container.record.mounts
         self._execs.forget(container.id)
         self._containers.forget(container)
@@ -455,6 +457,7 @@ class Lifecycle:
 
     async def settle(self, alive: list[Container]) -> None:
         """Record the ends that happened meanwhile, clean up, and start what is to be started."""
+        self._sweep()
         running = {container.id for container in alive}
         for container in self._containers.all():
             if container.id in running:
@@ -470,10 +473,30 @@ class Lifecycle:
                 if lost and self._wants_restart(container):
                     self._spawn_task(self._start_again(container))
             elif container.record.state.status == "removing" or (
-                container.record.host.auto_remove and container.record.state.finished_at
+                container.record.host.auto_remove
+                and (container.record.state.finished_at or not self._has_files(container))
             ):
                 async with container.lock:
                     await self._remove(container, volumes=True)
+
+    def _has_files(self, container: Container) -> bool:
+        """Whether the snapshot is whole: a power failure may bring back the record, and only that,
+        of a container that removed itself."""
+        try:
+            return self._snapshotter.upper(container.id).exists()
+        except NotFound:
+            return False
+
+    def _sweep(self) -> None:
+        """Delete what a crash left of containers without a record."""
+        known = {container.id for container in self._containers.all()}
+        for key in self._snapshotter.active():
+            if key not in known:
+                self._snapshotter.remove(key)
+        for place in (self._places.run_of(""), self._places.state_of("")):
+            for path in place.iterdir() if place.is_dir() else ():
+                if path.name not in known:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _wants_restart(self, container: Container) -> bool:
         policy, state = container.record.host.restart_policy.name, container.record.state

@@ -1,8 +1,9 @@
 """The metadata database: one SQLite file in WAL mode.
 
 ``synchronous`` is FULL: a commit is an fsync of the log, so what was acknowledged survives a
-power loss.  That costs 0.26 ms a transaction where NORMAL costs 0.02, and NORMAL would lose the
-last ones.  Every change of several steps is one transaction; ``docs/decisions`` has the figures.
+power loss.  A transaction that nobody is told of, or whose loss leaves a state that the next start
+of the daemon tidies, is committed without one (``durable=False``); the fsync of any later one is
+its too.  Every change of several steps is one transaction; ``docs/decisions`` has the figures.
 
 One connection serves all threads under one lock.  Statements here take well under a millisecond,
 so the event loop may call them.
@@ -46,10 +47,10 @@ class Collection(Generic[T]):
     def by_name(self, name: str) -> T | None:
         return self._one("name", name)
 
-    def put(self, obj: T) -> None:
+    def put(self, obj: T, *, durable: bool = True) -> None:
         """Insert or replace; raises errors.Conflict when another object has the name."""
         name = getattr(obj, "name", None) or None
-        with self._metadata.transaction() as connection:
+        with self._metadata.transaction(durable=durable) as connection:
             try:
                 connection.execute(
                     "INSERT INTO objects (collection, id, name, data) VALUES (?, ?, ?, ?)"
@@ -60,8 +61,8 @@ class Collection(Generic[T]):
             except sqlite3.IntegrityError:
                 raise Conflict(f"the name {name!r} is already in use in {self._name}") from None
 
-    def delete(self, id: str) -> None:
-        with self._metadata.transaction() as connection:
+    def delete(self, id: str, *, durable: bool = True) -> None:
+        with self._metadata.transaction(durable=durable) as connection:
             connection.execute(
                 "DELETE FROM objects WHERE collection = ? AND id = ?", (self._name, id)
             )
@@ -92,6 +93,7 @@ class Metadata:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.RLock()
         self._depth = 0
+        self._durable = True
         self._connection = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, cached_statements=256
         )
@@ -100,13 +102,15 @@ class Metadata:
         self._migrate(path)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, *, durable: bool = True) -> Iterator[Connection]:
         """All or nothing; a transaction inside another one joins it.  Do not await inside.
+        One that is not ``durable`` may be lost, whole, if the power fails before the next that is.
         Raises errors.DiskFull, with nothing changed, when there is no space for it."""
         with self._lock:
             if self._depth:
                 yield self._connection
                 return
+            self._synchronize(durable)
             self._connection.execute("BEGIN IMMEDIATE")
             self._depth = 1
             try:
@@ -120,6 +124,12 @@ class Metadata:
                 raise
             finally:
                 self._depth = 0
+
+    def _synchronize(self, durable: bool) -> None:
+        """Have commits wait for the disk, or not; SQLite takes this only between transactions."""
+        if durable != self._durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
 
     def query(self, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[str, ...]]:
         """The rows of a SELECT; sees the changes of the transaction that this thread is in."""

@@ -114,6 +114,10 @@ class PlainSnapshotter:
 
         return self._records.check(files)
 
+    def active(self) -> list[str]:
+        """The keys of active snapshots and views."""
+        return self._records.active()
+
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""
         return self._records.unreached(roots)

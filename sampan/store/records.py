@@ -82,10 +82,11 @@ class SnapshotRecords:
         self, name: str, kind: Kind, parent: str | None, form: str, make: Callable[[Path], None]
     ) -> Iterator[Record]:
         """Insert a record and let ``make`` fill its new directory; if that or the block fails,
-        neither is left."""
+        neither is left.  Whoever is told of the snapshot has a record of his own, whose
+        transaction makes this one durable."""
         directory: Path | None = None
         try:
-            with self._metadata.transaction() as connection:
+            with self._metadata.transaction(durable=False) as connection:
                 if self.get(name) is not None:
                     raise Conflict(f"the snapshot {name} exists already")
                 parent_id = self.committed(parent).id if parent is not None else None
@@ -186,8 +187,9 @@ class SnapshotRecords:
 
     def remove(self, name: str) -> int | None:
         """Remove a name; returns the snapshot's ID when it was the last one.  Raises
-        errors.Conflict while it is a parent."""
-        with self._metadata.transaction() as connection:
+        errors.Conflict while it is a parent.  An active snapshot is removed durably by the
+        transaction that removes what it belonged to."""
+        with self._metadata.transaction(durable=name.startswith("sha256:")) as connection:
             record = self.find(name)
             connection.execute(
                 "DELETE FROM snapshot_names WHERE driver = ? AND name = ?", (self._driver, name)
@@ -225,6 +227,15 @@ class SnapshotRecords:
             (id,),
         )
         return bool(rows)
+
+    def active(self) -> list[str]:
+        """The names of active snapshots and views."""
+        rows = self._metadata.query(
+            "SELECT n.name FROM snapshot_names n JOIN snapshots s ON s.id = n.snapshot"
+            " WHERE n.driver = ? AND s.kind IN ('active', 'view') ORDER BY s.id DESC",
+            (self._driver,),
+        )
+        return [name for (name,) in rows]
 
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of committed image layers (digests) that neither ``roots`` nor any other snapshot

@@ -125,6 +125,10 @@ class Snapshotter(Protocol):
         snapshot reaches, in the order in which they can be removed."""
         ...
 
+    def active(self) -> list[str]:
+        """The keys of active snapshots and views."""
+        ...
+
     def check(self, repair: bool) -> list[tuple[str, str]]:
         """What is wrong with the snapshots' files: the name of the snapshot that should be removed
         and made anew, and what is wrong with it.  What can be made good in place is, if ``repair``,
