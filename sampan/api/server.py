@@ -42,6 +42,8 @@ ENGINE = web.AppKey("engine", Engine)
 SHUTDOWN_SECONDS = 1.0
 READ_BUFFER_BYTES = 1 << 20
 """Archives and contexts are read in pieces of this size."""
+MAX_LINE_BYTES, MAX_FIELD_BYTES = 512 << 10, 4 << 20
+"""Build arguments are in the request's line, secrets of builds in a header."""
 
 
 def application(engine: Engine) -> web.Application:
@@ -84,7 +86,13 @@ class Server:
         assert server is not None
 
         def connection() -> Connection:
-            return Connection(server, access_log=None, read_bufsize=READ_BUFFER_BYTES)
+            return Connection(
+                server,
+                access_log=None,
+                read_bufsize=READ_BUFFER_BYTES,
+                max_line_size=MAX_LINE_BYTES,
+                max_field_size=MAX_FIELD_BYTES,
+            )
 
         loop = asyncio.get_running_loop()
         for sock, tls in sockets:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
 
+MAX_SECRET = 500 << 10
 ENTITLEMENTS = ("security.insecure", "network.host")
 
 
@@ -65,9 +66,12 @@ def _secret(text: str) -> tuple[str, bytes]:
     path = given.get("src", name)
     try:
         with open(path, "rb") as file:
-            return name, file.read()
+            value = file.read(MAX_SECRET + 1)
     except OSError as error:
         raise Failure(f"cannot read the secret {name}: {path}: {error.strerror}", 125) from None
+    if len(value) > MAX_SECRET:
+        raise Failure(f"the secret {name} is too large: {path} has more than 500 KiB", 125)
+    return name, value
 
 
 def _agent(text: str) -> tuple[str, str]:
