@@ -9,6 +9,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import tarfile
 import time
@@ -25,7 +26,6 @@ _LEVEL = 1
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
-_PORT = 5077
 _CONFIGURATION = """
 version: 0.1
 storage: {filesystem: {rootdirectory: ROOT}, delete: {enabled: true}}
@@ -133,11 +133,12 @@ def _upload(address: str, repository: str, data: bytes) -> None:
 class LocalRegistry:
     """Debian's docker-registry on the loopback that the engine sees."""
 
-    def __init__(self, engine: Engine | None, root: Path, port: int = _PORT) -> None:
+    def __init__(self, engine: Engine | None, root: Path) -> None:
         if shutil.which("docker-registry") is None:
             raise CommandFailed("docker-registry is not installed")
-        self.address = f"127.0.0.1:{port}"
-        self.root, self.port = root, port
+        # One each: the registries of several engines run at the same time.
+        self.root, self.port = root, _free_port()
+        self.address = f"127.0.0.1:{self.port}"
         self._prefix: tuple[str, ...] = ()
         if isinstance(engine, Chroot):
             self._prefix = ("nsenter", f"--net=/proc/{engine.holder.pid}/ns/net")
@@ -177,9 +178,15 @@ class LocalRegistry:
         self.start()
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
-def registry(engine: Engine | None, root: Path, port: int = _PORT) -> Iterator[LocalRegistry]:
-    server = LocalRegistry(engine, root, port)
+def registry(engine: Engine | None, root: Path) -> Iterator[LocalRegistry]:
+    server = LocalRegistry(engine, root)
     server.start()
     try:
         yield server

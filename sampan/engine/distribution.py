@@ -22,7 +22,7 @@ from sampan.image.reference import DEFAULT_DOMAIN, Reference
 from sampan.progress import Progress, Report
 from sampan.registry import platforms
 from sampan.registry.auth import Auth
-from sampan.registry.client import LayerReady, Pulled, RegistryClient, SearchHit
+from sampan.registry.client import LayerComing, Pulled, RegistryClient, SearchHit
 from sampan.store.content import DamagedBlob
 from sampan.store.images import Image, ImageStore, LayerRef, Member
 from sampan.store.indexes import MAX_DEPTH, images_of
@@ -87,12 +87,12 @@ class Distribution:
         store = self._store
         before = self._known(reference)
 
-        async def unpack(ready: LayerReady) -> None:
-            # The layers below are unpacked while those above are still on their way.
-            inside = diff_ids(ready.config_bytes)
-            if ready.index < len(inside):  # else layer_refs() says what is wrong
-                done.append(LayerRef(inside[ready.index], ready.blob))
-                await store.apply(done, report)
+        async def unpack(coming: LayerComing) -> None:
+            # Each layer is unpacked while it and those above are still on their way.
+            inside = diff_ids(coming.config_bytes)
+            if coming.index < len(inside):  # else layer_refs() says what is wrong
+                done.append(LayerRef(inside[coming.index], coming.blob))
+                await store.apply_arriving(done, coming.arrival, report)
 
         async with store.attempt():
             done: list[LayerRef] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bz2
-import io
 import lzma
 from typing import BinaryIO, Literal, Protocol, cast
 
 import zstandard
 from isal import igzip, isal_zlib
+
+from sampan.image.streams import Wrapped
 
 Algorithm = Literal["gzip", "zstd"]
 
@@ -53,15 +54,12 @@ def recognise(head: bytes) -> str:
     return "none"
 
 
-class _Decompressed(io.RawIOBase):
+class _Decompressed(Wrapped):
     """Reads of a decompressor with its library's errors as CorruptStream."""
 
     def __init__(self, stream: BinaryIO, inner: BinaryIO) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._inner = inner
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -73,28 +71,18 @@ class _Decompressed(io.RawIOBase):
                 raise
             raise CorruptStream(f"the compressed stream is damaged: {error}") from error
 
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         if not self.closed:
             self._inner.close()
-            self._stream.close()
         super().close()
 
 
-class _Prefixed(io.RawIOBase):
+class _Prefixed(Wrapped):
     """A stream with bytes that were read from it already put back in front."""
 
     def __init__(self, head: bytes, stream: BinaryIO) -> None:
+        super().__init__(stream)
         self._head = head
-        self._stream = stream
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         if self._head:
@@ -103,27 +91,14 @@ class _Prefixed(io.RawIOBase):
             return data
         return self._stream.read(size)
 
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-class _Bounded(io.RawIOBase):
+class _Bounded(Wrapped):
     """A stream that refuses to be longer than it may be."""
 
     def __init__(self, stream: BinaryIO, limit: int) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._limit = limit
         self._left = limit
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         data = self._stream.read(size)
@@ -131,16 +106,6 @@ class _Bounded(io.RawIOBase):
         if self._left < 0:
             raise TooLarge(f"it unpacks to more than the {self._limit} bytes that are allowed")
         return data
-
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 def decompressed(stream: BinaryIO, limit: int | None = None) -> BinaryIO:

@@ -28,14 +28,14 @@ from sampan.registry import failures, manifests, referrers
 from sampan.registry.auth import Auth
 from sampan.registry.blobs import Downloads
 from sampan.registry.config import RegistryConfig
-from sampan.registry.pull import LayerReady, OnLayer, Pull, Pulled
+from sampan.registry.pull import Arrival, LayerComing, OnLayer, Pull, Pulled
 from sampan.registry.push import Push, Sources
 from sampan.registry.transport import Answer, Remote, connect, make_session
 
 if TYPE_CHECKING:
     from sampan.store.content import ContentStore
 
-__all__ = ["LayerReady", "OnLayer", "Pulled", "RegistryClient", "SearchHit"]
+__all__ = ["Arrival", "LayerComing", "OnLayer", "Pulled", "RegistryClient", "SearchHit"]
 
 PAGE_SIZE = 1000
 CATALOG_SCOPE = "registry:catalog:*"
@@ -98,8 +98,8 @@ class RegistryClient:
 
         Reports Docker's statuses up to "Download complete"; "Extracting", "Pull complete" and the
         closing "Digest:" and "Status:" lines are for whoever unpacks and registers the image.
-        ``on_layer`` is awaited for each layer in manifest order as soon as it and the layers
-        below it are there, while others are still downloading.
+        ``on_layer`` is awaited for each layer in manifest order, from the lowest, while they are
+        on their way: it waits for as much of each as it needs.
 
         Raises NotFound, Unauthorized, Unavailable, InvalidParameter, DiskFull.
         """

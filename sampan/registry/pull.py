@@ -44,16 +44,43 @@ class Pulled:
     index_bytes: bytes | None = None
 
 
+class Arrival:
+    """A blob on its way."""
+
+    def __init__(self) -> None:
+        self._begun = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def bring(self, task: asyncio.Task[None]) -> None:
+        """``task`` is what brings it."""
+        self._task = task
+        task.add_done_callback(lambda _: self._begun.set())
+
+    def begin(self) -> None:
+        self._begun.set()
+
+    async def begun(self) -> None:
+        """Return when the first bytes are being received, or the blob is here, or never will be."""
+        await self._begun.wait()
+
+    async def here(self) -> None:
+        """Return when the blob is in the content store.  Raises what kept it from coming."""
+        assert self._task is not None
+        await asyncio.wait((self._task,))
+        self._task.result()
+
+
 @dataclass(frozen=True, slots=True)
-class LayerReady:
-    """A layer's blob is in the content store; lower layers of the same image are too."""
+class LayerComing:
+    """A layer of the image, and how far its blob is."""
 
     index: int
     blob: Descriptor
     config_bytes: bytes
+    arrival: Arrival
 
 
-OnLayer: TypeAlias = Callable[[LayerReady], Awaitable[None]]
+OnLayer: TypeAlias = Callable[[LayerComing], Awaitable[None]]
 
 
 class _ConfigProbe(msgspec.Struct):
@@ -148,15 +175,16 @@ class Pull:
             )
         async with task_group() as group:
             config = group.create_task(self._config(remote, image.config))
-            blobs: dict[str, asyncio.Task[None]] = {}
+            arrivals: dict[str, Arrival] = {}
             for layer in image.layers:
-                if layer.digest not in blobs:
-                    blobs[layer.digest] = group.create_task(self._layer(remote, layer))
+                if layer.digest not in arrivals:
+                    arrival = arrivals[layer.digest] = Arrival()
+                    arrival.bring(group.create_task(self._layer(remote, layer, arrival)))
             if self._on_layer:
+                await asyncio.wait((config,))
                 for index, layer in enumerate(image.layers):
-                    await asyncio.wait((blobs[layer.digest], config))
-                    blobs[layer.digest].result()
-                    await self._on_layer(LayerReady(index, layer, config.result()))
+                    coming = LayerComing(index, layer, config.result(), arrivals[layer.digest])
+                    await self._on_layer(coming)
         return config.result()
 
     async def _config(self, remote: Remote, blob: Descriptor) -> bytes:
@@ -172,7 +200,7 @@ class Pull:
         self._check_platform(data)
         return data
 
-    async def _layer(self, remote: Remote, blob: Descriptor) -> None:
+    async def _layer(self, remote: Remote, blob: Descriptor, arrival: Arrival) -> None:
         short = digests.short(blob.digest)
         if self._content.has(blob.digest):
             self._report(Progress("Already exists", short))
@@ -180,6 +208,8 @@ class Pull:
 
         def listener(status: str, current: int) -> None:
             shown = status == "Downloading"
+            if shown:
+                arrival.begin()
             self._report(
                 Progress(status, short, current if shown else 0, blob.size if shown else 0)
             )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import io
 import threading
 from collections import deque
 from collections.abc import AsyncIterable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, TypeVar, cast
+
+from sampan.image.streams import Readable
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ _PACED = ThreadPoolExecutor(64, "stream")
 """Threads whose pace is a client's: a slow one must not hold those that the daemon works with."""
 
 
-class _Bridge(io.RawIOBase):
+class _Bridge(Readable):
     """The thread's side; the loop's side is :meth:`feed`.  Holds at most eight megabytes."""
 
     def __init__(self) -> None:
@@ -49,9 +50,6 @@ class _Bridge(io.RawIOBase):
                 self._ended = True
                 self._changed.notify()
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
         if size == 0:
             return b""
@@ -71,12 +69,6 @@ class _Bridge(io.RawIOBase):
             if was_full and self._held <= _LIMIT:
                 self._loop.call_soon_threadsafe(self._room.set)
             return chunk
-
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
 
 
 async def in_thread(stream: AsyncIterable[bytes], work: Callable[[BinaryIO], T]) -> T:

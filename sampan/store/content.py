@@ -21,6 +21,7 @@ from sampan.errors import DiskFull, NotFound, SampanError
 from sampan.image import digest as digests
 from sampan.image.digest import Digest
 from sampan.linux.sync import begin_writing
+from sampan.store.arriving import ArrivingStream, Flow
 from sampan.store.leases import Leases
 
 _BLOCK = 1 << 20
@@ -68,8 +69,8 @@ class Ingest:
         resumable: bool,
     ) -> None:
         self._store = store
-        self._path = path
-        self._expected = expected
+        self.path = path
+        self.expected = expected
         self._size = size
         self._fd = -1
         self._resumable = resumable
@@ -82,6 +83,7 @@ class Ingest:
             os.close(self._fd)
             raise
         self._begun = self._offset
+        self._flow = Flow(size, self._offset) if expected and size is not None else None
 
     def _rehash(self) -> int:
         """Hash what an earlier ingest left; returns its length."""
@@ -107,7 +109,7 @@ class Ingest:
         view = memoryview(data).cast("B")
         if self._size is not None and self._offset + len(view) > self._size:
             raise DigestMismatch(
-                f"{self._expected or 'the blob'} is longer than the {self._size} bytes it should be"
+                f"{self.expected or 'the blob'} is longer than the {self._size} bytes it should be"
             )
         self._hash.update(view)
         self._offset += len(view)
@@ -115,6 +117,8 @@ class Ingest:
             with disk_full_as_error(self._store.root):
                 while view:
                     view = view[os.write(self._fd, view) :]
+            if self._flow is not None:
+                self._flow.advance(self._offset)
             if self._offset - self._begun >= _WRITEBACK:
                 begin_writing(self._fd, self._begun, self._offset - self._begun)
                 self._begun = self._offset
@@ -124,6 +128,9 @@ class Ingest:
 
     def restart(self) -> None:
         """Forget what is here, for a source that cannot resume."""
+        if self._flow is not None:
+            self._flow.end()
+            self._flow = None
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hash = hashlib.new(self._hash.name)
@@ -136,15 +143,15 @@ class Ingest:
         try:
             if self._size is not None and self._offset != self._size:
                 raise DigestMismatch(
-                    f"{self._expected or 'the blob'} has {self._offset} bytes"
+                    f"{self.expected or 'the blob'} has {self._offset} bytes"
                     f" where {self._size} were expected"
                 )
-            if self._expected is not None and actual != self._expected:
+            if self.expected is not None and actual != self.expected:
                 raise DigestMismatch(
-                    f"the content has digest {actual} where {self._expected} was expected"
+                    f"the content has digest {actual} where {self.expected} was expected"
                 )
             with disk_full_as_error(self._store.root):
-                self._store._publish(self._fd, self._path, actual)
+                self._store._publish(self._fd, self.path, actual)
         except BaseException:
             self.abort()
             raise
@@ -164,14 +171,22 @@ class Ingest:
         """Throw away what was written.  Does nothing after commit or suspend."""
         if self._fd >= 0:
             # While the file is still ours: the next ingest of the ref begins with a new one.
-            self._path.unlink(missing_ok=True)
+            self.path.unlink(missing_ok=True)
             self._close()
+
+    def follow(self) -> ArrivingStream | None:
+        """What is written, from its beginning, as it comes; None for one of unknown size."""
+        if self._flow is None:
+            return None
+        return ArrivingStream(os.dup(self._fd), self._flow)
 
     def _close(self) -> None:
         if self._fd >= 0:
+            if self._flow is not None:
+                self._flow.end()
+            self._store._finished(self)
             os.close(self._fd)
             self._fd = -1
-            self._store._finished(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -195,6 +210,7 @@ class ContentStore:
         self._ingest = root / "ingest"
         self._lock = threading.Lock()
         self._busy: set[str] = set()
+        self._arriving: dict[Digest, Ingest] = {}
         with disk_full_as_error(root):
             for directory in (self._blobs / "sha256", self._blobs / "sha512", self._ingest):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -258,10 +274,22 @@ class ContentStore:
                     self._busy.add(wanted)
                     name, resumable = wanted, True
         try:
-            return Ingest(self, self._ingest / name, expected, size, resumable)
+            ingest = Ingest(self, self._ingest / name, expected, size, resumable)
         except BaseException:
-            self._finished(self._ingest / name)
+            with self._lock:
+                self._busy.discard(name)
             raise
+        if expected is not None:
+            with self._lock:
+                self._arriving[expected] = ingest
+        return ingest
+
+    def follow(self, digest: Digest) -> ArrivingStream | None:
+        """A blob that is being received, as it comes; its digest is checked by whoever receives
+        it, at the end.  None when it is not being received (or is here)."""
+        with self._lock:
+            ingest = self._arriving.get(digest)
+            return ingest.follow() if ingest is not None else None
 
     def adopt(self, path: Path, digest: Digest) -> Digest:
         """Take a finished, verified file on the same file system as a blob, by a hard link."""
@@ -344,9 +372,11 @@ class ContentStore:
         path.rename(target)
         fsync_directory(target.parent)
 
-    def _finished(self, path: Path) -> None:
+    def _finished(self, ingest: Ingest) -> None:
         with self._lock:
-            self._busy.discard(path.name)
+            self._busy.discard(ingest.path.name)
+            if self._arriving.get(ingest.expected or "") is ingest:
+                del self._arriving[ingest.expected or ""]
 
     def _missing(self, digest: Digest) -> NotFound:
         return NotFound(f"the blob {digest} is not in the content store")

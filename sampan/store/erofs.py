@@ -17,7 +17,6 @@ what it stands on by itself, so unmounting never disturbs a running container.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from collections import OrderedDict
@@ -28,20 +27,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sampan.errors import InvalidParameter, SampanError, Unsupported
-from sampan.image.tar import FileCursor, InvalidTar
+from sampan.image.tar import InvalidTar
 from sampan.linux.mount import move_mount_to, new_filesystem, umount
-from sampan.linux.sync import begin_writing
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error, fsync_directory
 from sampan.store.erofs_image import Device, build, read_devices
 from sampan.store.metadata import Metadata
 from sampan.store.overlay import OverlaySnapshotter
+from sampan.store.placing import copy_sparse, place_layer, read_tree
 from sampan.store.records import Record
 from sampan.store.snapshots import Usage
-from sampan.store.tree import LayerTree, merge, read_layer
+from sampan.store.tree import LayerTree, merge
 
-_CHUNK = 1 << 20
-_WRITEBACK = 16 << 20
 _IDLE_MOUNTS = 8
 _HELD_INODES = 30_000
 _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
@@ -88,12 +85,11 @@ class ErofsSnapshotter(OverlaySnapshotter):
         directory = self._records.reserve()
         try:
             with disk_full_as_error(self.root):
-                place = directory / "layer.tar"
-                _place(layer, source, place)
+                file = directory / "layer.tar"
                 id = int(directory.name)
-                tree = self._read(id, place)
+                tree = place_layer(layer, source, file, 2 * id)
                 if tree.sparse_size:
-                    _copy_sparse(place, directory / "sparse.data", tree)
+                    copy_sparse(file, directory / "sparse.data", tree)
                 fsync_directory(directory)
         except BaseException:
             self._records.abandon(directory)
@@ -225,8 +221,8 @@ class ErofsSnapshotter(OverlaySnapshotter):
 
     def _built(self, stack: _Stack) -> bytes | bytearray:
         """The metadata of a stack: the same bytes each time."""
-        trees = [self._tree(id) for id, _ in reversed(stack.layers)]
         try:
+            trees = [self._tree(id) for id, _ in reversed(stack.layers)]
             root = merge(trees, bottom=stack.bottom)
             devices, numbers = self._devices(stack)
             return build(root, [device for device, _ in devices], numbers)
@@ -252,15 +248,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
         held = self._trees.get(id)
         if held is not None:
             return held
-        return self._read(id, self._records.directory(id) / "layer.tar")
-
-    def _read(self, id: int, path: Path) -> LayerTree:
-        with path.open("rb", buffering=0) as file:
-            cursor = FileCursor(file.fileno(), path.stat().st_size)
-            try:
-                return read_layer(cursor, 2 * id)
-            except InvalidTar as error:
-                raise InvalidParameter(f"invalid layer: {error}") from error
+        return read_tree(self._records.directory(id) / "layer.tar", 2 * id)
 
     def _hold(self, id: int, tree: LayerTree) -> None:
         self._trees[id] = tree
@@ -362,49 +350,6 @@ def _mount_sources() -> dict[str, str]:
             source = rest.split(b" ")[1].decode("unicode_escape").encode("latin-1")
             sources[os.fsdecode(place)] = os.fsdecode(source)
     return sources
-
-
-def _place(layer: BinaryIO, source: Path | None, target: Path) -> None:
-    """Have the layer's bytes at ``target``, on disk: by a link if they are a file already."""
-    if source is not None:
-        try:
-            os.link(source, target)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK):
-                raise
-    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
-    try:
-        begun = written = 0
-        while data := layer.read(_CHUNK):
-            view = memoryview(data)
-            while view:
-                view = view[os.write(fd, view) :]
-            written += len(data)
-            if written - begun >= _WRITEBACK:
-                begin_writing(fd, begun, written - begun)
-                begun = written
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _copy_sparse(tar: Path, target: Path, tree: LayerTree) -> None:
-    """Lay the pieces of sparse files out at their places; what is between stays a hole."""
-    with tar.open("rb") as source:
-        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
-        try:
-            os.ftruncate(fd, tree.sparse_size)
-            for start, end, length in tree.sparse:
-                while length:
-                    data = os.pread(source.fileno(), min(length, _CHUNK), start)
-                    if not data:
-                        raise InvalidParameter("invalid layer: the tar is cut short")
-                    os.pwrite(fd, data, end)
-                    start, end, length = start + len(data), end + len(data), length - len(data)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
 
 def _write_file(path: Path, data: bytes | bytearray) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.image import config as image_config
@@ -34,6 +35,9 @@ _SELECT = (
     " (SELECT group_concat(name, ' ') FROM repo_digests WHERE image = i.id)"
     " FROM images i"
 )
+_MAX_FOLLOWED = 4
+"""How many layers are unpacked as they come; each has a thread that goes at the sender's pace."""
+_FOLLOWERS = ThreadPoolExecutor(_MAX_FOLLOWED, "arriving")
 _ID_PREFIX = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
 
 
@@ -65,6 +69,18 @@ class Member:
     config: bytes
     layers: Sequence[LayerRef]
     manifest: bytes
+
+
+class Arrival(Protocol):
+    """A blob that is being received."""
+
+    async def begun(self) -> None:
+        """Return when there is something to read, or nothing more to wait for."""
+        ...
+
+    async def here(self) -> None:
+        """Return when it is in the content store; raises what kept it from coming."""
+        ...
 
 
 _Images: TypeAlias = list[Image]
@@ -102,6 +118,7 @@ class ImageStore:
         # Chains that were warmed; to warm one again that was removed meanwhile is only slower.
         self._warm: set[Digest] = set()
         self._applying: dict[Digest, asyncio.Task[None]] = {}
+        self._following: dict[Digest, asyncio.Future[bool]] = {}
         self._roots: list[Callable[[], Iterable[str]]] = [self.indexes.roots]
 
     # Finding
@@ -355,6 +372,7 @@ class ImageStore:
         same time share the work."""
         layers = self.layers_of(image.id)
         chain, applied = await self._apply_all(layers, report)
+        await self._warm_up(chain)
         if applied:
             self._update_size(image.id)
         return chain
@@ -363,7 +381,52 @@ class ImageStore:
         """Apply those of the layers (lowest first, from the bottom of a stack) that the
         snapshotter does not have; returns the chain ID.  Hold a lease."""
         chain, _ = await self._apply_all(layers, report)
+        await self._warm_up(chain)
         return chain
+
+    async def apply_arriving(
+        self, layers: Sequence[LayerRef], arrival: Arrival, report: Report = ignore
+    ) -> None:
+        """As :meth:`apply`, for one layer after the other while their blobs are on their way:
+        the uppermost of ``layers`` is unpacked as it comes, those below it have been.  Returns
+        when its blob is here too.  Raises what ``arrival`` does."""
+        await arrival.begun()
+        followed = await self._follow(layers)
+        await arrival.here()
+        if followed:
+            top = layers[-1]
+            chain = image_config.chain_ids(layer.diff_id for layer in layers)[-1]
+            await asyncio.to_thread(self._unpacked, chain, top, report)
+        await self._apply_all(layers, report)
+
+    async def _follow(self, layers: Sequence[LayerRef]) -> bool:
+        """Unpack the uppermost layer as it comes.  False when that cannot be done, or went wrong:
+        then it is to be unpacked when it is here, and what is wrong with it will be said."""
+        *below, chain = image_config.chain_ids(layer.diff_id for layer in layers)
+        self.content.leases.touch(chain)
+        busy = chain in self._applying or chain in self._following
+        if busy or len(self._following) >= _MAX_FOLLOWED or self._has_snapshot(chain):
+            return False
+        parent = below[-1] if below else None
+
+        def work() -> bool:
+            stream = self.layers.follow(layers[-1])
+            if stream is None:
+                return False
+            with stream:
+                self.snapshotter.apply(chain, parent, stream)
+            return True
+
+        task = asyncio.ensure_future(asyncio.get_running_loop().run_in_executor(_FOLLOWERS, work))
+        self._following[chain] = task
+        task.add_done_callback(partial(self._followed, chain))
+        await asyncio.wait((task,))
+        return task.exception() is None and task.result()
+
+    def _followed(self, chain: Digest, task: asyncio.Future[bool]) -> None:
+        del self._following[chain]
+        if not task.cancelled():
+            task.exception()
 
     async def admit(
         self,
@@ -376,7 +439,7 @@ class ImageStore:
     ) -> Image:
         """Apply the layers, then :meth:`register`: the image is there only when it can be run.
         Hold a lease."""
-        await self._apply_all(layers, report)
+        await self.apply(layers, report)
         return self.register(config, layers, manifest, refs, parent)
 
     async def admit_index(
@@ -442,6 +505,10 @@ class ImageStore:
         for position in range(start, len(chains)):
             chain = chains[position]
             parent = chains[position - 1] if position else None
+            if chain in self._following:
+                await asyncio.wait((self._following[chain],))
+                if self._has_snapshot(chain):
+                    continue
             task = self._applying.get(chain)
             if task is None:
                 self._warm.discard(chains[-1])
@@ -451,10 +518,12 @@ class ImageStore:
                 self._applying[chain] = task
                 task.add_done_callback(partial(self._applied, chain))
             await asyncio.shield(task)
-        if chains and chains[-1] not in self._warm:
-            await asyncio.to_thread(self.snapshotter.warm, chains[-1])
-            self._warm.add(chains[-1])
         return (chains[-1] if chains else None), len(chains) - start
+
+    async def _warm_up(self, chain: Digest | None) -> None:
+        if chain is not None and chain not in self._warm:
+            await asyncio.to_thread(self.snapshotter.warm, chain)
+            self._warm.add(chain)
 
     def _applied(self, chain: Digest, task: asyncio.Task[None]) -> None:
         del self._applying[chain]
@@ -476,17 +545,20 @@ class ImageStore:
                 lambda position: report(Progress("Extracting", row, min(position, total), total)),
             ) as stream:
                 self.snapshotter.apply(chain, parent, stream, self.layers.uncompressed(layer))
-        except DigestMismatch:
+        except (DigestMismatch, InvalidParameter):
             if self.content.drop_damaged(layer.blob.digest):
                 raise DamagedBlob(
                     f"the blob {layer.blob.digest} was damaged on disk and is removed: pull or "
                     "load its image again"
                 ) from None
             raise
+        self._unpacked(chain, layer, report)
+
+    def _unpacked(self, chain: Digest, layer: LayerRef, report: Report) -> None:
         self.layers.remember(layer.diff_id, layer.blob, self.snapshotter.usage(chain).size)
         if self.discard_blobs:
             self._discard(chain, layer)
-        report(Progress("Pull complete", row))
+        report(Progress("Pull complete", short(layer.blob.digest)))
 
     def _discard(self, chain: Digest, layer: LayerRef) -> None:
         """Keep the layer as the tar that its snapshot has anyway, instead of its blob."""

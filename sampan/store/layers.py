@@ -26,6 +26,7 @@ from sampan.image.compression import (
 from sampan.image.digest import Digest
 from sampan.image.layer import write_diff
 from sampan.image.manifest import Descriptor
+from sampan.image.streams import Wrapped
 from sampan.store.content import ContentStore, DigestMismatch, Ingest
 from sampan.store.metadata import Metadata
 from sampan.store.readahead import ReadAhead
@@ -64,6 +65,20 @@ class LayerStore:
         if blob.digest != layer.diff_id:
             plain = cast(BinaryIO, ReadAhead(plain))
         return cast(BinaryIO, _Verified(plain, layer.diff_id))
+
+    def follow(self, layer: LayerRef) -> BinaryIO | None:
+        """The same of a layer whose blob is being received, as it comes; None when it is not, or
+        when its blob is the tar itself, which can serve as it is.  Reads also raise Interrupted."""
+        raw = self._content.follow(layer.blob.digest) if _is_packed(layer) else None
+        if raw is None:
+            return None
+        try:
+            plain = decompressed(cast(BinaryIO, raw), self.max_size)
+        except BaseException:
+            raw.close()
+            raise
+        ahead = ReadAhead(plain, raw.interrupt)
+        return cast(BinaryIO, _Verified(cast(BinaryIO, ahead), layer.diff_id))
 
     def present(self, layer: LayerRef) -> Descriptor:
         """A blob of the layer that is here: the layer's own, else any; raises errors.NotFound."""
@@ -151,11 +166,15 @@ class LayerStore:
         return LayerRef(diff_id, blob)
 
 
-class _Counted(io.RawIOBase):
+def _is_packed(layer: LayerRef) -> bool:
+    return layer.blob.digest != layer.diff_id
+
+
+class _Counted(Wrapped):
     """A stream that tells how far it was read."""
 
     def __init__(self, stream: BinaryIO, progress: Callable[[int], None]) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._progress = progress
         self._position = 0
 
@@ -165,21 +184,14 @@ class _Counted(io.RawIOBase):
         self._progress(self._position)
         return data
 
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
-
-class _Verified(io.RawIOBase):
+class _Verified(Wrapped):
     """A stream that checks its digest when it ends."""
 
     def __init__(self, stream: BinaryIO, expected: Digest) -> None:
-        self._stream = stream
+        super().__init__(stream)
         self._expected = expected
         self._hash = hashlib.new(expected.partition(":")[0])
-
-    def readable(self) -> bool:
-        return True
 
     def read(self, size: int = -1) -> bytes:
         try:
@@ -197,16 +209,6 @@ class _Verified(io.RawIOBase):
                 f" where its image says {self._expected}"
             )
         return data
-
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
 
 
 class _Sink(io.RawIOBase):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import queue
 import threading
+from collections.abc import Callable
 from typing import BinaryIO
+
+from sampan.image.streams import Wrapped
 
 _CHUNK = 1 << 20
 _DEPTH = 6
 
 
-class ReadAhead(io.RawIOBase):
+class ReadAhead(Wrapped):
     """The same stream, read by a thread of its own, at most six megabytes ahead.  Errors of the
-    stream are raised where its data would have come.  Closing it closes the stream."""
+    stream are raised where its data would have come.  Closing it closes the stream; ``interrupt``
+    is called before, for a stream whose reads may wait for long, to have them end."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, interrupt: Callable[[], None] | None = None) -> None:
+        super().__init__(stream)
+        self._interrupt = interrupt
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_DEPTH)
         self._stopped = False
         self._ended = False
@@ -34,9 +38,6 @@ class ReadAhead(io.RawIOBase):
         except BaseException as error:
             self._queue.put(error)
 
-    def readable(self) -> bool:
-        return True
-
     def read(self, size: int = -1) -> bytes:
         if not self._rest and not self._ended:
             item = self._queue.get()
@@ -52,20 +53,15 @@ class ReadAhead(io.RawIOBase):
         self._rest = self._rest[len(data) :]
         return bytes(data)
 
-    def readinto(self, buffer: object, /) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        data = self.read(len(view))
-        view[: len(data)] = data
-        return len(data)
-
     def close(self) -> None:
         if not self.closed:
             self._stopped = True
+            if self._interrupt is not None:
+                self._interrupt()
             while self._thread.is_alive():
                 try:
                     self._queue.get(timeout=0.05)
                 except queue.Empty:
                     continue
             self._thread.join()
-            self._stream.close()
         super().close()

@@ -16,7 +16,7 @@ from sampan.image import digest as digests
 from sampan.image.manifest import Platform
 from sampan.image.reference import Reference
 from sampan.progress import Progress, ignore
-from sampan.registry.client import LayerReady, RegistryClient
+from sampan.registry.client import LayerComing, RegistryClient
 from sampan.registry.config import RegistryConfig
 from sampan.store.content import ContentStore, Ingest
 from tests.registry.images import make_image, make_index
@@ -130,9 +130,11 @@ async def test_layers_are_handed_over_in_order_while_others_download(
     await push(client, ref, made.manifest, source)
     order: list[int] = []
 
-    async def on_layer(ready: LayerReady) -> None:
-        assert target.has(ready.blob.digest) and ready.config_bytes == made.config
-        order.append(ready.index)
+    async def on_layer(coming: LayerComing) -> None:
+        await coming.arrival.begun()
+        await coming.arrival.here()
+        assert target.has(coming.blob.digest) and coming.config_bytes == made.config
+        order.append(coming.index)
 
     await client.pull(
         ref, auth=None, platform=None, content=target, report=ignore, on_layer=on_layer
