@@ -29,6 +29,7 @@ _REFERENCE = "vnd.docker.reference.digest"
 _ATTESTATION = "vnd.docker.reference.type"
 _COSIGN_SUFFIXES = (".sig", ".att", ".sbom")
 _COSIGN_TAG_RE = re.compile(r"sha256-[0-9a-f]{64}\.(?:sig|att|sbom)")
+_KINDS = ("sbom", "provenance", "statement")
 _STATEMENT = "application/vnd.in-toto+json"
 _BILLS = {
     "application/spdx+json": "SPDX",
@@ -115,6 +116,8 @@ class Attachments:
             if len(seen) > MAX_ATTACHED:
                 break
             await self._sort(repository, found, attached)
+        attached.signatures.sort(key=lambda s: s.checked.verdict != "verified")
+        attached.documents.sort(key=lambda d: _KINDS.index(d.kind))
         return attached
 
     async def document(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import stat
 from dataclasses import dataclass
 
 import msgspec
@@ -17,6 +18,13 @@ from sampan.image.manifest import Descriptor, Index, InvalidManifest, Manifest
 MAX_CONFIG_BYTES = 4 << 20
 MAX_LISTED = 1000
 MAX_SUMMARIES = 10_000
+_KINDS = {
+    "d": stat.S_IFDIR,
+    "l": stat.S_IFLNK,
+    "c": stat.S_IFCHR,
+    "b": stat.S_IFBLK,
+    "p": stat.S_IFIFO,
+}
 
 
 class _History(msgspec.Struct):
@@ -277,9 +285,13 @@ def _compare_files(old: list[LayerIndex], new: list[LayerIndex]) -> list[Change]
 
 
 def _describe(entry: Entry) -> str:
-    kind = "-" if entry.kind == "h" else entry.kind
     what = entry.content.hex()[:12] if entry.content else entry.target
-    return f"{kind}{entry.mode:04o} {entry.owner} {entry.size} {what}".rstrip()
+    return f"{mode_text(entry)} {entry.owner} {entry.size} {what}".rstrip()
+
+
+def mode_text(entry: Entry) -> str:
+    """Kind and mode of a file as ``ls`` writes them; a hard link is the file that it is."""
+    return stat.filemode(_KINDS.get(entry.kind, stat.S_IFREG) | entry.mode)
 
 
 def _compare(before: dict[str, str], after: dict[str, str]) -> list[Change]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ from sampan.hub.access import DELETE, PULL
 from sampan.hub.attachments import is_attachment
 from sampan.hub.core import Hub
 from sampan.hub.failures import RegistryError
-from sampan.hub.inspection import ImageView, Inspector
+from sampan.hub.inspection import ImageView, Inspector, mode_text
 from sampan.hub.layerindex import Entry, LayerIndex
 from sampan.hub.records import Repository
 from sampan.hub.sbom import Bill, Provenance
@@ -353,19 +352,11 @@ def list_folder(index: LayerIndex, folder: str) -> list[Row]:
 
 
 def _row(name: str, entry: Entry) -> Row:
-    bits = {
-        "d": stat.S_IFDIR,
-        "l": stat.S_IFLNK,
-        "c": stat.S_IFCHR,
-        "b": stat.S_IFBLK,
-        "p": stat.S_IFIFO,
-    }
-    mode = stat.filemode(bits.get(entry.kind, stat.S_IFREG) | entry.mode)
     return Row(
         name=name,
         path=entry.path,
         kind=entry.kind,
-        mode=mode,
+        mode=mode_text(entry),
         owner=entry.owner,
         size=entry.size,
         modified=entry.modified,

@@ -71,6 +71,7 @@ _CHINESE = {
     "according to {issuer}": "据 {issuer}",
     "No signature is attached.": "没有附带签名。",
     "Packages and origin": "软件包与来源",
+    "all platforms": "所有平台",
     "Document": "文档",
     "Packages: {count}": "软件包：{count}",
     "How it was built, from {count} materials": "构建过程，{count} 项原料",
