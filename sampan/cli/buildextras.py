@@ -66,12 +66,12 @@ def _secret(text: str) -> tuple[str, bytes]:
     path = given.get("src", name)
     try:
         with open(path, "rb") as file:
-            value = file.read(MAX_SECRET + 1)
+            data = file.read(MAX_SECRET + 1)
     except OSError as error:
         raise Failure(f"cannot read the secret {name}: {path}: {error.strerror}", 125) from None
-    if len(value) > MAX_SECRET:
+    if len(data) > MAX_SECRET:
         raise Failure(f"the secret {name} is too large: {path} has more than 500 KiB", 125)
-    return name, value
+    return name, data
 
 
 def _agent(text: str) -> tuple[str, str]:
