@@ -7,6 +7,7 @@ option given both in the file and as a flag is refused, as two truths would be.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from sampan.errors import InvalidParameter
 DEFAULT_FILE = Path("/etc/sampan/daemon.json")
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 STORAGE_DRIVERS = ("erofs", "overlay", "plain")
+FIREWALLS = ("nftables", "iptables")
 
 
 class AddressPool(msgspec.Struct, frozen=True):
@@ -41,6 +43,10 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     storage_driver: str = ""
     bridge: str = ""
     bip: str = ""
+    fixed_cidr: str = ""
+    bridge_shortcuts: bool = True
+    firewall_backend: str = ""
+    ip_forward: bool = True
     mtu: int = 0
     icc: bool = True
     ip: str = ""
@@ -123,6 +129,25 @@ def _parser() -> argparse.ArgumentParser:
     add("-s", "--storage-driver", choices=STORAGE_DRIVERS, help="how root file systems are kept")
     add("-b", "--bridge", help="name of the default network's bridge")
     add("--bip", help="address of the default bridge, as 172.17.0.1/16")
+    add("--fixed-cidr", help="part of the default bridge's subnet that containers get addresses of")
+    add(
+        "--default-address-pool",
+        dest="default_address_pools",
+        action="append",
+        metavar="base=CIDR,size=BITS",
+        help="where networks get their subnets from (repeatable)",
+    )
+    add(
+        "--bridge-shortcuts",
+        type=_boolean,
+        help="whether frames between containers may pass by the bridge (true or false)",
+    )
+    add("--firewall-backend", choices=FIREWALLS, help="how ports are published (default: either)")
+    add(
+        "--ip-forward",
+        type=_boolean,
+        help="whether to let the host forward packets (true or false)",
+    )
     add("--mtu", type=int, help="MTU of container networks")
     add("--ip", help="host address that ports are published on unless another is given")
     add(
@@ -216,6 +241,9 @@ def load(
     if "log_opts" in given:
         pairs = [option.partition("=") for option in given["log_opts"]]
         given["log_opts"] = {key: value for key, _, value in pairs}
+    if "default_address_pools" in given:
+        pools = [_address_pool(option) for option in given["default_address_pools"]]
+        given["default_address_pools"] = pools
     if "runtimes" in given:
         given["runtimes"] = dict(_runtime(option) for option in given["runtimes"])
     flags = {name.replace("_", "-"): value for name, value in given.items()}
@@ -239,6 +267,27 @@ def _runtime(option: str) -> tuple[str, dict[str, str]]:
     return name, {"path": path}
 
 
+def _address_pool(option: str) -> dict[str, str | int]:
+    fields = dict(field.partition("=")[::2] for field in option.split(","))
+    if fields.keys() != {"base", "size"} or not fields["size"].isdigit():
+        raise InvalidParameter(
+            f"invalid --default-address-pool {option!r}: it is base=CIDR,size=BITS"
+        )
+    return {"base": fields["base"], "size": int(fields["size"])}
+
+
+def _check_address_pool(pool: AddressPool) -> None:
+    try:
+        network = ipaddress.ip_network(pool.base)
+    except ValueError as error:
+        raise InvalidParameter(f"invalid default-address-pools: {error}") from None
+    if not network.prefixlen <= pool.size <= network.max_prefixlen - 2:
+        raise InvalidParameter(
+            f"invalid default-address-pools: networks of size {pool.size} cannot be made of"
+            f" {pool.base}"
+        )
+
+
 def _checked(settings: Settings) -> Settings:
     if settings.log_level not in LOG_LEVELS:
         raise InvalidParameter(f"invalid log-level {settings.log_level!r}")
@@ -247,6 +296,15 @@ def _checked(settings: Settings) -> Settings:
             f"unknown storage-driver {settings.storage_driver!r}: "
             f"it must be one of {', '.join(STORAGE_DRIVERS)}"
         )
+    if settings.firewall_backend not in ("", *FIREWALLS):
+        raise InvalidParameter(
+            f"unknown firewall-backend {settings.firewall_backend!r}: "
+            f"it must be one of {', '.join(FIREWALLS)}"
+        )
+    for pool in settings.default_address_pools:
+        _check_address_pool(pool)
+    if settings.mtu and not 68 <= settings.mtu <= 65535:
+        raise InvalidParameter(f"invalid mtu {settings.mtu}: it is a number from 68 to 65535")
     logoptions.check(settings.log_driver, settings.log_opts)
     absolute = {
         "state_dir": str(Path(settings.state_dir).absolute()),

@@ -61,7 +61,11 @@ class Networks:
         pool = network.pools[0]
         address = f"{pool.gateway}/{ipaddress.ip_network(pool.subnet).prefixlen}"
         wanted = self._default_options()
-        return (not bip or bip == address) and network.options == wanted
+        return (
+            (not bip or bip == address)
+            and pool.ip_range == self._settings.fixed_cidr
+            and network.options == wanted
+        )
 
     def _default_options(self) -> dict[str, str]:
         return {
@@ -84,8 +88,12 @@ class Networks:
             pool = Pool(subnet=str(address.network), gateway=str(address.ip))
         elif old is not None:
             pool = old.pools[0]
+        elif self._settings.fixed_cidr:
+            pool = ipam.complete_pool(Pool(subnet=self._settings.fixed_cidr))
         else:
             pool = ipam.complete_pool(Pool(subnet=self._free_subnet([self._settings.bridge])))
+        window = self._settings.fixed_cidr
+        pool = ipam.complete_pool(msgspec.structs.replace(pool, ip_range=window))
         if old is not None and old.bridge != self._settings.bridge:
             bridge.remove_link(self._route, old.bridge)
         made = Network(
@@ -97,7 +105,7 @@ class Networks:
             options=self._default_options(),
             bridge=self._settings.bridge,
         )
-        if old is not None and old.pools != made.pools:
+        if old is not None and _addresses(old) != _addresses(made):
             bridge.remove_link(self._route, made.bridge)
         return made
 

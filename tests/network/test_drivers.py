@@ -306,3 +306,29 @@ async def test_a_bridge_that_was_there_before_stays(world: World) -> None:
         )
     assert "old1" in run("ip", "-o", "link"), "and is not deleted"
     await manager.close(remove_all=True)
+
+
+async def test_part_of_the_default_subnet(world: World) -> None:
+    """``--fixed-cidr`` with and without ``--bip``, and taken back."""
+    for settings, subnet, gateway, first in (
+        ({"fixed_cidr": "10.9.8.64/26"}, "10.9.8.64/26", "10.9.8.65", "10.9.8.66"),
+        (
+            {"bip": "10.9.7.1/24", "fixed_cidr": "10.9.7.128/25"},
+            "10.9.7.0/24",
+            "10.9.7.1",
+            "10.9.7.128",
+        ),
+        ({"bip": "10.9.7.1/24"}, "10.9.7.0/24", "10.9.7.1", "10.9.7.2"),
+    ):
+        manager = world.manager(**settings)
+        await manager.start(set())
+        (pool,) = manager.get("bridge").pools
+        assert (pool.subnet, pool.gateway) == (subnet, gateway)
+        container = request("a", "bridge")
+        sandbox = await manager.prepare(container)
+        assert sandbox.endpoints[0].ip == first
+        await manager.release(container.container_id)
+        assert manager.check() == []
+        await manager.close(remove_all=True)
+    with pytest.raises(InvalidParameter, match="is not in the subnet"):
+        await world.manager(bip="10.9.7.1/24", fixed_cidr="10.9.6.0/25").start(set())
