@@ -15,6 +15,7 @@ from sampan.build.dockerfile.ast import Dockerfile
 from sampan.build.dockerfile.check import check, options_of
 from sampan.build.errors import StepError
 from sampan.build.exporter import Exporter
+from sampan.build.graph import ops
 from sampan.build.graph.plan import Plan, Planner
 from sampan.build.narrator import Narrator
 from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_security_options
@@ -22,7 +23,7 @@ from sampan.build.ops.mounts import MountSetup
 from sampan.build.ops.remote import Remote
 from sampan.build.ops.runner import OperationRunner
 from sampan.build.results import Results, check_outputs
-from sampan.build.solver.scheduler import Solver
+from sampan.build.solver.scheduler import Result, Solver
 from sampan.build.types import (
     BuildDeps,
     BuildEvent,
@@ -63,6 +64,7 @@ class _Build:
         self.remote = Remote(deps.state_dir / "tmp" / "build" / secrets.token_hex(8))
         self.solver: Solver | None = None
         self.execs: ExecRunner | None = None
+        self.exporter: Exporter | None = None
         check_outputs(request)
         given = {k: v for k, v in request.build_args.items() if v is not None}
         self.build_args = given
@@ -80,6 +82,8 @@ class _Build:
         self.bases.close()
         if self.solver is not None:
             await self.solver.close()
+        if self.exporter is not None:
+            await self.exporter.close()
         if self.execs is not None:
             await self.execs.close()
         await asyncio.to_thread(self.remote.close)
@@ -97,14 +101,17 @@ class _Build:
         narrator = Narrator(plan, self.report)
         runner = self._runner(narrator)
         shared = self.deps.shared
-        self.solver = Solver(shared.cache, runner, narrator, shared.flights)
+        exporter = self.exporter = Exporter(self.deps.images, shared.cache, self.epoch)
+        self.solver = Solver(
+            shared.cache, runner, narrator, shared.flights, self._layers_begin(plan, exporter)
+        )
         await self.bases.import_cache()
         narrator.begin()
         carrier = Carrier(
             self.deps.images,
             self.bases,
             self.solver,
-            Exporter(self.deps.images, shared.cache, self.epoch),
+            exporter,
         )
         try:
             await self.solver.solve(plan.target.draft.vertex)
@@ -114,9 +121,9 @@ class _Build:
                 error.state_before = before.id if before is not None else ""
             raise
         plan.target.draft.labels.update(request.labels)
-        results = Results(request, self.deps, self.bases, self.solver, runner)
+        results = Results(request, self.deps, self.bases, self.solver, runner, exporter)
         inline = self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")
-        image = await results.make(plan, tags, self.epoch, inline_cache=inline)
+        image = await results.make(plan, tags, inline_cache=inline)
         shared.cache.touch([record for record in self.solver.used if record.uses])
         cache_id = ""
         if request.cache_export:
@@ -132,6 +139,23 @@ class _Build:
             cache_id,
             tuple(await self.bases.materials()),
         )
+
+    def _layers_begin(self, plan: Plan, exporter: Exporter) -> Callable[[ops.Vertex, Result], None]:
+        """What begins to make a step's layer once it has run, if the result is to have it."""
+        kinds = {output.type for output in self.request.outputs}
+        wanted = {
+            record.vertex.digest
+            for record in plan.target.draft.history
+            if record.vertex is not None
+        }
+        if self.request.squash or not kinds & {"image", "oci", "docker"}:
+            wanted.clear()
+
+        def finished(vertex: ops.Vertex, result: Result) -> None:
+            if vertex.digest in wanted:
+                exporter.begin(result)
+
+        return finished
 
     # input
 

@@ -52,6 +52,33 @@ class Exporter:
         self._images = images
         self._cache = cache
         self._epoch = epoch
+        self._early: dict[str, tuple[Result, asyncio.Task[LayerRef]]] = {}
+
+    def begin(self, result: Result) -> None:
+        """Make the layer of a result now, while later steps run."""
+        record = result.record
+        if self._epoch is not None or record is None or record.empty or record.layer is not None:
+            return
+        if record.id not in self._early:
+            self._early[record.id] = result, asyncio.create_task(self._layer(result))
+
+    async def close(self) -> None:
+        """Stop what was begun and is not needed any more; what is made is kept for a next build."""
+        if not self._early:
+            return
+        tasks = [task for _, task in self._early.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        made = []
+        for result, task in self._early.values():
+            record = result.record
+            failed = task.cancelled() or task.exception() is not None
+            if not failed and record is not None and record.layer is None:
+                record.layer = task.result()
+                made.append(record)
+        self._early.clear()
+        self._cache.save(made)
 
     async def assemble(
         self,
@@ -125,6 +152,9 @@ class Exporter:
         assert record is not None and result.snapshot is not None
         if self._epoch is not None:
             return await self._images.commit_layer(result.snapshot, clamp_mtime=self._epoch)
+        begun = self._early.get(record.id)
+        if begun is not None and begun[1] is not asyncio.current_task():
+            return await begun[1]
         # Another build may be making, or have made, the same layer.
         async with self._cache.lock(record.id):
             known = record.layer or self._cache.layer(record.id)

@@ -38,7 +38,9 @@ class Results:
         bases: Bases,
         solver: Solver,
         runner: OperationRunner,
+        exporter: Exporter,
     ) -> None:
+        self._exporter = exporter
         self._request = request
         self._deps = deps
         self._bases = bases
@@ -46,13 +48,13 @@ class Results:
         self._runner = runner
 
     async def make(
-        self, plan: Plan, tags: tuple[Reference, ...], epoch: int | None, *, inline_cache: bool
+        self, plan: Plan, tags: tuple[Reference, ...], *, inline_cache: bool
     ) -> Image | None:
         """Carry out the outputs; returns the image if it is one of them."""
         kinds = {output.type for output in self._request.outputs}
         image = None
         if kinds & {"image", *_ARCHIVES}:
-            image = await self._image(plan, tags, epoch, inline_cache, stays="image" in kinds)
+            image = await self._image(plan, tags, inline_cache, stays="image" in kinds)
         await self._files(plan)
         return image if "image" in kinds else None
 
@@ -60,14 +62,13 @@ class Results:
         self,
         plan: Plan,
         tags: tuple[Reference, ...],
-        epoch: int | None,
         inline_cache: bool,
         *,
         stays: bool,
     ) -> Image:
         """Register the image, under its tags if it stays, and write the archives of it."""
         images = self._deps.images
-        exporter = Exporter(images, self._deps.shared.cache, epoch)
+        exporter = self._exporter
         assembled = await exporter.assemble(
             plan.target,
             await self._base(plan),

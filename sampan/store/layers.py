@@ -111,8 +111,11 @@ class LayerStore:
         return rows[0][0] if rows else None
 
     def remember(self, diff_id: Digest, blob: Descriptor, size: int | None = None) -> None:
-        """Record that a blob holds a layer, and the sum of the sizes of the layer's files."""
-        with self._metadata.transaction() as connection:
+        """Record that a blob holds a layer, and the sum of the sizes of the layer's files.
+
+        The registration of an image with the layer makes this durable.
+        """
+        with self._metadata.transaction(durable=False) as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
                 (diff_id, blob.digest, blob.media_type, blob.size),

@@ -107,8 +107,12 @@ class BuildCache:
                 self._keys.put(CacheKey(key, record.id))
 
     def commit(self, record: CacheRecord, keys: Iterable[str], active: str | None) -> None:
-        """Commit the active snapshot as the record's and add the record, in one transaction."""
-        with self._metadata.transaction():
+        """Commit the active snapshot as the record's and add the record, in one transaction.
+
+        Nobody waits for the disk: what is lost with the power is built again, and the
+        registration of an image makes all that went before durable.
+        """
+        with self._metadata.transaction(durable=False):
             if active is not None and record.snapshot is not None:
                 self._snapshotter.commit(record.snapshot, active)
             self.add(record, keys)
@@ -116,7 +120,7 @@ class BuildCache:
     def touch(self, records: Iterable[CacheRecord]) -> None:
         """Note a use of each record, in one transaction."""
         now = time.time()
-        with self._metadata.transaction():
+        with self._metadata.transaction(durable=False):
             for record in records:
                 record.last_used = now
                 record.uses += 1
@@ -124,14 +128,16 @@ class BuildCache:
 
     def link(self, names: Mapping[str, str]) -> None:
         """Give snapshots further names (new name: old name), where these are not taken."""
-        with self._metadata.transaction():
+        with self._metadata.transaction(durable=False):
             for name, target in names.items():
                 if not self._has(name):
                     self._snapshotter.link(name, target)
 
     def save(self, records: Sequence[CacheRecord]) -> None:
         """Put records with their new layers, in one transaction."""
-        with self._metadata.transaction():
+        if not records:
+            return
+        with self._metadata.transaction(durable=False):
             for record in records:
                 self._records.put(record)
         for record in records:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -85,9 +85,17 @@ class Shared:
 
 
 class Solver:
-    """Solves vertices for one build."""
+    """Solves vertices for one build; ``finished`` hears of each result as soon as it is there."""
 
-    def __init__(self, cache: BuildCache, runner: Runner, watcher: Watcher, shared: Shared) -> None:
+    def __init__(
+        self,
+        cache: BuildCache,
+        runner: Runner,
+        watcher: Watcher,
+        shared: Shared,
+        finished: Callable[[Vertex, Result], None] = lambda vertex, result: None,
+    ) -> None:
+        self._finished = finished
         self._cache = cache
         self._runner = runner
         self._watcher = watcher
@@ -136,7 +144,9 @@ class Solver:
                 result = await self._runner.source(vertex, vertex.op)
                 self._watcher.done(vertex, result, "")
                 return result
-            return await self._operation(vertex, inputs)
+            result = await self._operation(vertex, inputs)
+            self._finished(vertex, result)
+            return result
         except BaseException as error:
             if self.failed is None and not isinstance(error, asyncio.CancelledError):
                 self.failed = vertex
