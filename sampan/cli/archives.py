@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from sampan.cli import files, progress
@@ -11,6 +10,7 @@ from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.images import platform_json, split_tag
 from sampan.client.api import checked
+from sampan.client.http import FileBody
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,14 +67,14 @@ def _source(path: str) -> BinaryIO:
 
 
 def _followed(source: BinaryIO, screen: progress.Screen, quiet: bool) -> Iterable[bytes]:
-    chunks = files.read_chunks(source)
-    if quiet or not screen.live:
-        return chunks
-    try:
-        total = os.fstat(source.fileno()).st_size
-    except OSError:
-        total = 0
-    return progress.counted(chunks, screen, "Sending archive", total)
+    live = screen.live and not quiet
+    if not FileBody.fits(source):
+        chunks = files.read_chunks(source)
+        return progress.counted(chunks, screen, "Sending archive", 0) if live else chunks
+    body = FileBody(source)
+    if live:
+        body.progress = lambda sent: screen.update("", "Sending archive", sent, body.size)
+    return body
 
 
 def import_(session: Session, options: Options, arguments: list[str]) -> int:

@@ -6,17 +6,22 @@ RFC 9112, with what the API adds: an answer may be followed by a raw two-way str
 
 from __future__ import annotations
 
+import os
+import stat
+
 from sampan import __version__
 from sampan.client.dial import would_block
 from sampan.client.failures import ConnectionFailed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from typing import BinaryIO
 
     from sampan.client.dial import Socket
 
 CHUNK = 64 << 10
+FILE_CHUNK = 1 << 20
 HEAD_LIMIT = 1 << 20
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
 
@@ -27,6 +32,37 @@ def quote(text: str) -> str:
     if _UNRESERVED.issuperset(data):
         return text
     return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in data)
+
+
+class FileBody:
+    """A regular file, from its current position to its end, as a body of known length.
+    ``progress`` is told how many bytes of it were sent."""
+
+    __slots__ = ("_file", "fd", "progress", "size", "start")
+
+    def __init__(
+        self, file: BinaryIO, progress: Callable[[int], object] = lambda sent: None
+    ) -> None:
+        self._file = file  # It would close itself.
+        self.fd = file.fileno()
+        self.start = file.tell()
+        self.size = os.fstat(self.fd).st_size - self.start
+        self.progress = progress
+
+    @classmethod
+    def fits(cls, file: BinaryIO) -> bool:
+        """Whether ``file`` is a regular one that can be sent so."""
+        try:
+            return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        except (OSError, AttributeError):
+            return False
+
+    def __iter__(self) -> Iterator[bytes]:
+        done = 0
+        while data := os.pread(self.fd, min(FILE_CHUNK, self.size - done), self.start + done):
+            yield data
+            done += len(data)
+            self.progress(done)
 
 
 class Connection:
@@ -61,22 +97,33 @@ class Connection:
         headers: Mapping[str, str],
         body: bytes | Iterable[bytes] | None = None,
     ) -> None:
-        """Send one request; a body that is not bytes goes out in chunks as it is produced."""
+        """Send one request; a body that is not bytes goes out in chunks as it is produced, or is
+        a :class:`FileBody`, which the kernel sends where the connection is a plain socket."""
         lines = [f"{method} {target} HTTP/1.1", "Host: api", f"User-Agent: sampan/{__version__}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
+        file = body if isinstance(body, FileBody) and self._is_plain() else None
         streamed = body is not None and not isinstance(body, bytes)
-        if streamed:
+        if file is not None:
+            lines.append(f"Content-Length: {file.size}")
+        elif streamed:
             lines.append("Transfer-Encoding: chunked")
         elif body or method in ("POST", "PUT"):
             lines.append(f"Content-Length: {len(body) if isinstance(body, bytes) else 0}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
         try:
             self._sock.sendall(head + body if isinstance(body, bytes) else head)
-            if body is not None and not isinstance(body, bytes):
+            if file is not None:
+                self._send_file(file)
+            elif body is not None and not isinstance(body, bytes):
                 self._send_chunks(body)
         except (BrokenPipeError, ConnectionResetError):
             # The daemon has refused early; its answer, if any, is already on the way.
             self.reusable = False
+
+    def _is_plain(self) -> bool:
+        import _socket
+
+        return isinstance(self._sock, _socket.socket)
 
     def _send_chunks(self, body: Iterable[bytes]) -> None:
         before = self._sock.gettimeout()
@@ -90,26 +137,56 @@ class Connection:
             self._sock.settimeout(before)
 
     def _send_chunk(self, data: bytes) -> None:
-        """Send all of ``data``, taking in what arrives meanwhile, lest both sides wait."""
+        view = memoryview(data)
+
+        def some(done: int) -> int:
+            return self._sock.send(view[done : done + CHUNK])
+
+        self._pour(len(data), some)
+
+    def _send_file(self, file: FileBody) -> None:
+        sock = self._sock.fileno()
+
+        def some(done: int) -> int:
+            count = os.sendfile(sock, file.fd, file.start + done, min(FILE_CHUNK, file.size - done))
+            if not count:
+                raise ConnectionFailed("the file that was being sent has become shorter")
+            file.progress(done + count)
+            return count
+
+        before = self._sock.gettimeout()
+        self._sock.settimeout(0.0)
+        try:
+            self._pour(file.size, some)
+        finally:
+            self._sock.settimeout(before)
+
+    def _pour(self, size: int, some: Callable[[int], int]) -> None:
+        """Send ``size`` bytes by ``some``, which sends a few from an offset on, taking in what
+        arrives meanwhile, lest both sides wait."""
         import select
 
         poller = select.poll()
         poller.register(self._sock.fileno(), select.POLLIN | select.POLLOUT)
-        view = memoryview(data)
-        while view:
+        done = 0
+        while done < size:
             for _, ready in poller.poll():
-                try:
-                    if ready & select.POLLIN:
+                if ready & select.POLLIN:
+                    try:
                         self._fill()
-                    if ready & select.POLLOUT:
-                        view = view[self._sock.send(view[:CHUNK]) :]
-                    elif not ready & select.POLLIN:
-                        raise BrokenPipeError
-                except ConnectionFailed:
-                    raise BrokenPipeError from None
-                except OSError as error:
-                    if not would_block(error):
-                        raise
+                    except ConnectionFailed:
+                        raise BrokenPipeError from None
+                    except OSError as error:
+                        if not would_block(error):
+                            raise
+                if ready & select.POLLOUT:
+                    try:
+                        done += some(done)
+                    except OSError as error:
+                        if not would_block(error):
+                            raise
+                elif not ready & select.POLLIN:
+                    raise BrokenPipeError
 
     def answer(self, method: str = "GET") -> Response:
         """Read the head of the next answer."""

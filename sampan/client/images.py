@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, cast
 
 from sampan.client import contextfolder, wirejson
 from sampan.client.api import Api, check
 from sampan.client.containers import conditions
 from sampan.client.failures import OperationFailed
-from sampan.client.http import quote
+from sampan.client.http import FileBody, quote
 from sampan.client.models import ImageInfo, ProgressMessage
 
 Report = Callable[[ProgressMessage], None]
@@ -207,7 +208,7 @@ class Images:
 
     def load(self, archive: bytes | Iterator[bytes] | BinaryIO, *, report: Report = ignore) -> None:
         """Read images from an archive that was saved."""
-        body = archive if isinstance(archive, bytes) else _chunks(archive)
+        body = archive if isinstance(archive, bytes) else _body(archive)
         messages = Api(self._api.host).messages(
             "POST", "/images/load", body=body, headers={"Content-Type": "application/x-tar"}
         )
@@ -218,7 +219,7 @@ class Images:
     ) -> Image:
         """Make an image of one layer from the tar of a file system."""
         repository, tag = split_name(name)
-        body = archive if isinstance(archive, bytes) else _chunks(archive)
+        body = archive if isinstance(archive, bytes) else _body(archive)
         messages = Api(self._api.host).messages(
             "POST",
             "/images/create",
@@ -253,6 +254,12 @@ def build_query(
         "pull": pull,
         "rm": True,
     }
+
+
+def _body(source: Iterator[bytes] | BinaryIO) -> Iterable[bytes]:
+    if isinstance(source, io.IOBase) and FileBody.fits(cast(BinaryIO, source)):
+        return FileBody(cast(BinaryIO, source))
+    return _chunks(source)
 
 
 def _chunks(source: Iterator[bytes] | BinaryIO) -> Iterator[bytes]:
