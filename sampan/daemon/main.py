@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -66,6 +67,7 @@ async def _serve(settings: config.Settings, launch: config.Launch, held: Sequenc
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         engine = await compose.compose(settings, stack)
+        _raise_descriptor_limit()
         found = [] if settings.hosts else [listen.Listener(sock) for sock in listen.passed()]
         found = found or listen.open_all(settings.listen, settings.group, tls.context(settings))
         server = Server(application(engine))
@@ -78,6 +80,15 @@ async def _serve(settings: config.Settings, launch: config.Launch, held: Sequenc
         for fd in held:
             locks.mark(fd, locks.STOPPING)
         log.info("stopping; containers go on")
+
+
+def _raise_descriptor_limit() -> None:
+    """Let as many clients in as the hard limit allows.
+
+    Containers are children of the spawner, which runs already: they get what was set before.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _announce(settings: config.Settings, launch: config.Launch) -> None:

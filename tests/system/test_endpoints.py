@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import socket
 import struct
+import tarfile
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -105,6 +108,19 @@ def test_images(wire: Connection) -> None:
         ("POST", "/networks/create", b"null", 400),
         ("POST", "/containers/../../etc/passwd/start", b"", 405),
         ("GET", "/containers/%2e%2e%2f%2e%2e/json", None, 404),
+        ("POST", "/containers/create?name=../up", b'{"Image": "busybox"}', 400),
+        ("POST", "/containers/create?name=a%00b", b'{"Image": "busybox"}', 400),
+        ("POST", "/containers/create", b'{"Image": "../../etc"}', 400),
+        ("POST", "/containers/create", b'{"Image": "busybox", "WorkingDir": "up/.."}', 400),
+        ("POST", "/volumes/create", b'{"Name": "../../up"}', 400),
+        ("POST", "/volumes/create", b'{"Name": "a/b"}', 400),
+        ("GET", "/volumes/..%2f..%2fetc", None, 404),
+        ("DELETE", "/volumes/%2e%2e", None, 404),
+        ("GET", "/images/..%2f..%2fetc/json", None, 400),
+        ("POST", "/images/busybox/tag?repo=../x&tag=1", None, 400),
+        ("POST", "/images/busybox/tag?repo=x&tag=../1", None, 400),
+        ("GET", "/exec/..%2f..%2fetc/json", None, 404),
+        ("GET", "/networks/..%2fbridge", None, 404),
         ("GET", "/containers/json?filters=%7B", None, 400),
         ("GET", "/containers/json?limit=x", None, 400),
         ("GET", "/no/such/page", None, 404),
@@ -161,6 +177,39 @@ def test_hijack(daemon: Daemon, upgrade: bool, version: str) -> None:
         assert (number, stream.read(size)) == (1, b"back and forth\n")
         sock.shutdown(socket.SHUT_WR)
         assert stream.read() == b""
+
+
+def test_paths_of_archives_stay_inside(daemon: Daemon, wire: Connection) -> None:
+    """Wherever a path or a link in the container points, it means the container's own files."""
+    script = "mkdir /d; ln -s /../../../../etc /d/up; ln -s /proc/self/root/etc /d/root"
+    container = daemon.client.containers.run("busybox", ["sh", "-c", script], detach=True)
+    container.wait()
+    inside = b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000"
+    for path in ("/../../../etc/passwd", "etc/passwd", "/d/up/passwd", "/d/../d/up/passwd",
+                 "//etc//passwd", "/./etc/./passwd"):  # fmt: skip
+        chunks, _ = container.get_archive(path)
+        assert inside in b"".join(chunks), path
+    for path in ("/d/root/passwd", "/etc/passwd%00/x", "/etc/passwd/x", ""):
+        status, answer, _ = wire.ask("GET", f"/containers/{container.id}/archive?path={path}")
+        assert status in (400, 404), (path, status, answer)
+    marker = daemon.root / "marker"
+    for name in (f"../../../../../../../..{marker}", str(marker)):
+        assert container.put_archive("/d", _tar(name)) in (True, False)
+        assert not marker.exists()
+    # Through a link that leads out, what is put lands inside.
+    assert container.put_archive("/d/up", _tar("put"))
+    chunks, _ = container.get_archive("/etc/put")
+    assert b"data" in b"".join(chunks)
+    assert not Path("/etc/put").exists()
+
+
+def _tar(name: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo(name)
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"data"))
+    return buffer.getvalue()
 
 
 @pytest.mark.slow

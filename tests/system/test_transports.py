@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -22,6 +22,7 @@ from harness import Daemon, running, until
 from tests.registry.servers import free_port
 
 REPOSITORY = Path(__file__).parents[2]
+Recorder = Callable[[str, object], None]
 
 
 def _openssl(*arguments: str, cwd: Path) -> None:
@@ -355,3 +356,39 @@ def test_five_hundred_followers_of_events(daemon: Daemon) -> None:
         daemon.client.volumes.get("seen-by-all").remove()
     # They are noticed to have gone, and cleaned up.
     until(lambda: daemon.client.api.info()["NEventsListener"] < 10)
+
+
+def test_five_hundred_followers_of_logs(daemon: Daemon, record_property: Recorder) -> None:
+    """Each gets what the container writes, and others are served meanwhile."""
+    client = daemon.client
+    talker = client.containers.create("busybox", ["sh", "-c", "while read x; do echo $x; done"],
+                                      stdin_open=True)  # fmt: skip
+    talker.start()
+    path = f"/containers/{talker.id}/logs?follow=1&stdout=1"
+    followers = [connect(daemon) for _ in range(500)]
+    try:
+        for sock in followers:
+            sock.sendall(b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode())
+        for sock in followers:
+            assert sock.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        waiting = [ping_seconds(daemon) for _ in range(10)]
+        control = talker.attach_socket(params={"stdin": 1, "stream": 1})
+        begin = time.monotonic()
+        control._sock.sendall(b"said to all\n")
+        pings = [ping_seconds(daemon) for _ in range(10)]
+        for sock in followers:
+            seen = b""
+            while b"said to all\n" not in seen:
+                seen += sock.recv(4096)
+        took = time.monotonic() - begin
+        control.close()
+    finally:
+        for sock in followers:
+            sock.close()
+    record_property("milliseconds to the last of 500 followers", took * 1000)
+    record_property("milliseconds of a ping meanwhile, at most", max(pings) * 1000)
+    assert took < 5
+    assert max(waiting + pings) < 1
+    before = resident(daemon)
+    until(lambda: ping_seconds(daemon) < 0.05)
+    assert resident(daemon) - before < 64 << 20

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from sampan.errors import Conflict
-from sampan.linux import inotify
 from sampan.runtime.logs.decode import (
     Decoder,
     Entry,
@@ -23,12 +22,10 @@ from sampan.runtime.logs.decode import (
     LocalTail,
     WholeFrames,
 )
+from sampan.runtime.logs.watch import Watch
 from sampan.runtime.types import LogConfig
 
 _BLOCK = 1 << 20
-_WATCHED = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE | inotify.IN_MOVE_SELF | inotify.IN_ATTRIB
-_IDLE = 1.0
-_ENDING = 0.05
 
 
 async def read(
@@ -92,7 +89,7 @@ async def read(
 async def _follow(cursor: _Cursor, running: Callable[[], bool], until: int) -> AsyncIterator[Entry]:
     """New entries as they come.  The keeper's closing of the file is an event, its end is not
     one of the file: then it is asked for at short intervals."""
-    watch = _Watch()
+    watch = Watch()
     try:
         while True:
             cursor.watch(watch)
@@ -107,37 +104,6 @@ async def _follow(cursor: _Cursor, running: Callable[[], bool], until: int) -> A
             await watch.wait()
     finally:
         watch.close()
-
-
-class _Watch:
-    """Inotify on the current file, on the event loop."""
-
-    def __init__(self) -> None:
-        self._fd = inotify.create()
-        self._changed = asyncio.Event()
-        self._closing = False
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._readable)
-
-    def add(self, path: str) -> None:
-        inotify.add_watch(self._fd, path, _WATCHED)
-
-    def _readable(self) -> None:
-        for event in inotify.read_events(self._fd):
-            self._closing = bool(event.mask & inotify.IN_CLOSE_WRITE)
-        self._changed.set()
-
-    async def wait(self) -> None:
-        try:
-            async with asyncio.timeout(_ENDING if self._closing else _IDLE):
-                await self._changed.wait()
-        except TimeoutError:
-            pass
-        self._changed.clear()
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
 
 
 class _Cursor:
@@ -269,11 +235,11 @@ class _Cursor:
         decoder: Decoder = LocalDecoder() if self._local else JsonDecoder()
         return decoder.decode(os.pread(self._fd, _BLOCK, self._offset), probe) > 0
 
-    def watch(self, watch: _Watch) -> None:
+    def watch(self, watch: Watch) -> None:
         if self._fd >= 0:
-            watch.add(f"/proc/self/fd/{self._fd}")
+            watch.move_to(f"/proc/self/fd/{self._fd}")
         else:
-            watch.add(os.path.dirname(self._config.path))
+            watch.move_to(os.path.dirname(self._config.path))
 
     def finish(self) -> list[Entry]:
         entries: list[Entry] = []
