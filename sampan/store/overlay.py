@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.errors import Unsupported
+from sampan.errors import DiskFull, Unsupported
 from sampan.image.layer import is_opaque
 from sampan.linux import quota
 from sampan.linux.sync import syncfs
@@ -80,7 +80,15 @@ class OverlaySnapshotter:
         self._records.link(name, target)
 
     def remove(self, key: str) -> None:
-        id = self._records.remove(key)
+        try:
+            id = self._records.remove(key)
+        except DiskFull:
+            # The record of the removal needs space itself: what is removed gives it.
+            record = self._records.find(key)
+            if record.kind != "active":
+                raise
+            shutil.rmtree(self._fs(record.id), ignore_errors=True)
+            id = self._records.remove(key)
         if id is not None:
             shutil.rmtree(self._records.directory(id), ignore_errors=True)
 
