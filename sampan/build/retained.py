@@ -111,6 +111,11 @@ class RetainedContexts:
             raise NotFound("the named build context is not retained any more: build again")
         return self._kept[name].tree
 
+    def clear(self) -> None:
+        """Forget all contexts, for the space that they take on the disk."""
+        self._kept.clear()
+        self._offers.clear()
+
     def trim(self) -> float | None:
         """Drop what is too much or too old; returns the seconds until the next is too old."""
         now = time.monotonic()

@@ -5,8 +5,16 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence, Set
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +30,7 @@ from sampan.engine.buildindex import Attest, build_index
 from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
-from sampan.errors import InvalidParameter
+from sampan.errors import DiskFull, InvalidParameter
 from sampan.progress import Report
 
 NO_ATTESTATIONS = Attest()
@@ -66,7 +74,7 @@ class Builds:
         """
         platforms = [part.strip() for part in request.platform.split(",") if part.strip()]
         async with self._named(request) as named:
-            with credentials_for(auths):
+            with credentials_for(auths), self._disk_full_frees_contexts():
                 if len(platforms) > 1 or (attest and not request.check_only):
                     result = await build_index(named, platforms, attest, self._deps, report)
                 else:
@@ -83,7 +91,8 @@ class Builds:
         Raises InvalidParameter for a malformed or hostile tar, DiskFull.
         """
         async with self._directory() as place:
-            await contexts.receive(stream, place)
+            with self._disk_full_frees_contexts():
+                await contexts.receive(stream, place)
             yield Context(place)
 
     @asynccontextmanager
@@ -134,11 +143,21 @@ class Builds:
         """
         name, fingerprint = parse_name(retained)
         async with self._directory() as place:
-            await contexts.receive(stream, place)
+            with self._disk_full_frees_contexts():
+                await contexts.receive(stream, place)
             sent = await asyncio.to_thread(ArchiveTree, place / contexts.SPOOL)
         tree = await asyncio.to_thread(self._retained.complete, name, fingerprint, sent)
         self._trim()
         yield Context(tree)
+
+    @contextmanager
+    def _disk_full_frees_contexts(self) -> Iterator[None]:
+        """Contexts are retained to save time, not to fill a disk."""
+        try:
+            yield
+        except DiskFull:
+            self._retained.clear()
+            raise
 
     def _trim(self) -> None:
         """Forget contexts that have not been used for long, now and when the next one is due."""
