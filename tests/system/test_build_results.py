@@ -14,7 +14,7 @@ from harness import Daemon
 SAMPAN = [sys.executable, "-P", "-c", "from sampan.cli.main import entry; entry()"]
 
 
-def sampan(daemon: Daemon, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
+def environment(daemon: Daemon) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("DOCKER_")}
     settings = {
         "SAMPAN_RUN_DIR": str(daemon.run),
@@ -22,13 +22,17 @@ def sampan(daemon: Daemon, *words: str, input: str = "") -> subprocess.Completed
         "DOCKER_CONFIG": str(daemon.root / "config"),
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
+    return {**kept, **settings}
+
+
+def sampan(daemon: Daemon, *words: str, input: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*SAMPAN, *words],
         input=input,
         capture_output=True,
         text=True,
         timeout=90,
-        env={**kept, **settings},
+        env=environment(daemon),
     )
 
 
