@@ -1,5 +1,6 @@
 """Requests and answers over a socket pair."""
 
+import os
 import socket
 import threading
 from urllib.parse import unquote
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from sampan.client.api import objects, target
 from sampan.client.failures import ConnectionFailed
-from sampan.client.http import Connection, quote
+from sampan.client.http import Connection, FileBody, quote
 
 
 def exchange(answer: bytes, method: str = "GET", body=None):
@@ -22,7 +23,10 @@ def exchange(answer: bytes, method: str = "GET", body=None):
         theirs.settimeout(10)
         while b"\r\n\r\n" not in sent:
             sent.extend(theirs.recv(65536))
-        if body is not None and not isinstance(body, bytes):
+        if isinstance(body, FileBody):
+            while len(sent.partition(b"\r\n\r\n")[2]) < body.size:
+                sent.extend(theirs.recv(65536))
+        elif body is not None and not isinstance(body, bytes):
             while not sent.endswith(b"0\r\n\r\n"):
                 sent.extend(theirs.recv(65536))
         theirs.sendall(answer)
@@ -81,6 +85,26 @@ def test_a_streamed_body_is_chunked():
     assert response.status == 200
     body = bytes(sent).partition(b"\r\n\r\n")[2]
     assert body.startswith(b"493e0\r\naaa") and body.endswith(b"1\r\nb\r\n0\r\n\r\n")
+
+
+def test_a_file_is_sent_by_the_kernel_from_where_it_is_read_next(tmp_path):
+    path = tmp_path / "archive"
+    path.write_bytes(os.urandom(3_000_000))
+    seen = []
+    with path.open("rb") as file:
+        assert FileBody.fits(file)
+        file.read(10)
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        response, sent = exchange(answer, "POST", FileBody(file, seen.append))
+    assert response.status == 200
+    head, _, body = bytes(sent).partition(b"\r\n\r\n")
+    assert b"Content-Length: 2999990" in head and body == path.read_bytes()[10:]
+    assert seen[-1] == 2_999_990
+    with path.open("rb") as file:
+        assert b"".join(FileBody(file)) == path.read_bytes()
+    read, write = os.pipe()
+    with open(read, "rb") as pipe, open(write, "wb"):
+        assert not FileBody.fits(pipe)
 
 
 def test_a_refusal_in_the_middle_of_a_body_is_read():
