@@ -42,7 +42,9 @@ class VolatileDisk:
         self._file = os.open(self._image, os.O_RDWR | os.O_CLOEXEC)
         self._cache: dict[int, bytes] = {}
         self._lock = threading.Lock()
-        self.written = self.flushes = 0
+        self.requests = self.flushes = 0
+        self.stopped = threading.Event()
+        self._left = -1
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self._socket))
         self._listener.listen()
@@ -55,9 +57,16 @@ class VolatileDisk:
     def drive(self) -> str:
         return f"format=raw,file.driver=nbd,file.server.type=unix,file.server.path={self._socket}"
 
+    def stop_after(self, requests: int) -> None:
+        """From so many writes and flushes on, answer no more; :attr:`stopped` is then set."""
+        with self._lock:
+            self.stopped.clear()
+            self._left = requests
+
     def lose_power(self, chance: random.Random) -> int:
         """After the guest's end: keep a part of what the cache holds; how many sectors are lost."""
         assert self._idle.wait(30), "the guest is still connected"
+        self.stopped.clear()
         with self._lock:
             # Some losses take nearly all, some nearly nothing.
             share = chance.random()
@@ -86,7 +95,6 @@ class VolatileDisk:
         return bytes(found)
 
     def _write(self, offset: int, data: bytes, through: bool) -> None:
-        self.written += len(data)
         for at in range(0, len(data), SECTOR):
             if through:
                 self._cache.pop(offset + at, None)
@@ -94,6 +102,14 @@ class VolatileDisk:
                 self._cache[offset + at] = data[at : at + SECTOR]
         if through:
             os.pwrite(self._file, data, offset)
+
+    def _is_time_to_stop(self) -> bool:
+        self.requests += 1
+        with self._lock:
+            self._left -= self._left >= 0
+            if self._left == 0:
+                self.stopped.set()
+        return self.stopped.is_set()
 
     def _empty(self) -> None:
         for at, data in self._cache.items():
@@ -138,6 +154,8 @@ class VolatileDisk:
             _, flags, kind, handle, offset, size = _REQUEST.unpack(_exactly(stream, _REQUEST.size))
             answer, failure = b"", 0
             data = _exactly(stream, size) if kind == _WRITE else b""
+            if kind in (_WRITE, _FLUSH) and self._is_time_to_stop():
+                _exactly(stream, 1 << 30)  # until the machine ends
             with self._lock:
                 if kind == _READ:
                     answer = self._read(offset, size)

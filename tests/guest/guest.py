@@ -31,6 +31,8 @@ QEMU = "qemu-system-x86_64"
 BOOT_SECONDS = 150.0
 PUBLISHED = 8080
 """A port of the guest that containers can be published on, to be reached through Guest.port."""
+HOST = "10.0.2.2"
+"""This machine, for a guest that may go outward."""
 _AGENT, _RELAY = 7000, 7001
 _KERNEL_ARGUMENTS = (
     # What of a real machine's caution only costs time under emulation is off.
@@ -115,15 +117,15 @@ class Guest:
         arguments: str = "",
         disk: str = "",
         published: Sequence[int] = (),
-        services: dict[int, int] | None = None,
+        outward: bool = False,
         memory: int = 768,
     ) -> None:
         """``arguments`` are added to the kernel's command line.  ``disk`` is a third drive, in
         QEMU's words, that the guest mounts on /disk.  ``published`` ports of the guest are
-        reachable here through :meth:`port`; ``services`` are ports of this machine that the guest
-        finds at 10.0.2.100, by its own numbers."""
+        reachable here through :meth:`port`; an ``outward`` guest finds this machine's loopback at
+        :data:`HOST`."""
         self._project, self._arguments, self._disk = project, arguments, disk
-        self._published, self._services = tuple(published), services or {}
+        self._published, self._outward = tuple(published), outward
         self._memory = memory
         self._ports: dict[int, int] = {}
         self._client: docker.DockerClient | None = None
@@ -135,11 +137,9 @@ class Guest:
         """Start the machine; return when its agent answers."""
         ports = (_AGENT, _RELAY, *self._published)
         self._ports = dict(zip(ports, _free_ports(len(ports)), strict=True))
-        network = "user,id=net,restrict=on"
+        network = f"user,id=net,restrict={'off' if self._outward else 'on'}"
         for inside, outside in self._ports.items():
             network += f",hostfwd=tcp:127.0.0.1:{outside}-:{inside}"
-        for inside, outside in self._services.items():
-            network += f",guestfwd=tcp:10.0.2.100:{inside}-tcp:127.0.0.1:{outside}"
         image = IMAGES / "current"
         # The machine ends with whoever has started it.
         command = [
