@@ -17,6 +17,7 @@ from sampan.hub.storage import Busy, Hasher
 
 READ_BYTES = 1 << 20
 FLUSH_BYTES = 32 << 20
+ALGORITHMS = ("sha256", "sha512")
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 _UPLOAD_RE = re.compile(r"[0-9a-f]{32}")
@@ -30,8 +31,12 @@ class FileStorage:
     def __init__(self, root: Path, threads: int = 16) -> None:
         self._blobs = root / "blobs"
         self._uploads = root / "uploads"
-        self._blobs.mkdir(parents=True, exist_ok=True)
         self._uploads.mkdir(parents=True, exist_ok=True)
+        for algorithm in ALGORITHMS:
+            # Made durable once, so that finishing a blob has two folders to sync and no more.
+            (self._blobs / algorithm).mkdir(parents=True, exist_ok=True)
+        for folder in (self._blobs, root):
+            _sync(folder)
         self._threads = ThreadPoolExecutor(threads, "hub-files")
 
     async def begin(self, upload: str) -> None:
@@ -79,11 +84,7 @@ class FileStorage:
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
         for folder in (target.parent, target.parent.parent):
-            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _sync(folder)
 
     async def discard(self, upload: str) -> None:
         self._upload(upload).unlink(missing_ok=True)
@@ -180,6 +181,14 @@ class _FileSink:
             while view:
                 view = view[os.write(self._fd, view) :]
             self._hasher.update(data)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _list(folder: Path) -> list[tuple[str, int]]:
