@@ -103,7 +103,7 @@ def test_a_file_is_sent_by_the_kernel_from_where_it_is_read_next(tmp_path):
     with path.open("rb") as file:
         assert b"".join(FileBody(file)) == path.read_bytes()
     read, write = os.pipe()
-    with open(read, "rb") as pipe, open(write, "wb"):
+    with os.fdopen(read, "rb") as pipe, os.fdopen(write, "wb"):
         assert not FileBody.fits(pipe)
 
 
