@@ -74,6 +74,7 @@ class _Data(ctypes.Structure):
     )
 
 
+_capget = function("capget", ctypes.POINTER(_Header), ctypes.POINTER(_Data))
 _capset = function("capset", ctypes.POINTER(_Header), ctypes.POINTER(_Data))
 
 
@@ -104,6 +105,14 @@ def drop_bounding(keep: int, last_capability: int, current: int) -> None:
         bit = 1 << number
         if current & bit and not keep & bit:
             prctl(PR_CAPBSET_DROP, number)
+
+
+def permitted() -> int:
+    """The permitted set of the calling thread."""
+    data = (_Data * 2)()
+    if _capget(ctypes.byref(_Header(_VERSION_3, 0)), data) < 0:
+        raise error("get capabilities")
+    return int(data[0].permitted) | int(data[1].permitted) << 32
 
 
 def set_capabilities(effective: int, permitted: int, inheritable: int) -> None:

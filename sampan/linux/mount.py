@@ -274,7 +274,7 @@ def _configure(context: int, type: str, key: str, value: str | None) -> None:
     elif key == "lowerdir" and ("/" in value):
         # One call a layer: the value of a single call is limited to 255 bytes (Linux ≥ 6.7).
         done = 0
-        for layer in _split_layers(value):
+        for layer in split_layers(value):
             done = _fsconfig(context, _SET_STRING, b"lowerdir+", os.fsencode(layer), 0)
             if done < 0:
                 break
@@ -284,7 +284,7 @@ def _configure(context: int, type: str, key: str, value: str | None) -> None:
         raise _explained(context, f"mount {type}: option {key}={value}")
 
 
-def _split_layers(value: str) -> list[str]:
+def split_layers(value: str) -> list[str]:
     """Split overlay's ``a:b`` with ``\\:`` and ``\\\\`` escapes undone, as ``lowerdir+`` wants."""
     if "\\" not in value:
         return value.split(":")

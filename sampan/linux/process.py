@@ -29,6 +29,9 @@ _keyctl = numbered(by_machine(250, 219), ctypes.c_int, ctypes.c_char_p)
 # The C library's setgroups(3) and set*id(3) broadcast to threads; one thread is all there is here.
 _setgroups = function("setgroups", ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint))
 
+_setfsuid = function("setfsuid", ctypes.c_uint)
+_setfsgid = function("setfsgid", ctypes.c_uint)
+
 _names: dict[str, ctypes.Array[ctypes.c_char]] = {}
 
 
@@ -43,6 +46,13 @@ def set_dumpable(dumpable: bool) -> None:
 
 def set_no_new_privileges() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
+
+
+def set_file_identity(uid: int, gid: int) -> None:
+    """The user and group as which the calling thread makes and opens files.  Anyone but root loses
+    its capabilities over files by it, until they are set again."""
+    _setfsgid(gid)
+    _setfsuid(uid)
 
 
 def set_name(name: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from sampan.linux import capabilities, process, pty, seccomp
 from sampan.runtime import host
 from sampan.runtime.sync import ChildSide, command_error
+from sampan.runtime.userns import Mapping
 from sampan.runtime.users import Identity, home_of, read_database, resolve
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -257,13 +258,18 @@ def identity(root: int, spec_process: dict[str, Any]) -> Identity:
 
 
 def adopt_terminal(
-    master: int, slave: int, spec_process: dict[str, Any], who: Identity, sync: ChildSide
+    master: int,
+    slave: int,
+    spec_process: dict[str, Any],
+    who: Identity,
+    sync: ChildSide,
+    mapping: Mapping | None = None,
 ) -> None:
     """Make the terminal the process's streams and hand its master to the keeper."""
     size = spec_process.get("consoleSize") or {}
     if size.get("height") or size.get("width"):
         pty.set_window(master, int(size.get("height", 0)), int(size.get("width", 0)))
-    os.fchown(slave, who.uid, -1)
+    os.fchown(slave, mapping.uid(who.uid) if mapping else who.uid, -1)
     sync.terminal(master)
     pty.make_controlling(slave)
     for fd in (0, 1, 2):
@@ -272,11 +278,12 @@ def adopt_terminal(
     os.close(slave)
 
 
-def adopt_pipes(stdio: tuple[int, ...], who: Identity) -> None:
+def adopt_pipes(stdio: tuple[int, ...], who: Identity, mapping: Mapping | None = None) -> None:
     """The user must be able to open /dev/stdout again."""
+    uid = mapping.uid(who.uid) if mapping else who.uid
     for number, fd in enumerate(stdio):
-        if who.uid and fd != stdio[0]:
-            os.fchown(fd, who.uid, -1)
+        if uid and fd != stdio[0]:
+            os.fchown(fd, uid, -1)
         os.dup2(fd, number)
 
 

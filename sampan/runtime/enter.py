@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sampan.linux import namespaces, process, pty
 from sampan.linux.openat2 import open_in_root
 from sampan.linux.syscalls import AT_FDCWD
-from sampan.runtime import confine
+from sampan.runtime import confine, userns
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.sync import ChildSide, describe
 from sampan.runtime.types import ExecRequest
@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     """A pidfd of the container's first process."""
     flags: int
     """The namespaces to join; the process-number namespace has been joined by the fork."""
+    mapping: userns.Mapping | None = None
 
 
 def run(plan: Plan, sock: socket.socket, stdio: tuple[int, ...] | None) -> None:
@@ -56,17 +57,21 @@ def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, ...] | None) -> None:
     score = plan.confinement.process.get("oomScoreAdj")
     if score is not None:
         _set_badness(int(score), sync)
-    namespaces.setns(plan.container, plan.flags)
+    # A user namespace comes last: the streams are not its root's yet.
+    namespaces.setns(plan.container, plan.flags & ~namespaces.CLONE_NEWUSER)
     guard.inside()
     root = open_in_root(AT_FDCWD, "/", os.O_RDONLY | os.O_DIRECTORY)
     who = confine.identity(root, plan.confinement.process)
     if stdio is None:
         ptmx = open_in_root(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
-        confine.adopt_terminal(*pty.open_pair(ptmx), plan.confinement.process, who, sync)
+        pair = pty.open_pair(ptmx)
+        confine.adopt_terminal(*pair, plan.confinement.process, who, sync, plan.mapping)
     else:
-        confine.adopt_pipes(stdio, who)
+        confine.adopt_pipes(stdio, who, plan.mapping)
     os.close(root)
     confine.apply_limits(plan.confinement, sync.warn)
+    if plan.mapping:
+        userns.join(plan.container)
     try:
         process.new_session_keyring(f"_ses.{plan.request.id}")
     except OSError:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sampan.linux import namespaces, process
 from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_directories, openat2
-from sampan.runtime import ahead, confine, interfaces, parcel, reaper, supported
+from sampan.runtime import ahead, confine, interfaces, parcel, reaper, supported, userns
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
@@ -23,6 +23,13 @@ from sampan.runtime.users import UnknownUser
 
 _SETUP_FAILED = 125
 SPARE_NAMESPACES = namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
+
+
+class Remapped(NamedTuple):
+    """The user namespace that the process is to enter in the end."""
+
+    mapping: userns.Mapping
+    user: int
 
 
 class Plan(NamedTuple):
@@ -34,6 +41,7 @@ class Plan(NamedTuple):
     joined: tuple[tuple[int, int], ...]
     """(descriptor, flag) of namespaces to enter, the mount namespace last."""
     cgroup_points: dict[str, str]
+    remapped: Remapped | None = None
 
 
 Stdio = tuple[int, ...] | None
@@ -100,11 +108,17 @@ def _run(
     namespaces.unshare(plan.new_namespaces & ~late)
     sync.namespaces_ready()
 
+    remapped = plan.remapped
+    mapping = remapped.mapping if remapped else None
+    if remapped:
+        userns.make_files_as_root(remapped.mapping)
     root = RootFs(
         plan.request.rootfs,
         plan.request.run_dir,
         str(linux.get("rootfsPropagation") or ""),
         bind_devices=False,
+        mapping=mapping,
+        user=remapped.user if remapped else -1,
     )
     cgroup_mounts = []
     for entry in spec.get("mounts") or ():
@@ -127,9 +141,9 @@ def _run(
 
     if stdio is None:
         master, slave = root.open_console()
-        confine.adopt_terminal(master, slave, spec["process"], who, sync)
+        confine.adopt_terminal(master, slave, spec["process"], who, sync, mapping)
     else:
-        confine.adopt_pipes(stdio, who)
+        confine.adopt_pipes(stdio, who, mapping)
     if spec.get("hostname"):
         process.set_hostname(str(spec["hostname"]))
     if spec.get("domainname"):
@@ -140,15 +154,17 @@ def _run(
     if persona is not None:
         process.set_personality(persona)
     confine.apply_limits(plan.confinement, sync.warn)
-    try:
-        process.new_session_keyring(f"_ses.{plan.request.id}")
-    except OSError:
-        sync.warn("no session keyring of its own: the host refuses keyrings")
     root.make_read_only(linux.get("readonlyPaths") or ())
     root.mask(linux.get("maskedPaths") or ())
     root.finish(read_only=bool((spec.get("root") or {}).get("readonly")))
     root.pivot()
     guard.inside()
+    if remapped:
+        userns.enter(remapped.user)
+    try:
+        process.new_session_keyring(f"_ses.{plan.request.id}")
+    except OSError:
+        sync.warn("no session keyring of its own: the host refuses keyrings")
     environ = confine.environment(plan.confinement, who)
     if lesson:
         lesson.end()

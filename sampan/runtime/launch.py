@@ -17,7 +17,7 @@ import msgspec
 
 from sampan.linux import namespaces
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
-from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel, supported
+from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel, supported, userns
 from sampan.runtime.errors import StartError
 from sampan.runtime.sync import KeeperSide, describe
 from sampan.runtime.types import ExecRequest, KeeperRequest
@@ -110,8 +110,8 @@ def _namespaces(linux: dict[str, Any]) -> tuple[int, bool, dict[str, str]]:
             flags |= namespaces.TYPES[kind][0]
     if not flags & CLONE_NEWNS and "mount" not in paths:
         raise ValueError("a container needs a mount namespace of its own")
-    if flags & (CLONE_NEWUSER | CLONE_NEWTIME):
-        raise ValueError("new user and time namespaces are not supported")
+    if flags & CLONE_NEWTIME:
+        raise ValueError("new time namespaces are not supported")
     return flags, fresh_pid, paths
 
 
@@ -168,12 +168,22 @@ def _plan(
     for kind, path in paths.items():
         fds[kind] = os.open(path, _RDONLY)
         opened.append(fds[kind])
+    mapping, user = userns.of_spec(linux), -1
+    if mapping is not None:
+        made = userns.make(mapping, userns.can_be_inside(flags))
+        opened += made.values()
+        user = made.pop("user")
+        for kind in made:
+            flags &= ~namespaces.TYPES[kind][0]
+        flags &= ~CLONE_NEWUSER
+        fds.update(made)
     joined = tuple(
         (fd, namespaces.TYPES[kind][0])
         for kind, fd in sorted(fds.items(), key=lambda item: item[0] == "mount")
         if kind != "pid"
     )
-    plan = init.Plan(request, confinement, flags, joined, group.mount_points())
+    remapped = init.Remapped(mapping, user) if mapping else None
+    plan = init.Plan(request, confinement, flags, joined, group.mount_points(), remapped)
     return plan, fresh_pid, fds.get("pid")
 
 
@@ -270,7 +280,8 @@ def start_exec(
     terminal = bool(request.process.get("terminal"))
     streams = None if terminal else Streams.make(request.open_stdin)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    plan = enter.Plan(request, confinement, container_pidfd, flags & ~CLONE_NEWPID)
+    mapping = userns.of_spec(container.spec.get("linux") or {})
+    plan = enter.Plan(request, confinement, container_pidfd, flags & ~CLONE_NEWPID, mapping)
     try:
         pid = _fork(pid_namespace, False)
         if not pid:

@@ -43,6 +43,7 @@ from sampan.linux.openat2 import (
     openat2,
 )
 from sampan.linux.syscalls import AT_FDCWD
+from sampan.runtime import idmapped, userns
 
 _DEFAULT_DEVICES = (
     ("null", 1, 3),
@@ -125,12 +126,20 @@ class RootFs:
     """The root file system under construction."""
 
     def __init__(
-        self, root: Sequence[MountLike], place: str, propagation: str, *, bind_devices: bool
+        self,
+        root: Sequence[MountLike],
+        place: str,
+        propagation: str,
+        *,
+        bind_devices: bool,
+        mapping: userns.Mapping | None = None,
+        user: int = -1,
     ) -> None:
         """Attach ``root`` over the directory ``place`` of the caller's own namespace.
 
         ``bind_devices`` takes device nodes from the host instead of making them (in a user
-        namespace nobody may make any).
+        namespace nobody may make any).  With a ``mapping``, that of the user namespace ``user``
+        (a descriptor), the container's files show its own numbers there.
         """
         flags = _PROPAGATIONS.get(propagation)
         if flags is None:
@@ -138,7 +147,12 @@ class RootFs:
         mounts.mount("none", "/", "", MS_REC | MS_SLAVE)
         self.propagation = flags if propagation else 0
         self.bind_devices = bind_devices
-        self.fd = mounts.stacked(root)
+        self._mapping = mapping
+        self._user = user
+        if mapping is None:
+            self.fd = mounts.stacked(root)
+        else:
+            self.fd = idmapped.root(root, place, user)
         mounts.mount_setattr(self.fd, propagation=MS_PRIVATE)
         mounts.move_mount_to(self.fd, place)
         self.proc = -1
@@ -190,7 +204,14 @@ class RootFs:
         if kind == "tmpfs" and not any(item.startswith("mode=") for item in data):
             data = [*data, f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}"]
         source = str(entry.get("source") or kind)
-        fd = mounts.new_filesystem(kind, source, data, options.set & ~late_read_only)
+        attributes = options.set & ~late_read_only
+        if kind == "devpts" and self._mapping:
+            # Its groups are the namespace's, as is its multiplexer.
+            fd = userns.new_filesystem(self._user, kind, data, attributes)
+        else:
+            if kind == "tmpfs":
+                data = self._host_owners(data)
+            fd = mounts.new_filesystem(kind, source, data, attributes)
         if options.propagation:
             mounts.mount_setattr(
                 fd, propagation=options.propagation, recursive=options.recursive_propagation
@@ -207,6 +228,19 @@ class RootFs:
             os.close(fd)
         if late_read_only:
             self._read_only.append(fd)
+
+    def _host_owners(self, data: list[str]) -> list[str]:
+        """A file system's options with the owners' numbers as the host has them."""
+        if self._mapping is None:
+            return data
+        found = []
+        for item in data:
+            name, _, value = item.partition("=")
+            if name in ("uid", "gid") and value.isdecimal():
+                translate = self._mapping.uid if name == "uid" else self._mapping.gid
+                item = f"{name}={translate(int(value))}"
+            found.append(item)
+        return found
 
     def _directory(self, destination: str) -> int:
         """A directory of the root, made if it is missing; those right below our own /dev are
@@ -254,6 +288,8 @@ class RootFs:
             else:
                 target = make_file(self.fd, destination)
             mounts.apply_attributes(fd, options)
+            if self._mapping and "idmap" in options.data:
+                userns.idmap(fd, self._user)
             mounts.move_mount(fd, target)
             os.close(target)
         finally:
@@ -343,6 +379,8 @@ class RootFs:
         except PermissionError:
             self._bind_device(directory, name)
             return
+        if self._mapping:
+            uid, gid = self._mapping.uid(uid), self._mapping.gid(gid)
         if uid or gid:
             os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
 

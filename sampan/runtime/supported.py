@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sampan.runtime import sysctls
+from sampan.runtime import sysctls, userns
 
 _TOP = ("hooks", "solaris", "windows", "vm", "zos")
 _PROCESS = ("scheduler", "ioPriority", "execCPUAffinity", "commandLine")
@@ -12,8 +12,6 @@ _LINUX = (
     "intelRdt",
     "mountLabel",
     "timeOffsets",
-    "uidMappings",
-    "gidMappings",
     "netDevices",
     "memoryPolicy",
 )
@@ -29,6 +27,7 @@ def check(spec: dict[str, Any]) -> None:
     _refuse(linux, _LINUX, "linux.")
     for mount in spec.get("mounts") or ():
         _refuse(mount, _MOUNT, f"mounts[{mount.get('destination')}].")
+    userns.of_spec(linux)
     sysctls.check(spec)
     persona = linux.get("personality")
     if persona and (persona.get("domain") not in _PERSONALITIES or persona.get("flags")):
