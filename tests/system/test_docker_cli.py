@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from dockerd import PEERS
+from dockerd import program as docker_of_peers
 from harness import Daemon, until
 
 pytestmark = pytest.mark.skipif(shutil.which("docker") is None, reason="needs the docker CLI")
@@ -250,3 +252,33 @@ def test_other_commands(daemon: Daemon) -> None:
     assert text(daemon, "rm", "-f", "two") == "two"
     assert "Server Version" in text(daemon, "info")
     assert text(daemon, "events", "--since", "1m", "--until", "0s", "--filter", "event=destroy")
+
+
+@pytest.mark.proves("POST /grpc")
+def test_buildkit_clients_are_told_what_to_do(daemon: Daemon, tmp_path: Path) -> None:
+    """With buildx installed, the docker CLI builds by BuildKit's protocol unless told otherwise."""
+    plugin = PEERS / "usr/libexec/docker/cli-plugins/docker-buildx"
+    program = docker_of_peers()
+    if program is None or not plugin.exists():
+        pytest.skip("needs scripts/peers")
+    plugins = tmp_path / "config" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / plugin.name).symlink_to(plugin)
+    (tmp_path / "Dockerfile").write_text("FROM busybox\nRUN true\n")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "DOCKER_HOST": daemon.url,
+                   "DOCKER_CONFIG": str(tmp_path / "config")}  # fmt: skip
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [program, *arguments, str(tmp_path)],
+            env={**environment, **more}, capture_output=True, timeout=60,
+        )  # fmt: skip
+
+    for command in (["build"], ["buildx", "build"]):
+        done = run(*command, "-t", "told")
+        assert done.returncode != 0
+        assert b"DOCKER_BUILDKIT=0" in done.stderr and b"sampan build" in done.stderr
+        # It did not try to bring a builder of its own.
+        assert b"booting buildkit" not in done.stderr
+    assert run("build", "-t", "told", DOCKER_BUILDKIT="0").returncode == 0
+    assert text(daemon, "run", "--rm", "told", "echo", "on") == "on"
