@@ -184,6 +184,7 @@ def _network_manager(settings: Settings, stores: _Stores, events: Events) -> Net
             shortcuts=settings.bridge_shortcuts,
             firewall=settings.firewall_backend,
             ip_forward=settings.ip_forward,
+            system_bus=settings.system_bus,
             mtu=settings.mtu,
             icc=settings.icc,
             default_host_ip=settings.ip,

@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     bridge_shortcuts: bool = True
     firewall_backend: str = ""
     ip_forward: bool = True
+    system_bus: str = "/run/dbus/system_bus_socket"
     mtu: int = 0
     icc: bool = True
     ip: str = ""
@@ -148,6 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_boolean,
         help="whether to let the host forward packets (true or false)",
     )
+    add("--system-bus", help="socket of the system bus, where firewalld is found")
     add("--mtu", type=int, help="MTU of container networks")
     add("--ip", help="host address that ports are published on unless another is given")
     add(

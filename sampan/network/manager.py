@@ -29,6 +29,7 @@ from sampan.errors import Conflict, Forbidden, SampanError
 from sampan.linux import rtnetlink
 from sampan.network import bridge, definition, endpoints, live, ports, sandbox
 from sampan.network.firewall import Opening, Rules
+from sampan.network.firewalld import WATCHED_CHAIN, Firewalld
 from sampan.network.members import Members
 from sampan.network.names import NamesDirectory
 from sampan.network.registry import Networks
@@ -85,10 +86,11 @@ class NetworkManager:
         """Whether the start met an interface that a predecessor had not recorded."""
         self._rules = RuleKeeper(settings.table, settings.firewall, self._wanted_rules)
         self._shortcuts = Shortcuts(self._shortcut_candidates)
+        self._firewalld = Firewalld(settings.system_bus, self._bridges)
         self._watch = Watch(
             rules_gone=self._rules.repair,
-            policy_changed=self._rules.policy_changed,
-            chains=WATCHED_CHAINS,
+            policy_changed=self._policy_changed,
+            chains=(*WATCHED_CHAINS, WATCHED_CHAIN),
             link_gone=self._link_gone,
             link_changed=self._shortcuts.changed,
             overflow=self._shortcuts.look,
@@ -116,11 +118,14 @@ class NetworkManager:
         self._rules.start()
         self._watch.start(asyncio.get_running_loop())
         self._shortcuts.start(wanted=self._settings.shortcuts)
+        self._firewalld.refresh()
+        await self._firewalld.settled()
 
     async def close(self, remove_all: bool = False) -> None:
         """Stop watching.  With ``remove_all`` also delete our bridges and rules from the kernel."""
         self._watch.stop()
         self._shortcuts.close()
+        self._firewalld.close()
         self._rules.stop(remove_all=remove_all)
         if remove_all:
             for network in self._networks.all():
@@ -158,6 +163,8 @@ class NetworkManager:
         self._members.add_network(network)
         if network.driver == "bridge":
             self._rules.add_bridge(self._networks.rules(network))
+            self._firewalld.refresh()
+            await self._firewalld.settled()
         self._emit("create", network)
         return network
 
@@ -187,6 +194,7 @@ class NetworkManager:
             self._rules.remove_bridge(self._networks.rules(network))
         self._networks.remove_links(network)
         self._shortcuts.forget(network.id)
+        self._firewalld.refresh()
         self._emit("destroy", network)
         return network
 
@@ -498,6 +506,13 @@ class NetworkManager:
             for endpoint in self._members.everyone()
             if endpoint.interface is not None and endpoint.network_id in joined
         }
+
+    def _bridges(self) -> builtins.list[str]:
+        return [network.bridge for network in self._networks.all() if network.bridge]
+
+    def _policy_changed(self) -> None:
+        self._rules.policy_changed()
+        self._firewalld.refresh()
 
     def _link_gone(self, name: str) -> None:
         self._shortcuts.gone(name)

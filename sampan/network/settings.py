@@ -17,7 +17,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     when empty).  ``address_pools`` are ``(base, prefix length of a network)``.  ``mtu`` 0 takes that of
     the link with the default route, at most 1500.  ``firewall`` is ``nftables``, ``iptables`` or
     empty for what the kernel has.  ``shortcuts``: containers' frames to each other need not pass the
-    bridge.
+    bridge.  ``system_bus`` is the socket by which firewalld is asked; empty: it is not.
     """
 
     run_dir: str
@@ -35,6 +35,7 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     icc: bool = True
     shortcuts: bool = True
     firewall: str = ""
+    system_bus: str = ""
     resolv_conf: str = "/etc/resolv.conf"
     hosts_file: str = "/etc/hosts"
 
