@@ -15,7 +15,7 @@ from sampan.build.dockerfile.ast import Dockerfile
 from sampan.build.dockerfile.check import check, options_of
 from sampan.build.errors import StepError
 from sampan.build.exporter import Exporter
-from sampan.build.graph import ops
+from sampan.build.graph import ops, outline
 from sampan.build.graph.plan import Plan, Planner
 from sampan.build.narrator import Narrator
 from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_security_options
@@ -92,10 +92,14 @@ class _Build:
         request = self.request
         await asyncio.to_thread(self._open_folders)
         tree = parse(self._dockerfile(), request.dockerfile)
+        if request.call == "targets":
+            return BuildResult(None, answer=outline.targets(tree))
         plan = await self._plan(tree)
         warnings = self._check(tree, plan)
-        if request.check_only:
-            return BuildResult(None, (), warnings, plan.unused_args)
+        if request.call:
+            answer = outline.findings(warnings) if request.call == "check" else None
+            answer = answer or outline.outline(tree, plan)
+            return BuildResult(None, (), warnings, plan.unused_args, answer=answer)
         self._check_permissions(plan)
         emulation.check(plan)
         narrator = Narrator(plan, self.report)

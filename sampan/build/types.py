@@ -50,6 +50,7 @@ class BuildRequest:
     (``docker-image://REF``).  ``no_cache_filter`` names the stages built without cache.
     ``cache_export`` makes an image of the cache of the target's stage (``min``) or of all stages
     (``max``); ``keep_failed_state`` one of what a failed command found.
+    ``call`` asks for what is to be said of the Dockerfile instead of a build.
     ``source_date_epoch`` (seconds) sets the times in the image and its layers.
     """
 
@@ -79,7 +80,7 @@ class BuildRequest:
     named_contexts: Mapping[str, Path | ArchiveTree | str] = field(default_factory=dict)
     allow_insecure: bool = False
     outputs: tuple[Output, ...] = (Output("image"),)
-    check_only: bool = False
+    call: Literal["", "check", "outline", "targets"] = ""
     cache_export: Literal["", "min", "max"] = ""
     keep_failed_state: bool = False
     source_date_epoch: int | None = None
@@ -213,7 +214,8 @@ BuildEvent = (
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """``materials`` are the images built on, with digests; ``cache_id`` is the exported cache.
+    """``materials`` are the images built on, with digests; ``cache_id`` is the exported cache;
+    ``answer`` is what ``call`` asked for.
     ``image_id`` is ``sha256:…``, or None when no image was asked for (check, local, tar)."""
 
     image_id: str | None
@@ -222,3 +224,4 @@ class BuildResult:
     unused_build_args: tuple[str, ...] = ()
     cache_id: str = ""
     materials: tuple[tuple[str, str], ...] = ()
+    answer: Mapping[str, object] | None = None

@@ -49,6 +49,10 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     quiet = options["quiet"] or view == "quiet"
     live = not quiet and (view == "tty" or (view == "auto" and sys.stdout.isatty()))
     outputs = buildoutput.wanted(options)
+    if options["check"] or options["call"] != "build":
+        from sampan.cli.buildcall import ask
+
+        return ask(session, options, arguments[0], _query(session, options, True))
     tags = [*options["tag"], *(name for output in outputs for name in output.names)]
     query = _query(session, options, quiet)
     query["t"] = tags
@@ -57,6 +61,10 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         query["t"] = []
     context = buildcontext.from_argument(arguments[0], options["file"])
     query["dockerfile"] = context.dockerfile
+    if "attest" in query and context.source:
+        attest = wirejson.loads(str(query["attest"]))
+        attest |= {"source": context.source, "commit": context.commit}
+        query["attest"] = wirejson.dumps(attest)
     # What goes to standard output must not be mixed with progress.
     to_stdout = any(output.dest == "-" for output in outputs)
     screen = progress.Screen(sys.stderr) if to_stdout else progress.Screen(live=live)
@@ -103,12 +111,11 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if options["iidfile"]:
         with open(options["iidfile"], "w", encoding="ascii") as file:
             file.write(identifier)
-    if options["metadata-file"]:
-        with open(options["metadata-file"], "w", encoding="utf-8") as file:
-            document = {"containerimage.config.digest": identifier, "image.name": ",".join(tags)}
-            file.write(wirejson.dumps({k: v for k, v in document.items() if v}) + "\n")
     if identifier:
         buildoutput.write(session, outputs, identifier, tags)
+    if options["metadata-file"]:
+        kept = tags if any(output.keeps_image for output in outputs) else []
+        buildoutput.write_metadata(session, options["metadata-file"], identifier, kept)
     return 0
 
 
@@ -198,8 +205,6 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
         query["annotations"] = wirejson.dumps(values.labels((), options["annotation"]))
     if options["no-cache-filter"]:
         query["nocachefilter"] = options["no-cache-filter"]
-    if options["check"]:
-        query["check"] = "1"
     if options["attest"] or options.given("sbom") or options.given("provenance"):
         from sampan.cli import buildattest
 
@@ -313,6 +318,13 @@ BUILD = Command(
             "list",
             'Where the cache goes ("type=inline", "type=registry,ref=NAME", "type=local,dest=FOLDER",'
             ' with "mode=max" for all stages)',
+        ),
+        Flag(
+            "call",
+            "string",
+            'Say something of the Dockerfile instead of building it ("check", "outline",'
+            ' "targets"; with ",format=json" as JSON)',
+            default="build",
         ),
         Flag(
             "cgroup-parent",

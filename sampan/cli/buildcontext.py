@@ -18,14 +18,24 @@ _USTAR_AT = 257
 
 
 class Context:
-    """The body of a build request, and where in it the Dockerfile is."""
+    """The body of a build request, and where in it the Dockerfile is.
 
-    __slots__ = ("chunks", "dockerfile", "packed")
+    ``source`` is the address that it comes from, ``commit`` the one of a Git repository.
+    """
+
+    __slots__ = ("chunks", "commit", "dockerfile", "packed", "source")
 
     def __init__(
-        self, chunks: Iterable[bytes], dockerfile: str, packed: contextfolder.Packed | None = None
+        self,
+        chunks: Iterable[bytes],
+        dockerfile: str,
+        packed: contextfolder.Packed | None = None,
+        *,
+        source: str = "",
+        commit: str = "",
     ) -> None:
         self.chunks, self.dockerfile, self.packed = chunks, dockerfile, packed
+        self.source, self.commit = source, commit
 
 
 def from_argument(argument: str, file: str) -> Context:
@@ -101,7 +111,9 @@ def _from_url(url: str, file: str) -> Context:
         answer = urlopen(url)
     except (URLError, ValueError) as error:
         raise Failure(f"unable to prepare context: unable to download {url}: {error}") from None
-    return _from_stream(files.read_chunks(answer), file)
+    context = _from_stream(files.read_chunks(answer), file)
+    context.source = url
+    return context
 
 
 def _from_git(argument: str, file: str) -> Context:
@@ -114,14 +126,11 @@ def _from_git(argument: str, file: str) -> Context:
         url = f"https://{url}"
     holder = tempfile.TemporaryDirectory(prefix="sampan-git-")
     folder = holder.name
-    steps = [
-        ["git", "init", "-q", folder],
-        ["git", "-C", folder, "fetch", "-q", "--depth", "1", "--", url, ref or "HEAD"],
-        ["git", "-C", folder, "checkout", "-q", "--detach", "FETCH_HEAD"],
-    ]
-    for step in steps:
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", folder, *words]
         try:
-            done = subprocess.run(step, capture_output=True, text=True, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             raise Failure(
                 "unable to prepare context: a Git repository needs the program git "
@@ -131,6 +140,20 @@ def _from_git(argument: str, file: str) -> Context:
             raise Failure(
                 f"unable to prepare context: unable to fetch {url}: {done.stderr.strip()}"
             )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    try:
+        git("fetch", "-q", "--depth=1", "--", url, ref or "HEAD")
+    except Failure as failure:
+        if "shallow" not in str(failure):
+            raise
+        # A server of mere files cannot cut the history off.
+        git("fetch", "-q", "--", url, ref or "HEAD")
+    git("checkout", "-q", "--detach", "FETCH_HEAD")
+    if os.path.exists(f"{folder}/.gitmodules"):
+        git("submodule", "update", "-q", "--init", "--recursive")
+    commit = git("rev-parse", "HEAD")
     root = os.path.realpath(folder)
     inside = os.path.realpath(os.path.join(folder, below.lstrip("/")))
     if inside != root and not inside.startswith(f"{root}/"):
@@ -138,7 +161,9 @@ def _from_git(argument: str, file: str) -> Context:
     if not os.path.isdir(inside):
         raise Failure(f'unable to prepare context: path "{below}" not found in the repository')
     context = from_folder(inside, os.path.join(inside, file) if file else "")
-    return Context(_held(holder, context.chunks), context.dockerfile)
+    return Context(
+        _held(holder, context.chunks), context.dockerfile, source=argument, commit=commit
+    )
 
 
 def _held(holder: object, chunks: Iterable[bytes]) -> Iterator[bytes]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from sampan.cli import files
+from sampan.cli import files, references
 from sampan.cli.failure import Failure
+from sampan.client import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,6 +94,20 @@ def write(session: Session, outputs: list[Output], identifier: str, tags: list[s
             _file_system(session, output, identifier)
     if not any(output.keeps_image for output in outputs):
         session.api.delete(f"/images/{identifier}")
+
+
+def write_metadata(session: Session, path: str, identifier: str, tags: list[str]) -> None:
+    """The document of ``--metadata-file``: the image's names in full and its digests; that of its
+    manifest when it has been pushed."""
+    document: dict[str, object] = {"containerimage.config.digest": identifier}
+    if tags:
+        document["image.name"] = ",".join(references.canonical(tag) for tag in tags)
+    if identifier and tags:
+        described = session.api.get(f"/images/{tags[0]}/json")
+        for name in described.get("RepoDigests") or ():
+            document["containerimage.digest"] = name.partition("@")[2]
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(wirejson.dumps({k: v for k, v in document.items() if v}) + "\n")
 
 
 def _path(dest: str) -> str:

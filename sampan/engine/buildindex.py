@@ -24,13 +24,16 @@ from sampan.store.images import Image, Member
 @dataclass(frozen=True, slots=True)
 class Attest:
     """Which attestations to make.  ``provenance`` is ``min`` or ``max``, empty for none;
-    ``version`` is SLSA's, ``v0.2`` or ``v1``."""
+    ``version`` is SLSA's, ``v0.2`` or ``v1``; ``source`` and ``commit`` are where the context
+    comes from."""
 
     sbom: bool = False
     provenance: str = ""
     version: str = "v0.2"
     builder: str = ""
     reproducible: bool = False
+    source: str = ""
+    commit: str = ""
 
     def __post_init__(self) -> None:
         """Raises InvalidParameter."""
@@ -131,7 +134,8 @@ async def _predicates(
         facts = predicates.BuildFacts(
             id=secrets.token_hex(16),
             dockerfile=request.dockerfile,
-            source="",
+            source=attest.source,
+            commit=attest.commit,
             target=request.target,
             platform=str(entry.platform),
             arguments={k: v for k, v in request.build_args.items() if v is not None},

@@ -75,7 +75,7 @@ class Builds:
         platforms = [part.strip() for part in request.platform.split(",") if part.strip()]
         async with self._named(request) as named:
             with credentials_for(auths), self._disk_full_frees_contexts():
-                if len(platforms) > 1 or (attest and not request.check_only):
+                if len(platforms) > 1 or (attest and not request.call):
                     result = await build_index(named, platforms, attest, self._deps, report)
                 else:
                     result = await build(named, self._deps, report)

@@ -72,17 +72,14 @@ async def clone(url: str, place: Path) -> Path:
     if address.startswith("-") or ".." in directory.split("/") or directory.startswith("/"):
         raise InvalidParameter(f"invalid Git address {url!r}")
     await _git(place, "init", "-q")
-    await _git(
-        place,
-        "fetch",
-        "-q",
-        "--depth",
-        "1",
-        "--recurse-submodules=no",
-        "--",
-        address,
-        ref or "HEAD",
-    )
+    wanted = ("--recurse-submodules=no", "--", address, ref or "HEAD")
+    try:
+        await _git(place, "fetch", "-q", "--depth=1", *wanted)
+    except Unavailable as error:
+        if "shallow" not in str(error):
+            raise
+        # A server of mere files cannot cut the history off.
+        await _git(place, "fetch", "-q", *wanted)
     await _git(place, "checkout", "-q", "FETCH_HEAD")
     await _git(place, "submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
     shutil.rmtree(place / ".git", ignore_errors=True)

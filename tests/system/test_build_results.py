@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Daemon
+
+from tests.registry.servers import Registry, docker_registry
+
+PEERS = Path(os.environ.get("SAMPAN_PEERS", "/var/cache/sampan/peers"))
 
 SAMPAN = [sys.executable, "-P", "-c", "from sampan.cli.main import entry; entry()"]
 
@@ -201,3 +212,186 @@ def test_a_failed_output_says_why(daemon: Daemon, tmp_path: Path) -> None:
     done = sampan(daemon, "build", "--cache-to", "type=s3,bucket=x", place)
     assert done.returncode == 125
     assert "unexpected key" in done.stderr
+
+
+DESCRIBED = """\
+# VERSION of everything
+ARG VERSION=1
+FROM busybox AS base
+FROM base AS one
+# FLAVOUR of the first
+ARG FLAVOUR
+ARG VERSION
+RUN --mount=type=secret,id=token,required true
+# two puts it together
+FROM base AS two
+COPY --from=one /bin/sh /sh
+RUN --mount=type=ssh --mount=type=secret,target=/root/key true
+"""
+
+
+def test_targets_and_what_they_take(daemon: Daemon, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile=DESCRIBED)
+    text = ok(daemon, "build", "--call=targets", place)
+    assert text.splitlines() == [
+        "TARGET          DESCRIPTION",
+        "base",
+        "one",
+        "two (default)   puts it together",
+    ]
+    text = ok(daemon, "build", "--call=outline", "--build-arg=FLAVOUR=sweet", place)
+    assert [line.split() for line in text.splitlines() if line] == [
+        ["TARGET:", "two"],
+        ["DESCRIPTION:", "puts", "it", "together"],
+        ["BUILD", "ARG", "VALUE", "DESCRIPTION"],
+        ["VERSION", "1", "of", "everything"],
+        ["FLAVOUR", "sweet", "of", "the", "first"],
+        ["SECRET", "REQUIRED"],
+        ["token", "true"],
+        ["key"],
+        ["SSH", "REQUIRED"],
+        ["default"],
+    ]
+    text = ok(daemon, "build", "--call=outline,format=json", "--target=base", place)
+    assert json.loads(text)["secrets"] == []
+    done = sampan(daemon, "build", "--call=guess", place)
+    assert done.returncode == 125 and "invalid call 'guess'" in done.stderr
+
+
+def test_the_linter_alone(daemon: Daemon, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox AS Upper\nRUN true\n")
+    done = sampan(daemon, "build", "--check", place)
+    assert done.returncode == 1
+    assert "StageNameCasing" in done.stdout and "1 warning has been found" in done.stdout
+    done = sampan(daemon, "build", "--call=check,format=json", place)
+    assert [found["ruleName"] for found in json.loads(done.stdout)["warnings"]] == [
+        "StageNameCasing"
+    ]
+    place = folder(tmp_path / "clean", Dockerfile="FROM busybox\n")
+    assert ok(daemon, "build", "--check", place) == "Check complete, no warnings found.\n"
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+    with docker_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+def test_an_output_that_is_pushed(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nLABEL pushed=by-output\n")
+    name, facts = f"{registry.host}/pushed:1", tmp_path / "facts"
+    output = f"--output=type=image,name={name},push=true"
+    ok(daemon, "build", "-q", output, f"--metadata-file={facts}", place)
+    document = json.loads(facts.read_text())
+    ok(daemon, "rmi", name)
+    ok(daemon, "pull", "-q", name)
+    described = json.loads(ok(daemon, "image", "inspect", name))[0]
+    assert described["Id"] == document["containerimage.config.digest"]
+    assert described["RepoDigests"] == [
+        f"{registry.host}/pushed@{document['containerimage.digest']}"
+    ]
+    assert document["image.name"] == name
+
+
+def test_cache_goes_through_a_registry(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile=TWO_STAGES + "LABEL m=registry\n")
+    cache = f"type=registry,ref={registry.host}/cache:1"
+    ok(daemon, "build", "-q", "--cache-to", f"{cache},mode=max", place)
+    ok(daemon, "image", "prune", "-af", "--filter", "label=m")
+    ok(daemon, "builder", "prune", "-af")
+    said = ok(daemon, "build", "--cache-from", cache, place)
+    assert said.count("Using cache") >= 3
+
+
+def repository(path: Path) -> str:
+    """A repository as a dumb HTTP server shows it; returns its commit."""
+    folder(path / "work", Dockerfile="FROM scratch\nCOPY inside /\n", inside="of the repository\n")
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.test"]
+    for words in (
+        ["init", "-q", "-b", "main", str(path / "work")],
+        ["-C", str(path / "work"), "add", "."],
+        ["-C", str(path / "work"), *author, "commit", "-qm", "First"],
+        ["clone", "-q", "--bare", str(path / "work"), str(path / "r.git")],
+        ["-C", str(path / "r.git"), "update-server-info"],
+    ):
+        subprocess.run(["git", *words], check=True)
+    head = subprocess.run(
+        ["git", "-C", str(path / "work"), "rev-parse", "HEAD"], capture_output=True, check=True
+    )
+    return head.stdout.decode().strip()
+
+
+class _Served(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A folder and its address."""
+    root = tmp_path / "served"
+    root.mkdir()
+    handler = partial(_Served, directory=str(root))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", root
+        server.shutdown()
+
+
+def test_named_contexts_from_elsewhere(
+    daemon: Daemon, served: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, root = served
+    repository(root)
+    with tarfile.open(root / "files.tar.gz", "w:gz") as tar:
+        tar.add(folder(tmp_path / "files", file="of the archive\n"), ".")
+    ok(daemon, "tag", "busybox", "other:1")
+    place = folder(
+        tmp_path / "context",
+        Dockerfile="FROM base\nCOPY --from=git /inside /a\nCOPY --from=url /file /b\n"
+        "COPY --from=image /etc/passwd /c\n",
+    )
+    contexts = (
+        f"git={address}/r.git#main",
+        f"url={address}/files.tar.gz",
+        "image=docker-image://other:1",
+        "base=docker-image://busybox",
+    )
+    flags = [f"--build-context={text}" for text in contexts]
+    image = ok(daemon, "build", "-q", *flags, place).strip()
+    text = ok(daemon, "run", "--rm", image, "cat", "/a", "/b", "/c")
+    assert text.startswith("of the repository\nof the archive\nroot:")
+    done = sampan(daemon, "build", f"--build-context=git={address}/no.git", place)
+    assert done.returncode == 1 and "no.git" in done.stderr
+
+
+@pytest.mark.parametrize("version", ["v0.2", "v1"])
+def test_what_tools_read_of_an_attested_build(
+    daemon: Daemon, registry: Registry, served: tuple[str, Path], version: str
+) -> None:
+    address, root = served
+    commit = repository(root)
+    name = f"{registry.host}/attested-{version}:1"
+    provenance = f"--provenance=mode=max,version={version}"
+    source = f"{address}/r.git#main"
+    ok(daemon, "build", "-q", "--sbom=true", provenance, "--push", "-t", name, source)
+    if not (PEERS / "usr/bin/docker").exists():
+        pytest.skip("needs buildx: scripts/peers brings it")
+
+    def asked(form: str) -> Any:
+        command = ["docker", "buildx", "imagetools", "inspect", "--format", form, name]
+        done = subprocess.run(
+            ["chroot", PEERS, *command], env={**os.environ, "HOME": "/tmp"}, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    said = asked("{{json .Provenance}}")["SLSA"]
+    if version == "v1":
+        origin = said["buildDefinition"]["externalParameters"]["configSource"]
+    else:
+        origin = said["invocation"]["configSource"]
+        assert {"uri": source, "digest": {"sha1": commit}} in said["materials"]
+    assert origin["uri"] == source and origin["digest"] == {"sha1": commit}
+    assert asked("{{json .SBOM}}")["SPDX"]["spdxVersion"] == "SPDX-2.3"

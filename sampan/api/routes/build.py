@@ -52,6 +52,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                     raise
                 finally:
                     text.close()
+            if result.answer is not None:
+                stream.send({"id": "sampan.call", "aux": {"Answer": result.answer}})
             if result.cache_id:
                 stream.send({"id": "sampan.cache", "aux": {"CacheID": result.cache_id}})
             if quiet and not rich:
@@ -139,11 +141,18 @@ def build_request(request: web.Request) -> BuildRequest:
         allow_insecure="security.insecure" in extras.allow,
         security_opt=tuple(_repeated(request, "securityopt")),
         squash=flag(request, "squash"),
-        check_only=flag(request, "check"),
+        call=_call(request),
         cache_export=_cache_export(query.get("cacheexport", "")),
         keep_failed_state=flag(request, "keepstate"),
         source_date_epoch=epoch if epoch >= 0 else None,
     )
+
+
+def _call(request: web.Request) -> Literal["", "check", "outline", "targets"]:
+    text = request.query.get("call", "") or ("check" if flag(request, "check") else "")
+    if text in ("", "check", "outline", "targets"):
+        return text  # type: ignore[return-value]
+    raise InvalidParameter(f"invalid call {text!r}: check, outline or targets")
 
 
 def _cache_export(text: str) -> Literal["", "min", "max"]:

@@ -82,7 +82,8 @@ def _package(package: Package, distribution: str) -> dict[str, Any]:
 class BuildFacts:
     """What is known of a build.
 
-    ``materials`` are image names with the digests that they had.  ``arguments`` are told only
+    ``materials`` are image names with the digests that they had; ``source`` is the address of the
+    context, ``commit`` the one that a Git repository had.  ``arguments`` are told only
     with ``everything`` (buildx's ``mode=max``).  Times are seconds since the epoch.
     """
 
@@ -99,6 +100,14 @@ class BuildFacts:
     everything: bool
     builder: str = ""
     reproducible: bool = False
+    commit: str = ""
+
+    def origin(self) -> dict[str, Any]:
+        """Where the context comes from, and its commit; empty if it is local."""
+        found: dict[str, Any] = {"uri": self.source} if self.source else {}
+        if self.source and self.commit:
+            found["digest"] = {_commit_kind(self.commit): self.commit}
+        return found
 
     def parameters(self) -> dict[str, Any]:
         """The front end's parameters in BuildKit's words."""
@@ -121,7 +130,7 @@ class BuildFacts:
             algorithm, _, value = digest.partition(":")
             uri = f"pkg:docker/{_at(name)}?platform={platform}"
             found.append({"uri": uri, "digest": {algorithm: value}})
-        return found
+        return [*found, self.origin()] if self.commit else found
 
 
 def provenance(facts: BuildFacts, version: str = "v0.2") -> tuple[str, dict[str, Any]]:
@@ -133,8 +142,7 @@ def provenance(facts: BuildFacts, version: str = "v0.2") -> tuple[str, dict[str,
         "buildType": BUILD_TYPE,
         "materials": facts.resolved(),
         "invocation": {
-            "configSource": {"entryPoint": facts.dockerfile}
-            | ({"uri": facts.source} if facts.source else {}),
+            "configSource": {"entryPoint": facts.dockerfile, **facts.origin()},
             "parameters": facts.parameters(),
             "environment": {"platform": facts.platform},
         },
@@ -157,8 +165,7 @@ def _slsa_1(facts: BuildFacts) -> dict[str, Any]:
         "buildDefinition": {
             "buildType": BUILD_TYPE,
             "externalParameters": {
-                "configSource": {"path": facts.dockerfile}
-                | ({"uri": facts.source} if facts.source else {}),
+                "configSource": {"path": facts.dockerfile, **facts.origin()},
                 "request": facts.parameters(),
             },
             "internalParameters": {"builderPlatform": facts.platform},
@@ -186,6 +193,10 @@ def _at(name: str) -> str:
 def subject(name: str, platform: str) -> str:
     """The name of an image in a statement about it."""
     return f"pkg:docker/{_at(name)}?platform={quote(platform, safe='')}" if name else "_"
+
+
+def _commit_kind(commit: str) -> str:
+    return "sha256" if len(commit) == 64 else "sha1"
 
 
 def _time(seconds: float) -> str:

@@ -46,6 +46,7 @@ class Plan:
     stages: tuple[StagePlan, ...]
     unused_args: tuple[str, ...]
     undefined: tuple[tuple[str, ast.Instruction], ...]
+    global_args: Mapping[str, str] = field(default_factory=dict)
 
 
 class Planner:
@@ -99,7 +100,9 @@ class Planner:
             for task in self._images.values():
                 task.cancel()
         ordered = tuple(self._plans[number] for number in sorted(self._plans))
-        return Plan(target, ordered, self.scope.unused(), tuple(self._undefined))
+        return Plan(
+            target, ordered, self.scope.unused(), tuple(self._undefined), self.scope.declared
+        )
 
     # what is needed
 
