@@ -14,6 +14,14 @@ from guest import PUBLISHED, Guest, project_disk, why_not
 from harness import busybox_tar
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A machine that emulates another one may be slow, and busy with other tests."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))
+
+
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reason = why_not()

@@ -114,17 +114,19 @@ class Guest:
         self,
         project: Path,
         *,
+        kernel: str = "6.1",
         arguments: str = "",
         disk: str = "",
         published: Sequence[int] = (),
         outward: bool = False,
         memory: int = 768,
     ) -> None:
-        """``arguments`` are added to the kernel's command line.  ``disk`` is a third drive, in
-        QEMU's words, that the guest mounts on /disk.  ``published`` ports of the guest are
-        reachable here through :meth:`port`; an ``outward`` guest finds this machine's loopback at
-        :data:`HOST`."""
+        """``kernel`` is a series that there is: 6.1 or 6.12; ``arguments`` are added to its
+        command line.  ``disk`` is a third drive, in QEMU's words, that the guest mounts on /disk.
+        ``published`` ports of the guest are reachable here through :meth:`port`; an ``outward``
+        guest finds this machine's loopback at :data:`HOST`."""
         self._project, self._arguments, self._disk = project, arguments, disk
+        self._kernel = kernel
         self._published, self._outward = tuple(published), outward
         self._memory = memory
         self._ports: dict[int, int] = {}
@@ -156,7 +158,8 @@ class Guest:
         ]
         command += ["-smp", "1", "-m", str(self._memory), "-nodefaults", "-no-user-config"]
         command += ["-display", "none", "-no-reboot", "-serial", "stdio"]
-        command += ["-kernel", str(image / "vmlinuz"), "-initrd", str(image / "initrd")]
+        command += ["-kernel", f"{image}/vmlinuz-{self._kernel}"]
+        command += ["-initrd", f"{image}/initrd-{self._kernel}"]
         command += ["-append", f"{_KERNEL_ARGUMENTS} {self._arguments}"]
         command += ["-drive", f"if=virtio,format=raw,snapshot=on,file={image}/root.ext4"]
         command += ["-drive", f"if=virtio,format=raw,readonly=on,file={self._project}"]
