@@ -176,7 +176,7 @@ class Exporter:
             mounts = snapshots.prepare(key, parent)
             with mounted(mounts) as target:
                 for result in results:
-                    replay(snapshots.upper(result.snapshot or ""), target)
+                    replay(snapshots, result.snapshot or "", target)
 
         try:
             await asyncio.to_thread(make)

@@ -7,12 +7,13 @@ import os
 import select
 import shutil
 import signal
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sampan.build.ops.mounts import CacheMounts
-from sampan.build.solver.cache import UNFINISHED, BuildCache
+from sampan.build.solver.cache import PREFIX, UNFINISHED, BuildCache
 from sampan.build.solver.scheduler import Shared
 from sampan.errors import Conflict, NotFound
 from sampan.linux.mount import umount
@@ -36,6 +37,8 @@ class BuildShared:
         """Open the cache and clean up after a process that was killed during a build."""
         recover(deps)
         cache = BuildCache(deps.metadata, deps.snapshots, deps.state_dir / "build-mounts")
+        used = {name for record in cache.records() for name in (record.snapshot, record.parent)}
+        _remove(deps, [name for name in _names(deps, PREFIX) if name not in used])
         deps.images.add_roots(cache.roots)
         return cls(cache)
 
@@ -50,11 +53,21 @@ def recover(deps: BuildDeps) -> None:
             umount(str(directory))
     for leftover in (run_dir / "build-mounts", run_dir / "build", state_dir / "tmp" / "build"):
         shutil.rmtree(leftover, ignore_errors=True)
-    names = deps.metadata.query(
-        "SELECT name FROM snapshot_names WHERE driver = ? AND name >= ? AND name < ?",
-        (deps.snapshots.driver, UNFINISHED, UNFINISHED + "~"),
+    _remove(deps, _names(deps, UNFINISHED))
+
+
+def _names(deps: BuildDeps, prefix: str) -> list[str]:
+    """The snapshots whose names begin with ``prefix``, the uppermost first."""
+    rows = deps.metadata.query(
+        "SELECT name FROM snapshot_names WHERE driver = ? AND name >= ? AND name < ?"
+        " ORDER BY snapshot DESC",
+        (deps.snapshots.driver, prefix, prefix + "~"),
     )
-    for (name,) in names:
+    return [name for (name,) in rows]
+
+
+def _remove(deps: BuildDeps, names: Iterable[str]) -> None:
+    for name in names:
         with contextlib.suppress(NotFound, Conflict):
             deps.snapshots.remove(name)
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal
 
 from sampan.image import tar
 from sampan.image.tar import Entry
-from sampan.image.tarwrite import END, header, padding
+from sampan.image.tarwrite import END, Gathered, header, padding
 
 WHITEOUT_PREFIX = b".wh."
 WHITEOUT_META_PREFIX = b".wh..wh."
@@ -30,7 +30,7 @@ _SECOND = 1_000_000_000
 _OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_KINDS = {
+KINDS = {
     stat.S_IFREG: tar.REGULAR,
     stat.S_IFLNK: tar.SYMLINK,
     stat.S_IFCHR: tar.CHAR,
@@ -67,6 +67,25 @@ def write_diff(
 def write_tree(root: int | Path, out: BinaryIO) -> int:
     """Write a whole tree (a path, or a directory descriptor) to ``out``: ``docker export``."""
     return _write(root, out, None, (), whiteouts=False)
+
+
+def clamp(layer: BinaryIO, out: BinaryIO, clamp_mtime: int) -> int:
+    """Write a layer tar that this module could have written, with times up to ``clamp_mtime``
+    (seconds since the epoch).  Returns the sum of the sizes of the regular files in bytes."""
+    cursor = tar.StreamCursor(layer)
+    gathered = Gathered(out)
+    size = 0
+    for entry in tar.entries(cursor):
+        entry.mtime = min(entry.mtime, clamp_mtime * _SECOND)
+        gathered.put(header(entry))
+        if entry.type == tar.REGULAR:
+            for piece in cursor.chunks(entry.size):
+                gathered.put(piece)
+            gathered.put(padding(entry.size))
+            size += entry.size
+    gathered.put(END)
+    gathered.flush()
+    return size
 
 
 def changes(upper: Path, lower: int | None, exclude: Collection[str] = ()) -> Iterator[Change]:
@@ -107,11 +126,10 @@ class _Writer:
     ) -> None:
         self.size = 0
         self._exclude = {os.fsencode(path.strip("/")) for path in exclude}
-        self._out = out
+        self._out = Gathered(out)
         self._clamp = clamp_mtime
         self._whiteouts = whiteouts
         self._links: dict[tuple[int, int], bytes] = {}
-        self._buffer = bytearray()
 
     def directory(self, fd: int, path: bytes) -> None:
         """Everything inside a directory, sorted by name."""
@@ -127,10 +145,10 @@ class _Writer:
                 self._node(fd, name, place, info)
             except FileNotFoundError:
                 continue  # Removed while we read: then it is not part of the layer.
-        self._flush()
+        self._out.flush()
 
     def _node(self, parent: int, name: bytes, path: bytes, info: os.stat_result) -> None:
-        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+        kind = KINDS.get(stat.S_IFMT(info.st_mode))
         if kind is None:
             return  # A socket: it means nothing without its process, and tar has no type for it.
         if self._whiteouts and is_whiteout(info):
@@ -148,8 +166,8 @@ class _Writer:
         if kind == tar.DIRECTORY:
             fd = os.open(name, _DIRECTORY, dir_fd=parent)
             try:
-                entry.xattrs = _xattrs(fd)
-                self._put(header(entry))
+                entry.xattrs = xattrs_of(fd)
+                self._out.put(header(entry))
                 self.directory(fd, path)
             finally:
                 os.close(fd)
@@ -158,53 +176,38 @@ class _Writer:
             first = self._links.setdefault((info.st_dev, info.st_ino), path)
             if first != path:
                 entry.type, entry.linkname = tar.HARDLINK, first
-                self._put(header(entry))
+                self._out.put(header(entry))
                 return
         if kind == tar.REGULAR:
             self._file(parent, name, entry)
             return
         place = b"/proc/self/fd/%d/" % parent + name
-        entry.xattrs = _xattrs(place)
+        entry.xattrs = xattrs_of(place)
         if kind == tar.SYMLINK:
             entry.linkname = os.readlink(name, dir_fd=parent)
         else:
             entry.major, entry.minor = os.major(info.st_rdev), os.minor(info.st_rdev)
-        self._put(header(entry))
+        self._out.put(header(entry))
 
     def _file(self, parent: int, name: bytes, entry: Entry) -> None:
         """A file's header and exactly as many bytes as it says, even if the file changes."""
         fd = os.open(name, _FILE, dir_fd=parent)
         try:
             entry.size = os.fstat(fd).st_size
-            entry.xattrs = _xattrs(fd)
-            self._put(header(entry))
+            entry.xattrs = xattrs_of(fd)
+            self._out.put(header(entry))
             left = entry.size
             while left:
                 data = os.read(fd, min(left, _CHUNK)) or bytes(min(left, _CHUNK))
                 left -= len(data)
-                self._put(data)
-            self._put(padding(entry.size))
+                self._out.put(data)
+            self._out.put(padding(entry.size))
         finally:
             os.close(fd)
         self.size += entry.size
 
     def _marker(self, path: bytes) -> None:
-        self._put(header(Entry(path, tar.REGULAR, 0, 0, 0, 0, 0)))
-
-    def _put(self, data: bytes) -> None:
-        """Gather small pieces, so that the sink is called with large ones."""
-        if len(data) >= _CHUNK // 4:
-            self._flush()
-            self._out.write(data)
-            return
-        self._buffer += data
-        if len(self._buffer) >= _CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._buffer:
-            self._out.write(bytes(self._buffer))
-            self._buffer.clear()
+        self._out.put(header(Entry(path, tar.REGULAR, 0, 0, 0, 0, 0)))
 
 
 def is_whiteout(info: os.stat_result) -> bool:
@@ -222,7 +225,7 @@ def is_opaque(place: int | str | Path) -> bool:
         raise
 
 
-def _xattrs(place: int | bytes) -> dict[bytes, bytes] | None:
+def xattrs_of(place: int | bytes) -> dict[bytes, bytes] | None:
     """The extended attributes that belong to the file itself."""
     try:
         if isinstance(place, int):

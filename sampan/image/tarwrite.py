@@ -7,6 +7,7 @@ seconds (as every builder writes them into layers, because tools differ in what 
 from __future__ import annotations
 
 import struct
+from typing import BinaryIO
 
 from sampan.image.tar import BLOCK, BLOCKDEV, CHAR, DIRECTORY, Entry
 
@@ -14,6 +15,8 @@ _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
 _SMALL = 8**7 - 1
 _LARGE = 8**11 - 1
 END = bytes(2 * BLOCK)
+_LARGE_PIECE = 1 << 18
+_GATHERED = 1 << 20
 
 
 def header(entry: Entry) -> bytes:
@@ -61,6 +64,28 @@ def header(entry: Entry) -> bytes:
     )
     block = _pack(*fields)
     return _pax(records) + block if records else block
+
+
+class Gathered:
+    """Gathers small pieces, so that a sink is called with large ones."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._buffer = bytearray()
+
+    def put(self, data: bytes | memoryview) -> None:
+        if len(data) >= _LARGE_PIECE:
+            self.flush()
+            self._out.write(data)
+            return
+        self._buffer += data
+        if len(self._buffer) >= _GATHERED:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._buffer:
+            self._out.write(bytes(self._buffer))
+            self._buffer.clear()
 
 
 def padding(size: int) -> bytes:

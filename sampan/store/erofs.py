@@ -44,7 +44,7 @@ _HELD_INODES = 30_000
 _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
 _HEAD = 1 << 20
 # Forms of snapshots: "tar" with what is to be known of it.
-_TAR, _SPARSE, _OPAQUE = "tar", "+sparse", "+opaque"
+_TAR, _SPARSE, _OPAQUE, _APART = "tar", "+sparse", "+opaque", "+apart"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
     """The snapshotter interface over EROFS for layers and overlayfs for what is written."""
 
     driver = "erofs"
+    keeps_tars = True
 
     def __init__(self, state_dir: Path, run_dir: Path, metadata: Metadata) -> None:
         super().__init__(state_dir, metadata)
@@ -76,7 +77,13 @@ class ErofsSnapshotter(OverlaySnapshotter):
         self._adopt_mounts()
 
     def apply(
-        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+        self,
+        name: str,
+        parent: str | None,
+        layer: BinaryIO,
+        source: Path | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         if self._records.get(name) is not None:
             return
@@ -95,6 +102,8 @@ class ErofsSnapshotter(OverlaySnapshotter):
             self._records.abandon(directory)
             raise
         form = _TAR + (_SPARSE if tree.sparse_size else "") + (_OPAQUE if tree.root.opaque else "")
+        if apart and parent is not None and not tree.root.opaque:
+            form += _APART
         usage = Usage(tree.size, tree.inodes)
         if self._records.adopt(directory, name, parent, usage, form):
             self._hold(id, tree)
@@ -179,15 +188,19 @@ class ErofsSnapshotter(OverlaySnapshotter):
         found: list[_Stack | Path] = []
         run: list[tuple[int, str]] = []
         for layer in self._records.chain(id):
-            if layer[1] != "directory":
+            form = layer[1]
+            if form != "directory" and _APART not in form:
                 run.append(layer)
-                if _OPAQUE in layer[1]:
+                if _OPAQUE in form:
                     break  # Its root hides everything below.
                 continue
             if run:
                 found.append(_Stack(tuple(run), bottom=False))
                 run = []
-            found.append(self._fs(layer[0]))
+            if form == "directory":
+                found.append(self._fs(layer[0]))
+            else:
+                found.append(_Stack((layer,), bottom=False))
         if run:
             found.append(_Stack(tuple(run), bottom=True))
         return found

@@ -588,6 +588,9 @@ class ImageStore:
         ``exclude`` are absolute paths to leave out (mount points that running made)."""
 
         def make() -> LayerRef:
+            tar = self.snapshotter.layer_tar(key)
+            if tar is not None:
+                return self.layers.from_tar(tar, clamp_mtime)
             return self.layers.from_upper(self.snapshotter.upper(key), clamp_mtime, exclude)
 
         return await asyncio.to_thread(make)

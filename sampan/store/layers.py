@@ -24,7 +24,7 @@ from sampan.image.compression import (
     decompressed,
 )
 from sampan.image.digest import Digest
-from sampan.image.layer import write_diff
+from sampan.image.layer import clamp, write_diff
 from sampan.image.manifest import Descriptor
 from sampan.image.streams import Wrapped
 from sampan.store.content import ContentStore, DigestMismatch, Ingest
@@ -148,9 +148,22 @@ class LayerStore:
         self, upper: Path, clamp_mtime: int | None = None, exclude: Collection[str] = ()
     ) -> LayerRef:
         """The diff in an overlay's upper directory as a layer tar in the content store."""
+        return self.written(
+            lambda sink: write_diff(upper, sink, clamp_mtime=clamp_mtime, exclude=exclude)
+        )
+
+    def from_tar(self, path: Path, clamp_mtime: int | None) -> LayerRef:
+        """A layer's tar that this program wrote, with times up to ``clamp_mtime`` (seconds)."""
+        with path.open("rb") as stream:
+            if clamp_mtime is None:
+                return self.from_stream(stream)
+            return self.written(lambda sink: clamp(stream, sink, clamp_mtime))
+
+    def written(self, write: Callable[[BinaryIO], int]) -> LayerRef:
+        """A layer whose uncompressed tar ``write`` writes; it returns the sum of the sizes of the
+        regular files."""
         with self._content.ingest() as ingest:
-            sink = cast(BinaryIO, _Sink(ingest))
-            size = write_diff(upper, sink, clamp_mtime=clamp_mtime, exclude=exclude)
+            size = write(cast(BinaryIO, _Sink(ingest)))
             length = ingest.offset
             diff_id = ingest.commit()
         blob = Descriptor(media.OCI_LAYER, diff_id, length)

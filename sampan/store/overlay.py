@@ -38,6 +38,7 @@ class OverlaySnapshotter:
     """The snapshotter interface over overlayfs."""
 
     driver = "overlay"
+    keeps_tars = False
 
     def __init__(self, state_dir: Path, metadata: Metadata) -> None:
         self.root = state_dir / "snapshots" / self.driver
@@ -108,7 +109,13 @@ class OverlaySnapshotter:
         return self._fs(record.id)
 
     def apply(
-        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+        self,
+        name: str,
+        parent: str | None,
+        layer: BinaryIO,
+        source: Path | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         if self._records.get(name) is not None:
             return

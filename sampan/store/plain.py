@@ -29,6 +29,7 @@ class PlainSnapshotter:
     """The snapshotter interface by copying."""
 
     driver = "plain"
+    keeps_tars = False
 
     def __init__(self, state_dir: Path, metadata: Metadata) -> None:
         self.root = state_dir / "snapshots" / self.driver
@@ -79,7 +80,13 @@ class PlainSnapshotter:
         return place
 
     def apply(
-        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+        self,
+        name: str,
+        parent: str | None,
+        layer: BinaryIO,
+        source: Path | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         if self._records.get(name) is not None:
             return

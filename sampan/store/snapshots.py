@@ -60,6 +60,11 @@ class Snapshotter(Protocol):
         """``overlay``, ``plain`` or ``erofs``."""
         ...
 
+    @property
+    def keeps_tars(self) -> bool:
+        """Whether a snapshot that is applied is its layer's tar, so that no file is made."""
+        ...
+
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         """Make an active snapshot; returns how to mount it."""
         ...
@@ -103,12 +108,19 @@ class Snapshotter(Protocol):
         ...
 
     def apply(
-        self, name: str, parent: str | None, layer: BinaryIO, source: Path | None = None
+        self,
+        name: str,
+        parent: str | None,
+        layer: BinaryIO,
+        source: Path | None = None,
+        *,
+        apart: bool = False,
     ) -> None:
         """Make the committed snapshot ``name`` of an uncompressed layer tar on ``parent``.  Does
         nothing when it exists.  Raises errors.InvalidParameter for a malformed or hostile tar.
         ``source`` is a file in the state directory with the same bytes, never to change, if there
-        is one: a driver may link it instead of reading ``layer``."""
+        is one: a driver may link it instead of reading ``layer``.  A snapshot that stands
+        ``apart`` is not merged with what it is on: it is ready sooner, and costs a lookup more."""
         ...
 
     def warm(self, name: str) -> None:

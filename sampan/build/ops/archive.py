@@ -252,7 +252,7 @@ class ArchiveTree(Tree):
 
     @contextmanager
     def item(self, path: str) -> Iterator[Item]:
-        yield _ArchiveItem(self, path, self._find(path))
+        yield ArchiveItem(self, path, self._find(path))
 
     def open_file(self, path: str) -> BinaryIO:
         node = self._find(path)
@@ -276,7 +276,7 @@ class ArchiveTree(Tree):
                 skip, prune = self.skips(start, relative, exclude, directory=directory)
             if prune:
                 continue
-            item = _ArchiveItem(self, relative, child)
+            item = ArchiveItem(self, relative, child)
             if directory:
                 below = self._walk(child, start, relative, exclude)
                 yield from only_if_needed(item, below) if skip else with_parent(item, below)
@@ -284,7 +284,7 @@ class ArchiveTree(Tree):
                 yield item
 
 
-class _ArchiveItem(Item):
+class ArchiveItem(Item):
     __slots__ = ("_node", "_tree")
 
     def __init__(self, tree: ArchiveTree, relative: str, node: _Node) -> None:
@@ -292,8 +292,22 @@ class _ArchiveItem(Item):
         self._tree = tree
         self._node = node
 
+    @property
+    def sparse(self) -> bool:
+        """Whether the file has holes that the archive leaves out."""
+        return self._node.sparse is not None
+
+    @property
+    def xattrs(self) -> dict[bytes, bytes] | None:
+        """Extended attributes; None when there are none."""
+        return self._node.xattrs
+
     def link(self) -> str:
         return self._node.link
+
+    def contents(self) -> memoryview | bytes:
+        """A regular file's contents."""
+        return self._tree.contents(self._node)
 
     def digest(self) -> bytes:
         if not self._node.digest:

@@ -6,6 +6,7 @@ import errno
 import os
 import posixpath
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sampan.build.dockerfile.ignore import IgnoreMatcher
@@ -122,8 +123,8 @@ class Copier:
 
     def _finish_directory(self, fd: int, info: Status) -> None:
         path = f"/proc/self/fd/{fd}"
-        os.chown(path, *self._owner(info))
-        os.chmod(path, self._mode(info, directory=True))
+        os.chown(path, *self.owner_of(info))
+        os.chmod(path, self.mode_of(info, directory=True))
 
     def _one(self, item: Item, path: str, holder: int) -> None:
         """Anything but a directory, to ``path`` whose directory ``holder`` is."""
@@ -143,8 +144,8 @@ class Copier:
         else:
             self._make_room(base, holder)
             os.mknod(base, stat.S_IFMT(mode) | 0o600, info.st_rdev, dir_fd=holder)
-            os.chown(base, *self._owner(info), dir_fd=holder, follow_symlinks=False)
-            os.chmod(f"/proc/self/fd/{holder}/{base}", self._mode(info, directory=False))
+            os.chown(base, *self.owner_of(info), dir_fd=holder, follow_symlinks=False)
+            os.chmod(f"/proc/self/fd/{holder}/{base}", self.mode_of(info, directory=False))
             self._times(base, holder, info)
         if shared:
             self._links[(info.st_dev, info.st_ino)] = path
@@ -169,7 +170,7 @@ class Copier:
         except FileExistsError:
             self._make_room(base, holder)
             os.symlink(link, base, dir_fd=holder)
-        uid, gid = self._owner(item.info)
+        uid, gid = self.owner_of(item.info)
         if (uid, gid) != (0, 0):
             os.chown(base, uid, gid, dir_fd=holder, follow_symlinks=False)
         self._times(base, holder, item.info)
@@ -183,10 +184,10 @@ class Copier:
             fd = os.open(base, _NEW, 0o600, dir_fd=holder)
         try:
             item.write_to(fd)
-            uid, gid = self._owner(info)
+            uid, gid = self.owner_of(info)
             if (uid, gid) != (0, 0):
                 os.fchown(fd, uid, gid)
-            os.fchmod(fd, self._mode(info, directory=False))
+            os.fchmod(fd, self.mode_of(info, directory=False))
             self._attributes(item, fd)
             os.utime(fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
         finally:
@@ -203,12 +204,12 @@ class Copier:
                 f"cannot copy a file over the directory {base}: name another destination"
             ) from None
 
-    def _owner(self, info: Status) -> tuple[int, int]:
+    def owner_of(self, info: Status) -> tuple[int, int]:
         if self.owner is not None:
             return self.owner
         return (0, 0) if self.source.local else (info.st_uid, info.st_gid)
 
-    def _mode(self, info: Status, *, directory: bool) -> int:
+    def mode_of(self, info: Status, *, directory: bool) -> int:
         if self.mode is None:
             return stat.S_IMODE(info.st_mode)
         return self.mode.apply(info.st_mode, directory=directory)
@@ -217,11 +218,15 @@ class Copier:
         times = (info.st_mtime_ns, info.st_mtime_ns)
         os.utime(name, ns=times, dir_fd=dirfd, follow_symlinks=False)
 
-    def _attributes(self, item: Item, fd: int) -> None:
+    def attributes_of(self, item: Item) -> Iterator[tuple[str, bytes]]:
+        """Extended attributes of the copy."""
         for name, value in item.attributes():
             # Overlay's own marks describe the source's layers, not the file.
-            if name.startswith(("trusted.overlay.", "user.overlay.", "security.selinux")):
-                continue
+            if not name.startswith(("trusted.overlay.", "user.overlay.", "security.selinux")):
+                yield name, value
+
+    def _attributes(self, item: Item, fd: int) -> None:
+        for name, value in self.attributes_of(item):
             try:
                 os.setxattr(fd, name, value)
             except OSError as error:

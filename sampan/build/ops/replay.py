@@ -14,12 +14,25 @@ from pathlib import Path
 from sampan.build.ops.copy import Copier
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import NOTHING, Folder, Status, folder
+from sampan.build.ops.unpack import extract
+from sampan.store.snapshots import Snapshotter
 
 _OPAQUE = "trusted.overlay.opaque"
 
 
-def replay(upper: Path, target: Folder) -> None:
-    """Make the changes of ``upper`` to ``target``.  Blocking."""
+def replay(snapshots: Snapshotter, name: str, target: Folder) -> None:
+    """Make the changes of a snapshot to ``target``.  Blocking."""
+    layer = snapshots.layer_tar(name)
+    if layer is None:
+        replay_upper(snapshots.upper(name), target)
+        return
+    # Written by a copy, so there are no deletions in it.
+    with layer.open("rb") as stream:
+        extract(stream, target)
+
+
+def replay_upper(upper: Path, target: Folder) -> None:
+    """Make the changes of an overlay's upper directory to ``target``.  Blocking."""
     with folder(upper, local=False) as source:
         for item in source.walk("", NOTHING):
             directory = stat.S_ISDIR(item.info.st_mode)

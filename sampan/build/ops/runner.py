@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, ExitStack
 from sampan.build.context import Context
 from sampan.build.graph.ops import Exec, File, Merge, Source, Vertex
 from sampan.build.ops.checksum import checksum
+from sampan.build.ops.direct import DirectCopy, Unsuitable
 from sampan.build.ops.exec import ExecRunner, Job, new_container_id
 from sampan.build.ops.file import FileRunner, selections
 from sampan.build.ops.frames import Stream
@@ -155,21 +156,36 @@ class OperationRunner:
 
     def _file(self, op: File, inputs: Sequence[Result | None], key: str) -> Done:
         parent = inputs[0].snapshot if inputs[0] else None
-        active = f"{UNFINISHED}{key}"
-        mounts = self._snapshots.prepare(active, parent)
-        try:
-            with ExitStack() as stack:
-                trees = {
-                    number: stack.enter_context(self._tree(result))
-                    for number, result in enumerate(inputs)
-                    if number
-                }
-                target = stack.enter_context(mounted(mounts))
-                FileRunner(target, trees).run(op)
-        except BaseException:
-            self._discard(active)
-            raise
+        with ExitStack() as stack:
+            trees = {
+                number: stack.enter_context(self._tree(result))
+                for number, result in enumerate(inputs)
+                if number
+            }
+            if self._snapshots.keeps_tars and parent is not None:
+                try:
+                    return self._direct(op, trees, parent, PREFIX + key)
+                except Unsuitable:
+                    pass
+            active = f"{UNFINISHED}{key}"
+            mounts = self._snapshots.prepare(active, parent)
+            try:
+                with mounted(mounts) as target:
+                    FileRunner(target, trees).run(op)
+            except BaseException:
+                self._discard(active)
+                raise
         return Done(active)
+
+    def _direct(self, op: File, trees: Mapping[int, Tree], parent: str, name: str) -> Done:
+        """Write the layer's tar and make it the snapshot ``name``; raises Unsuitable."""
+        with mounted(self._snapshots.mounts(parent)) as target:
+            copy = DirectCopy(op, trees, target)
+        layer = self._images.layers.written(copy.write)
+        path = self._images.content.path(layer.diff_id)
+        with path.open("rb") as stream:
+            self._snapshots.apply(name, parent, stream, path, apart=True)
+        return Done(None, made=layer)
 
     def _merge(self, inputs: Sequence[Result | None], key: str) -> Done:
         """Lay what later inputs hold over the first one (they lie on the empty tree)."""
@@ -180,7 +196,7 @@ class OperationRunner:
             with mounted(mounts) as target:
                 for result in inputs[1:]:
                     if result is not None and result.snapshot is not None:
-                        replay(self._snapshots.upper(result.snapshot), target)
+                        replay(self._snapshots, result.snapshot, target)
         except BaseException:
             self._discard(active)
             raise

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from sampan.build.graph.ops import Exec, File, Merge, Source, Vertex
 from sampan.build.solver.cache import PREFIX, BuildCache, CacheRecord
+from sampan.store.layers import LayerRef
 
 SCRATCH = "scratch"
 
@@ -35,10 +36,12 @@ class Result:
 @dataclass(slots=True)
 class Done:
     """What an operation's runner reports: the active snapshot to commit, or (``active`` None)
-    that nothing changed and the result is the first input's snapshot."""
+    that nothing changed and the result is the first input's snapshot, or the layer (``made``) of
+    a snapshot that it has committed under the name of its key itself."""
 
     active: str | None
     container_id: str = ""
+    made: LayerRef | None = None
 
 
 class Runner(Protocol):
@@ -211,11 +214,12 @@ class Solver:
                 done = await self._runner.run(vertex, inputs, key)
             parent = inputs[0].snapshot if inputs and inputs[0] else None
             now = time.time()
-            empty = done.active is None
+            empty = done.active is None and done.made is None
             name = parent if empty else PREFIX + key
             record = CacheRecord(
                 key, name, parent, now, now, description(vertex), uses=0, empty=empty
             )
+            record.layer = done.made
             self._use(record)
             self._cache.commit(record, keys, done.active)
         finally:
