@@ -23,6 +23,27 @@ from sampan.network.manager import NetworkManager, NetworkSettings
 from sampan.network.types import Sandbox
 from sampan.runtime.interfaces import configure_inside, create_host_side
 
+LEGACY = "iptables-legacy"
+LEGACY_PROGRAM = Path("/usr/sbin/xtables-legacy-multi")
+
+
+def _legacy_works() -> bool:
+    command = ["unshare", "--net", str(LEGACY_PROGRAM), "iptables", "-t", "nat", "-S"]
+    done = LEGACY_PROGRAM.exists() and subprocess.run(command, capture_output=True, check=False)
+    return bool(done) and done.returncode == 0
+
+
+backends = pytest.mark.parametrize(
+    "backend",
+    [
+        "nftables",
+        "iptables",
+        pytest.param(
+            LEGACY,
+            marks=pytest.mark.skipif(not _legacy_works(), reason="the kernel has no ip_tables"),
+        ),
+    ],
+)
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
@@ -88,6 +109,7 @@ class World:
         self.tmp_path = tmp_path
         self.networks: Memory = Memory()
         self.members: Memory = Memory()
+        self.path = os.environ["PATH"]
         self.opened: list[Namespace] = []
         self.sockets: list[socket.socket] = []
         self.lan = self.namespace()
@@ -121,11 +143,25 @@ class World:
         return made
 
     def manager(self, **settings: Any) -> NetworkManager:
+        if settings.get("firewall") == LEGACY:
+            settings["firewall"] = "iptables"
+            self._prefer_legacy()
         return NetworkManager(
             self.networks,
             self.members,
             NetworkSettings(run_dir=str(self.tmp_path / "run"), **settings),
         )
+
+    def _prefer_legacy(self) -> None:
+        """Let the programs of the legacy kind be found first, as on a host without nf_tables."""
+        programs = self.tmp_path / "legacy"
+        if programs.exists():
+            return
+        programs.mkdir()
+        for name in ("iptables", "ip6tables"):
+            for program in (name, f"{name}-restore"):
+                (programs / program).symlink_to(LEGACY_PROGRAM)
+        os.environ["PATH"] = f"{programs}:{self.path}"
 
     def plug(
         self, sandbox: Sandbox, services: Callable[[Namespace], None] | None = None
@@ -158,6 +194,7 @@ class World:
         threading.Thread(target=_answer, args=(listener,), daemon=True).start()
 
     def close(self) -> None:
+        os.environ["PATH"] = self.path
         for held in self.sockets:
             held.shutdown(socket.SHUT_RDWR)
             held.close()

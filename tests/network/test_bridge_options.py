@@ -11,8 +11,8 @@ import pytest
 from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.network.types import EndpointConfig, Link, NetworkConfig, Pool, PortBinding
 
-from .conftest import World, ask, needs_root, run, unreachable
-from .test_manager import backends, close_fds, request
+from .conftest import World, ask, backends, needs_root, run, unreachable
+from .test_manager import close_fds, request
 
 pytestmark = needs_root
 BRIDGE = "com.docker.network.bridge."

@@ -20,10 +20,9 @@ from sampan.network.types import (
     SandboxRequest,
 )
 
-from .conftest import World, ask, needs_root, run, unreachable
+from .conftest import World, ask, backends, needs_root, run, unreachable
 
 pytestmark = needs_root
-backends = pytest.mark.parametrize("backend", ["nftables", "iptables"])
 
 
 def request(name: str, *networks: str, **fields: object) -> SandboxRequest:
@@ -56,6 +55,8 @@ async def test_two_containers_reach_each_other_and_the_lan(world: World, backend
         assert ask("198.51.100.2", 80) == "198.51.100.1"
     await manager.close(remove_all=True)
     assert "sampan" not in run("nft", "list", "ruleset").lower()
+    for table in ("filter", "nat", "raw"):
+        assert "SAMPAN" not in run("iptables", "-t", table, "-S").upper()
     assert "sampan" not in run("ip", "-o", "link")
 
 
