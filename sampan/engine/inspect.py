@@ -14,23 +14,8 @@ from sampan.engine.mounts import ContainerMount
 from sampan.engine.state import Container, ContainerRecord, State
 from sampan.engine.timestamps import format_time
 from sampan.engine.types import EndpointSettings
+from sampan.runtime.spec import MASKED_PATHS, READ_ONLY_PATHS
 from sampan.store.images import ImageStore
-
-MASKED = [
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-]
-READ_ONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
 
 
 class Inspector:
@@ -173,9 +158,9 @@ def host_document(record: ContainerRecord) -> dict[str, Any]:
         del document[name]
     free = host.privileged or "systempaths=unconfined" in (host.security_opt or [])
     if host.masked_paths is None:
-        document["MaskedPaths"] = None if free else MASKED
+        document["MaskedPaths"] = None if free else list(MASKED_PATHS)
     if host.readonly_paths is None:
-        document["ReadonlyPaths"] = None if free else READ_ONLY
+        document["ReadonlyPaths"] = None if free else list(READ_ONLY_PATHS)
     return document
 
 
