@@ -212,3 +212,32 @@ async def test_pulls_of_many_at_once_get_whole_blobs(tmp_path: Path) -> None:
     finally:
         process.terminate()
         assert process.wait(15) == 0
+
+
+async def test_pulls_are_sent_to_the_object_store(
+    hubs: Hubs,
+    tmp_path: Path,
+    bucket: dict[str, Any],
+    client: RegistryClient,
+    source: ContentStore,
+    target: ContentStore,
+) -> None:
+    config = HubConfig(root=tmp_path / "hub", anonymous="push", redirects=True, **bucket)
+    hub = await hubs.start(config)
+    made = make_image(source, [3_000_000], seed=8)
+    ref = Reference.parse(f"{hub.host}/team/app:1")
+    await client.push(ref, auth=None, manifest_bytes=made.manifest, content=source, report=ignore)
+    url = f"/v2/team/app/blobs/{made.layers[0]}"
+    answer = await hub.http.get(url, allow_redirects=False)
+    assert answer.status == 307
+    assert answer.headers["Location"].startswith(bucket["storage_options"]["endpoint"])
+    assert "X-Amz-Signature" in answer.headers["Location"]
+    assert (await hub.http.head(url)).status == 200
+    part = await hub.http.get(url, headers={"Range": "bytes=5-9"})
+    assert part.status == 206 and await part.read() == source.read_bytes(made.layers[0])[5:10]
+    await client.pull(ref, auth=None, platform=None, content=target, report=ignore)
+    assert target.read_bytes(made.layers[0]) == source.read_bytes(made.layers[0])
+    # Who may not read the repository is sent nowhere.
+    await hub.hub.records.describe("team/app", description="", readme="", private=True)
+    refused = await hub.http.get(url, allow_redirects=False)
+    assert refused.status == 401 and "Location" not in refused.headers
