@@ -29,6 +29,8 @@ _LISTED_SIZE = mappings.LISTED * mappings.IOVEC_SIZE
 _heap = -1
 _listed = 0
 """Where a process lists the ranges that it discards."""
+_discards = False
+"""Whether the kernel takes such a list."""
 _IOVEC = struct.Struct("=QQ")
 
 
@@ -68,7 +70,7 @@ def compact() -> bool:
 
     The process must have one thread.
     """
-    global _heap, _listed
+    global _heap, _listed, _discards
     ranges = mappings.private_writable()
     heap = os.memfd_create("sampan-heap", os.MFD_CLOEXEC)
     try:
@@ -104,6 +106,7 @@ def compact() -> bool:
     if held:
         _heap = heap
         _listed = mappings.anonymous(_LISTED_SIZE)
+        _discards = _discard_listed()
     else:
         os.close(heap)
     return held
@@ -117,11 +120,10 @@ def trim() -> None:
     A helper finds them while this process is held at the very call that discards them.  Nothing
     happens where that is not possible (Linux < 6.13, or tracing is forbidden).
     """
-    if _heap < 0:
+    if not _discards:
         return
     pid = os.getpid()
     ready, told = os.pipe2(os.O_CLOEXEC)
-    pidfd = os.pidfd_open(pid)
     helper = os.fork()
     if not helper:
         try:
@@ -132,12 +134,20 @@ def trim() -> None:
     held = os.read(ready, 1)
     os.close(ready)
     if held:
-        try:
-            mappings.discard_listed(pidfd, _listed)
-        except OSError:
-            pass
-    os.close(pidfd)
+        _discard_listed()
     os.waitpid(helper, 0)
+
+
+def _discard_listed() -> bool:
+    """Discard what is listed, which is nothing at first; False if the kernel cannot."""
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        mappings.discard_listed(pidfd, _listed)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
 
 
 def _hold_and_list(pid: int, told: int) -> None:

@@ -208,3 +208,22 @@ def test_the_command_line_and_what_it_says_of_the_host(guest: Guest) -> None:
         "run", "--rm", "--network", "none", "--memory", "20m", "busybox", "sh", "-c", "exit 7"
     )
     assert ran.code == 7, ran.err
+
+
+def test_a_container_sees_its_own_group(guest: Guest) -> None:
+    def run(script: str, **settings: Any) -> str:
+        command = ["sh", "-c", f"{script} 2>&1"]
+        said = guest.client.containers.run(
+            "busybox", command, remove=True, network_mode="none", mem_limit=32 * MB, **settings
+        )
+        return bytes(said).decode()
+
+    said = run("cat /sys/fs/cgroup/memory.max; mkdir /sys/fs/cgroup/x || cat /proc/self/cgroup")
+    assert said.startswith(f"{32 * MB}\n") and "Read-only file system" in said
+    assert said.endswith("0::/\n")
+    assert "0::/sampan/" in run("cat /proc/self/cgroup", cgroupns="host")
+    # A privileged one has groups of its own below, and all devices.
+    nested = "mkdir /sys/fs/cgroup/x && cat /sys/fs/cgroup/x/cgroup.type && rmdir /sys/fs/cgroup/x"
+    opened = "dd if=/dev/vda of=/dev/null bs=512 count=1"
+    said = run(f"({nested} && {opened} && echo all)", privileged=True)
+    assert said.startswith("domain\n") and said.endswith("all\n")

@@ -67,7 +67,7 @@ def hold_fast_moves() -> int | None:
     Usually the first move after a pause waits for an RCU grace period (5 to 20 ms).  The kernel's
     ``favordynmods`` option avoids that for the whole host while any hierarchy with it exists; this
     is a detached mount of a named one without controllers.  None if the kernel has no such option
-    (Linux < 6.0, or no version 1 hierarchies).
+    (Linux < 6.0, or none of version 1).
     """
     try:
         return new_filesystem(
