@@ -22,6 +22,11 @@ _INCOMPLETE = (
     "missing content: {name} is an index of images for several platforms, and not all of them are "
     "here or in the registry: pull the others (pull --platform all), or push one with --platform"
 )
+_DISCARDED = (
+    "missing content: {name} is an index of images for several platforms, and the compressed "
+    "layers that it names are not kept here (the setting discard-blobs): push one image with "
+    "--platform"
+)
 
 
 class Publisher:
@@ -53,7 +58,8 @@ class Publisher:
                 raise
         variants = self._store.indexes.variants(reference)
         if len(variants) != 1:
-            raise NotFound(_INCOMPLETE.format(name=reference.familiar()))
+            text = _DISCARDED if self._store.discard_blobs else _INCOMPLETE
+            raise NotFound(text.format(name=reference.familiar()))
         only = self._store.get(variants[0].image)
         pushed = await self._send(reference, await self.manifest_of(only), auth, report)
         report(
