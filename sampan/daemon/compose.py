@@ -15,6 +15,7 @@ from pathlib import Path
 from sampan.build import BuildDeps
 from sampan.daemon.config import Settings
 from sampan.engine import Engine, uses
+from sampan.engine import remap as remaps
 from sampan.engine.archive import Archive
 from sampan.engine.attach import Attach
 from sampan.engine.attachments import Attachments
@@ -75,11 +76,17 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     manager = _network_manager(settings, stores, events)
     images, snapshotter = stores.images, stores.images.snapshotter
     runtimes = Runtimes(settings.runtimes, settings.default_runtime)
+    remap = remaps.read(settings.userns_remap, Path(settings.subid_dir))
     places = Places(
-        settings.state, settings.run, settings.cgroup_parent, settings.journal_socket, runtimes
+        settings.state,
+        settings.run,
+        settings.cgroup_parent,
+        settings.journal_socket,
+        runtimes,
+        remap,
     )
     roots = Roots(snapshotter)
-    defaults = _defaults(settings, runtimes)
+    defaults = _defaults(settings, runtimes, remap)
     containers = Containers(stores.metadata, images, events, roots.snapshot, defaults)
 
     def in_use() -> Iterable[uses.ContainerUse]:
@@ -220,8 +227,10 @@ async def _find_again(
     await lifecycle.settle(alive)
 
 
-def _defaults(settings: Settings, runtimes: Runtimes) -> Defaults:
-    return Defaults(settings.log_driver, settings.log_opts, settings.default_shm_size, runtimes)
+def _defaults(settings: Settings, runtimes: Runtimes, remap: remaps.Remap | None) -> Defaults:
+    return Defaults(
+        settings.log_driver, settings.log_opts, settings.default_shm_size, runtimes, remap
+    )
 
 
 def _registry_config(settings: Settings) -> RegistryConfig:
@@ -268,4 +277,5 @@ def _facts(settings: Settings, stores: _Stores, runtimes: Runtimes) -> Facts:
             {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
         ],
         runtimes=runtimes,
+        remapped=bool(settings.userns_remap),
     )

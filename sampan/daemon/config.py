@@ -74,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     default_shm_size: int = 64 << 20
     default_stop_timeout: int = 10
     cgroup_parent: str = "/sampan"
+    userns_remap: str = ""
+    subid_dir: str = "/etc"
     runtimes: dict[str, RuntimeProgram] = {}
     default_runtime: str = OWN
     tls: bool = False
@@ -189,6 +191,12 @@ def _parser() -> argparse.ArgumentParser:
         help="another OCI runtime that containers can be run by (repeatable)",
     )
     add("--default-runtime", help="runtime of containers that name none (default sampan)")
+    add(
+        "--userns-remap",
+        help="run containers in user namespaces with the subordinate ids of USER[:GROUP] or "
+        "default (dockremap)",
+    )
+    add("--subid-dir", help="directory of the files subuid and subgid (default /etc)")
     add("--default-shm-size", type=int, help="size of /dev/shm in bytes")
     add("--tls", action="store_true", help="use TLS on TCP")
     add("--tlsverify", action="store_true", help="use TLS and verify clients")

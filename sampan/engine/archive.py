@@ -24,6 +24,7 @@ from sampan.engine.tree_untar import Policy, unpack
 from sampan.errors import Conflict, DiskFull, InvalidParameter, NotFound
 from sampan.image.compression import CorruptStream, decompressed
 from sampan.linux.openat2 import O_PATH, open_in_root
+from sampan.runtime.userns import Mapping, of_process
 from sampan.runtime.users import UnknownUser, read_database, resolve
 from sampan.store.bridge import in_thread
 
@@ -97,7 +98,8 @@ class Archive:
 
         def packed() -> Iterator[bytes]:
             with self._roots.container(container) as root:
-                yield from pack(root, ".", "", enter=lambda _: False)
+                mapping = _mapping(container)
+                yield from pack(root, ".", "", enter=lambda _: False, mapping=mapping)
 
         return pump(packed())
 
@@ -118,19 +120,26 @@ class Archive:
 
         with self._roots.container(container) as root:
             found.update(_stat(root, path, container))
-            absolute = _absolute(path)
+            absolute, mapping = _absolute(path), _mapping(container)
             yield b""
             if found["mode"] & _GO_TYPES[stat.S_IFDIR]:
                 directory = open_in_root(root, absolute, O_PATH | os.O_DIRECTORY)
                 try:
-                    yield from pack(directory, ".", _base(absolute), path=absolute, enter=enter)
+                    yield from pack(
+                        directory,
+                        ".",
+                        _base(absolute),
+                        path=absolute,
+                        enter=enter,
+                        mapping=mapping,
+                    )
                 finally:
                     os.close(directory)
             else:
                 above, name = posixpath.split(absolute)
                 parent = open_in_root(root, above or "/", O_PATH | os.O_DIRECTORY)
                 try:
-                    yield from pack(parent, name, name, path=absolute, enter=enter)
+                    yield from pack(parent, name, name, path=absolute, enter=enter, mapping=mapping)
                 finally:
                     os.close(parent)
 
@@ -151,7 +160,8 @@ class Archive:
                 os.close(place)
             owner = _container_user(root, container) if keep_owner else None
             try:
-                unpack(decompressed(source), root, absolute, Policy(strict, owner))
+                policy = Policy(strict, owner, _mapping(container))
+                unpack(decompressed(source), root, absolute, policy)
             except CorruptStream as error:
                 raise InvalidParameter(f"invalid archive: {error}") from None
             except OSError as error:
@@ -243,6 +253,17 @@ def _missing(error: OSError, path: str, container: Container) -> Exception:
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
         return NotFound(f"Could not find the file {path} in container {container.name}")
     return error
+
+
+def _mapping(container: Container) -> Mapping | None:
+    """The numbers of a running container's users, whose files are seen through its mounts; on
+    disk they are the container's own."""
+    if not (container.running and container.pid):
+        return None
+    try:
+        return of_process(container.pid)
+    except OSError as error:
+        raise Conflict(f"container {container.id} is not running any more") from error
 
 
 def _container_user(root: int, container: Container) -> tuple[int, int] | None:

@@ -21,6 +21,7 @@ from sampan.engine.events import Events
 from sampan.engine.merge import merge
 from sampan.engine.mounts import ContainerMount
 from sampan.engine.ports import exposed_and_bound
+from sampan.engine.remap import Remap
 from sampan.engine.runtimes import Runtimes
 from sampan.engine.state import Container, ContainerRecord, now
 from sampan.engine.types import (
@@ -47,6 +48,7 @@ class Defaults:
     log_options: dict[str, str] | None = None
     shm_size: int = 64 << 20
     runtimes: Runtimes = field(default_factory=Runtimes)
+    remap: Remap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,8 @@ class Containers:
         config = merge(request.config(), image.config.config)
         validate.check(config, host)
         self._defaults.runtimes.check(host.runtime)
+        if self._defaults.remap:
+            self._defaults.remap.check(host)
         _check_networking(config, host, request)
         self._check_references(host)
         config = exposed_and_bound(config, host)

@@ -17,6 +17,8 @@ import msgspec
 from sampan.engine import links, logconfig, ports, specs
 from sampan.engine.attachments import Attachments
 from sampan.engine.logoptions import JOURNAL_SOCKET
+from sampan.engine.mounts import ContainerMount
+from sampan.engine.remap import Remap
 from sampan.engine.runtimes import Runtimes
 from sampan.engine.state import Container, ContainerRecord
 from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthcheck
@@ -50,6 +52,7 @@ class Places:
     cgroup_parent: str = "/sampan"
     journal_socket: str = JOURNAL_SOCKET
     runtimes: Runtimes = field(default_factory=Runtimes)
+    remap: Remap | None = None
 
     def state_of(self, container_id: str) -> Path:
         return self.state_dir / "containers" / container_id
@@ -170,12 +173,15 @@ class Launcher:
         self._places.state_of(record.id).mkdir(mode=0o710, parents=True, exist_ok=True)
         files = self._files(record, sandbox)
         mounts = await self._volumes.attach(record.id, record.mounts)
+        if self._places.remap and self._places.remap.applies(record.host):
+            mounts = _idmapped(mounts, record.mounts)
         environment = specs.Environment(
             mounts=[*self._shared_shm(record), *mounts],
             files=files,
             namespaces=self._namespaces(record),
             cgroup_parent=self._places.cgroup_parent,
             links=links.environment(record, self._find),
+            remap=self._places.remap,
         )
         spec = specs.build(record, environment)
         run_dir = self._places.run_of(record.id)
@@ -264,6 +270,19 @@ class Launcher:
                 "options": ["rbind", "rprivate", "nosuid", "nodev", "noexec"],
             }
         ]
+
+
+def _idmapped(
+    mounts: Iterable[dict[str, Any]], wanted: Iterable[ContainerMount]
+) -> list[dict[str, Any]]:
+    """Volumes and images have the container's numbers on disk; what else is bound is the host's."""
+    ours = {mount.destination for mount in wanted if mount.point.type in ("volume", "image")}
+    return [
+        {**mount, "options": [*mount["options"], "idmap"]}
+        if mount["destination"] in ours
+        else mount
+        for mount in mounts
+    ]
 
 
 def wish(network: str, settings: EndpointSettings, mac: str = "") -> EndpointConfig:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from sampan.engine import resources
+from sampan.engine.remap import Remap
 from sampan.engine.state import ContainerRecord
 from sampan.engine.types import DeviceMapping, HostConfig
 from sampan.errors import InvalidParameter
@@ -46,6 +47,7 @@ class Environment:
     shm_size: int = 64 << 20
     cgroup_parent: str = "/sampan"
     links: list[str] = field(default_factory=list)
+    remap: Remap | None = None
 
 
 def hostname(record: ContainerRecord) -> str:
@@ -77,8 +79,11 @@ def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
     _namespaces(spec, environment.namespaces)
     _security(spec, host)
     _limits(spec, host)
-    _mounts(spec, host, environment)
+    remapped = environment.remap is not None and environment.remap.applies(host)
+    _mounts(spec, host, environment, remapped)
     _devices(spec, host)
+    if remapped and environment.remap:
+        environment.remap.apply(spec)
     if host.annotations:
         spec["annotations"] = {**spec.get("annotations", {}), **host.annotations}
     return spec
@@ -191,7 +196,9 @@ def _limits(spec: dict[str, Any], host: HostConfig) -> None:
         linux["sysctl"] = {**linux.get("sysctl", {}), **sysctls}
 
 
-def _mounts(spec: dict[str, Any], host: HostConfig, environment: Environment) -> None:
+def _mounts(
+    spec: dict[str, Any], host: HostConfig, environment: Environment, remapped: bool
+) -> None:
     own = {mount["destination"] for mount in environment.mounts}
     mounts = [mount for mount in spec["mounts"] if mount["destination"] not in own]
     if host.ipc_mode == "none":
@@ -206,7 +213,8 @@ def _mounts(spec: dict[str, Any], host: HostConfig, environment: Environment) ->
         destination = f"/etc/{name}"
         if destination not in own:
             writable = "ro" if host.readonly_rootfs else "rw"
-            mounts.append(_bind(path, destination, ["rbind", "rprivate", writable]))
+            options = ["bind", "idmap"] if remapped else ["rbind"]
+            mounts.append(_bind(path, destination, [*options, "rprivate", writable]))
     spec["mounts"] = mounts + environment.mounts
     wanted = {option for mount in environment.mounts for option in mount["options"]}
     if wanted & {"shared", "rshared"}:

@@ -37,6 +37,7 @@ class Facts:
     host_id: str = ""
     default_address_pools: list[dict[str, Any]] = field(default_factory=list)
     runtimes: Runtimes = field(default_factory=Runtimes)
+    remapped: bool = False
 
 
 class System:
@@ -170,7 +171,10 @@ class System:
             "ContainerdCommit": {"ID": ""},
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
-            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "SecurityOptions": [
+                "name=seccomp,profile=builtin",
+                *(["name=userns"] if facts.remapped else []),
+            ],
             "DefaultAddressPools": facts.default_address_pools,
             "CDISpecDirs": [],
             "Warnings": None,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from sampan.image import tar
 from sampan.image.tarwrite import END, header, padding
 from sampan.linux.openat2 import RESOLVE_NO_XDEV, openat2
+from sampan.runtime.userns import Mapping
 
 Enter = Callable[[bytes], bool]
 """Whether to go into the mount at an absolute path; what is not entered is shown empty."""
@@ -27,7 +28,13 @@ _KINDS = {
 
 
 def pack(
-    parent: int, name: str, shown: str, *, path: str = "/", enter: Enter | None = None
+    parent: int,
+    name: str,
+    shown: str,
+    *,
+    path: str = "/",
+    enter: Enter | None = None,
+    mapping: Mapping | None = None,
 ) -> Iterator[bytes]:
     """The entry ``name`` of the directory ``parent``, and all below it, as a tar.
 
@@ -35,17 +42,19 @@ def pack(
         for names that begin with nothing.
     :param path: the entry's absolute path, for ``enter``, which is asked at each mount (None:
         all are entered).
+    :param mapping: the user namespace whose numbers the owners are to be told in.
 
     Entries are in the order of their names; sockets are left out.  Raises OSError.
     """
-    writer = _Writer(enter)
+    writer = _Writer(enter, mapping)
     yield from writer.entry(parent, name, os.fsencode(shown), os.fsencode(path).rstrip(b"/"))
     yield from writer.flush(END)
 
 
 class _Writer:
-    def __init__(self, enter: Enter | None) -> None:
+    def __init__(self, enter: Enter | None, mapping: Mapping | None) -> None:
         self._enter = enter
+        self._mapping = mapping
         self._links: dict[tuple[int, int], bytes] = {}
         self._buffer = bytearray()
 
@@ -64,11 +73,14 @@ class _Writer:
     def entry(self, parent: int, name: str, shown: bytes, path: bytes) -> Iterator[bytes]:
         info = os.stat(name, dir_fd=parent, follow_symlinks=False)
         kind = stat.S_IFMT(info.st_mode)
+        uid, gid = info.st_uid, info.st_gid
+        if self._mapping:
+            uid, gid = self._mapping.inside(uid, gid)
         entry = tar.Entry(
             shown,
             mode=stat.S_IMODE(info.st_mode),
-            uid=info.st_uid,
-            gid=info.st_gid,
+            uid=uid,
+            gid=gid,
             mtime=info.st_mtime_ns,
         )
         if kind == stat.S_IFDIR:

@@ -17,6 +17,7 @@ from sampan.errors import InvalidParameter
 from sampan.image import tar
 from sampan.image.tar import InvalidTar, StreamCursor, entries
 from sampan.linux.openat2 import make_directories, open_in_root
+from sampan.runtime.userns import Mapping, as_root_of
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -24,10 +25,12 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 @dataclass(frozen=True, slots=True)
 class Policy:
     """How to unpack: ``strict`` refuses to replace a directory by something else, or the
-    reverse; ``owner`` is who everything shall belong to (None: as the archive says)."""
+    reverse; ``owner`` is who everything shall belong to (None: as the archive says); ``mapping``
+    is that of the user namespace whose numbers both are."""
 
     strict: bool = False
     owner: tuple[int, int] | None = None
+    mapping: Mapping | None = None
 
 
 def unpack(stream: BinaryIO, root: int, directory: str, policy: Policy) -> None:
@@ -35,6 +38,15 @@ def unpack(stream: BinaryIO, root: int, directory: str, policy: Policy) -> None:
 
     Raises InvalidParameter for a malformed or hostile archive, and OSError.
     """
+    if policy.mapping:
+        # The container's file system takes only files of its own users.
+        with as_root_of(policy.mapping):
+            _unpack(stream, root, directory, policy)
+    else:
+        _unpack(stream, root, directory, policy)
+
+
+def _unpack(stream: BinaryIO, root: int, directory: str, policy: Policy) -> None:
     base = open_in_root(root, directory, _OPEN_DIRECTORY)
     try:
         cursor = StreamCursor(stream)
@@ -177,15 +189,26 @@ class _Unpacking:
             kinds = {tar.CHAR: stat.S_IFCHR, tar.BLOCKDEV: stat.S_IFBLK, tar.FIFO: stat.S_IFIFO}
             device = os.makedev(entry.major, entry.minor)
             os.mknod(name, kinds[entry.type] | 0o600, device, dir_fd=parent)
-        uid, gid = self._policy.owner or (entry.uid, entry.gid)
+        uid, gid = self._owner(entry)
         os.chown(name, uid, gid, dir_fd=parent, follow_symlinks=False)
         if entry.type != tar.SYMLINK:
             change_mode(parent, name, entry.mode)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=parent, follow_symlinks=False)
 
+    def _owner(self, entry: tar.Entry) -> tuple[int, int]:
+        """The numbers of the entry's owner on the host."""
+        uid, gid = self._policy.owner or (entry.uid, entry.gid)
+        mapping = self._policy.mapping
+        if mapping is None:
+            return uid, gid
+        try:
+            return mapping.uid(uid), mapping.gid(gid)
+        except ValueError as error:
+            raise InvalidTar(f"{os.fsdecode(entry.name)!r}: {error}") from None
+
     def _attributes(self, fd: int, entry: tar.Entry) -> None:
         """Owner first: changing it clears set-ID bits and file capabilities."""
-        uid, gid = self._policy.owner or (entry.uid, entry.gid)
+        uid, gid = self._owner(entry)
         os.fchown(fd, uid, gid)
         os.fchmod(fd, entry.mode)
         for key, value in (entry.xattrs or {}).items():

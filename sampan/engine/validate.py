@@ -117,7 +117,7 @@ def _check_namespaces(host: HostConfig) -> None:
         if mode not in kinds and not shared:
             raise InvalidParameter(f"invalid {option} mode: {mode}")
     if host.userns_mode not in ("", "host"):
-        raise Unsupported(f"user namespace mode {host.userns_mode!r} is not supported")
+        raise InvalidParameter(f"invalid USER mode: {host.userns_mode}")
     if host.cgroup:
         raise Unsupported("the Cgroup option (a cgroup of another container) is not supported")
     if host.isolation not in ("", "default"):

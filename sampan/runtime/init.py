@@ -30,6 +30,8 @@ class Remapped(NamedTuple):
 
     mapping: userns.Mapping
     user: int
+    own_network: bool
+    """Whether the network namespace is a new one that belongs to it."""
 
 
 class Plan(NamedTuple):
@@ -136,7 +138,7 @@ def _run(
         namespaces.unshare(late)
     for entry in cgroup_mounts:
         root.add_cgroup(entry, plan.cgroup_points)
-    if plan.new_namespaces & namespaces.CLONE_NEWNET:
+    if plan.new_namespaces & namespaces.CLONE_NEWNET or (remapped and remapped.own_network):
         interfaces.configure_inside(plan.request.interfaces)
 
     if stdio is None:

@@ -168,11 +168,11 @@ def _plan(
     for kind, path in paths.items():
         fds[kind] = os.open(path, _RDONLY)
         opened.append(fds[kind])
-    mapping, user = userns.of_spec(linux), -1
+    mapping, user, own_network = userns.of_spec(linux), -1, False
     if mapping is not None:
         made = userns.make(mapping, userns.can_be_inside(flags))
         opened += made.values()
-        user = made.pop("user")
+        user, own_network = made.pop("user"), "network" in made
         for kind in made:
             flags &= ~namespaces.TYPES[kind][0]
         flags &= ~CLONE_NEWUSER
@@ -182,7 +182,7 @@ def _plan(
         for kind, fd in sorted(fds.items(), key=lambda item: item[0] == "mount")
         if kind != "pid"
     )
-    remapped = init.Remapped(mapping, user) if mapping else None
+    remapped = init.Remapped(mapping, user, own_network) if mapping else None
     plan = init.Plan(request, confinement, flags, joined, group.mount_points(), remapped)
     return plan, fresh_pid, fds.get("pid")
 

@@ -16,16 +16,20 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sampan.linux import capabilities, mount, namespaces, process
+from sampan.linux import capabilities, files, mount, namespaces, process
 
 _MADE_INSIDE = {
     "network": namespaces.CLONE_NEWNET,
     "ipc": namespaces.CLONE_NEWIPC,
     "uts": namespaces.CLONE_NEWUTS,
 }
+
+
+_NOBODY = 65534
 
 
 class Range(NamedTuple):
@@ -48,6 +52,17 @@ class Mapping(NamedTuple):
 
     def gid(self, inside: int) -> int:
         return _outside(self.gids, inside)
+
+    def inside(self, uid: int, gid: int) -> tuple[int, int]:
+        """The container's numbers of a user and group of the host; nobody's where it has none."""
+        return _inside(self.uids, uid), _inside(self.gids, gid)
+
+
+def _inside(ranges: Sequence[Range], outside: int) -> int:
+    for part in ranges:
+        if part.outside <= outside < part.outside + part.size:
+            return part.inside + outside - part.outside
+    return _NOBODY
 
 
 def _outside(ranges: Sequence[Range], inside: int) -> int:
@@ -83,6 +98,22 @@ def _ranges(entries: Any) -> tuple[Range, ...]:
         Range(int(entry["containerID"]), int(entry["hostID"]), int(entry["size"]))
         for entry in entries or ()
     )
+
+
+def of_process(pid: int) -> Mapping | None:
+    """The mapping of a process that is in another user namespace than the caller; else None.
+
+    Raises OSError if there is no such process.
+    """
+    own, theirs = (os.stat(f"/proc/{name}/ns/user").st_ino for name in ("self", pid))
+    if own == theirs:
+        return None
+    return Mapping(*(_read_map(f"/proc/{pid}/{name}") for name in ("uid_map", "gid_map")))
+
+
+def _read_map(path: str) -> tuple[Range, ...]:
+    lines = files.read(path).decode().splitlines()
+    return tuple(Range(*map(int, line.split())) for line in lines)
 
 
 def make(mapping: Mapping, kinds: Sequence[str] = ()) -> dict[str, int]:
@@ -142,6 +173,18 @@ def make_files_as_root(mapping: Mapping) -> None:
     process.set_file_identity(mapping.uid(0), mapping.gid(0))
     permitted = capabilities.permitted()
     capabilities.set_capabilities(permitted, permitted, 0)
+
+
+@contextmanager
+def as_root_of(mapping: Mapping) -> Iterator[None]:
+    """Let the calling thread make files as the container's root meanwhile."""
+    try:
+        make_files_as_root(mapping)
+        yield
+    finally:
+        process.set_file_identity(0, 0)
+        granted = capabilities.permitted()
+        capabilities.set_capabilities(granted, granted, 0)
 
 
 def idmap(tree: int, user: int) -> None:
