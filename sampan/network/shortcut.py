@@ -20,7 +20,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sampan.linux import bpf, classifier, rtnetlink
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # Longer than a short-lived container lives, shorter than a connection worth the effort.
 _DELAY_SECONDS = 0.3
+_STEP_SECONDS = 0.1
+_AT_ONCE = 32
 _CONTAINERS = 4096
 _LABEL = "sampan-shortcut"
 
@@ -84,6 +86,7 @@ class Shortcuts:
         self._candidates = candidates
         self._programs: dict[str, _Program] = {}
         self._waiting: dict[str, Link] = {}
+        self._prepared: dict[str, int] = {}
         self._attached: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._usable = True
@@ -120,16 +123,14 @@ class Shortcuts:
 
     def changed(self, link: Link) -> None:
         """A link was made or changed."""
-        if not self._usable or link.kind != "veth":
-            return
-        self._waiting[link.name] = link
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_DELAY_SECONDS, self._catch_up)
+        if self._usable and link.kind == "veth":
+            self._waiting[link.name] = link
+            self._look_later(_DELAY_SECONDS)
 
     def gone(self, name: str) -> None:
         """A link was deleted."""
         self._waiting.pop(name, None)
+        self._prepared.pop(name, None)
         self._attached.pop(name, None)
 
     def forget(self, network_id: str) -> None:
@@ -138,33 +139,57 @@ class Shortcuts:
         if program is not None:
             program.close()
 
+    def _look_later(self, seconds: float) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(seconds, self._catch_up)
+
     def _catch_up(self) -> None:
         self._timer = None
         candidates = self._candidates()
-        waiting, self._waiting = self._waiting, {}
-        found = [(link, candidates[name]) for name, link in waiting.items() if name in candidates]
+        names = list(self._waiting)[:_AT_ONCE]
+        links = [self._waiting.pop(name) for name in names]
+        messages = [
+            message
+            for link in links
+            if link.name in candidates
+            for message in self._step(link, candidates[link.name])
+        ]
         try:
-            self._settle(found)
+            if messages:
+                with rtnetlink.open_socket() as route:
+                    route.request(messages)
         except OSError as error:
-            self._usable = False
-            log.info("containers reach each other by the bridges alone: %s", error)
+            self._give_up(error)
+        if self._waiting:
+            self._look_later(_STEP_SECONDS)
 
-    def _settle(self, found: Iterable[tuple[Link, Candidate]]) -> None:
-        messages: list[Message] = []
-        for link, candidate in found:
-            on_bridge = link.flags & rtnetlink.IFF_UP and link.master == _index(candidate.bridge)
-            if on_bridge and self._attached.get(link.name) != link.ifindex:
-                messages += self._attach(link, candidate.endpoint)
-            elif not on_bridge:
-                messages += self._detach(link, candidate.endpoint)
-        if messages:
-            with rtnetlink.open_socket() as route:
-                route.request(messages)
+    def _give_up(self, error: OSError) -> None:
+        log.info("containers reach each other by the bridges alone: %s", error)
+        self._usable = False
+        self._waiting.clear()
+
+    def _step(self, link: Link, candidate: Candidate) -> list[Message]:
+        """The next thing to do about a link."""
+        if not link.flags & rtnetlink.IFF_UP or link.master != _index(candidate.bridge):
+            return self._detach(link, candidate.endpoint)
+        if self._attached.get(link.name) == link.ifindex:
+            return []
+        if self._prepared.get(link.name) == link.ifindex:
+            return self._attach(link, candidate.endpoint)
+        # A filter that is added at once makes the kernel wait, with all networking locked.
+        self._prepared[link.name] = link.ifindex
+        self._waiting[link.name] = link
+        return [classifier.prepare(link.ifindex, link.name)]
 
     def _attach(self, link: Link, endpoint: Endpoint) -> list[Message]:
         program = self._programs.get(endpoint.network_id)
         if program is None:
-            program = self._programs[endpoint.network_id] = _Program()
+            try:
+                program = self._programs[endpoint.network_id] = _Program()
+            except OSError as error:
+                self._give_up(error)
+                return []
         if endpoint.mac.startswith(MAC_PREFIX):
             try:
                 bpf.put_link(program.map, _key(endpoint.mac), link.ifindex)
@@ -173,10 +198,7 @@ class Shortcuts:
                 log.debug("no shortcut to %s: %s", link.name, error)
                 return []
         self._attached[link.name] = link.ifindex
-        return [
-            classifier.prepare(link.ifindex, link.name),
-            classifier.attach(link.ifindex, link.name, program.program, _LABEL),
-        ]
+        return [classifier.attach(link.ifindex, link.name, program.program, _LABEL)]
 
     def _detach(self, link: Link, endpoint: Endpoint) -> list[Message]:
         if self._attached.pop(link.name, None) is None:
