@@ -16,6 +16,8 @@ The vocabulary, which is Docker's:
     the contents of its hosts and resolv.conf files.
 *binding*
     A published port: host address and port to container port.
+*shortcut*
+    A program that hands frames from container to container without the bridge in between.
 *firewall*
     The small interface behind which NAT and filter rules are programmed (nftables, iptables).
 
