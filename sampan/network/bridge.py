@@ -34,8 +34,9 @@ def ensure_bridge(
 ) -> list[str]:
     """Make the bridge with its addresses (CIDR notation), or complete it.
 
-    With ``proxy`` the host answers for the containers, which do not see each other: what they may
-    send to each other passes the host's firewall.  Returns what had to be done, for the log.  Raises :class:`OSError`.
+    With ``proxy`` the host answers for the containers, which do not see each other: what they may send
+    to each other passes the host's firewall.  Returns what had to be done, for the log.  Raises
+    :class:`OSError`.
     """
     done = []
     existing = {link.name: link for link in rtnetlink.links(route)}

@@ -1,8 +1,9 @@
 """The small interface behind which NAT and filter rules are programmed.
 
 A :class:`Firewall` is given what is to hold, never how: the bridges with their subnets and
-properties, and the published ports as plain translations and openings.  ``rebuild`` makes the kernel's rules
-equal to a whole :class:`Rules` in one step, whatever was there; the other methods change one thing.
+properties, and the published ports as plain translations and openings.  ``rebuild`` makes the
+kernel's rules equal to a whole :class:`Rules` in one step, whatever was there; the other methods
+change one thing.
 """
 
 from __future__ import annotations

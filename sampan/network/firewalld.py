@@ -1,9 +1,9 @@
 """Live beside firewalld, which rejects what is forwarded between interfaces that it does not know.
 
 A packet must be accepted by every table that has a say, so that bridges have to be firewalld's own:
-each is put into its zone ``trusted`` unless the administrator has put it into another.  That is part
-of firewalld's state of the moment, which ends with it; its chains being made tells that it has begun
-again.
+each is put into its zone ``trusted`` unless the administrator has put it into another.  That is
+part of firewalld's state of the moment, which ends with it; its chains being made tells that it has
+begun again.
 """
 
 from __future__ import annotations

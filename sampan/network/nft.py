@@ -44,10 +44,11 @@ The table, for a daemon with one bridge and one published port, as ``nft list`` 
         drop }
 
 Loopback publishing needs ``route_localnet`` on the bridges; ``guard`` keeps it from opening the
-host's loopback to the containers.  Nothing reaches a container from another bridge or from outside but answers and translated
-connections, so that a host on the LAN that routes to a bridge's subnet, published port or not,
-meets ``drop``.  A packet from the wire to 127.0.0.0/8 is never translated, so that ports published
-on the loopback stay there.  Every change is one transaction, and only this table is touched.
+host's loopback to the containers.  Nothing reaches a container from another bridge or from outside
+but answers and translated connections, so that a host on the LAN that routes to a bridge's subnet,
+published port or not, meets ``drop``.  A packet from the wire to 127.0.0.0/8 is never translated,
+so that ports published on the loopback stay there.  Every change is one transaction, and only this
+table is touched.
 """
 
 from __future__ import annotations

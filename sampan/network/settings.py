@@ -11,13 +11,13 @@ DEFAULT_RUN_DIR = "/run/sampan"
 
 class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``bridge_name`` and ``table_name`` default to ``sampan0`` and ``sampan`` for the default run
-    directory and to names derived from the run directory otherwise, so that several daemons share
-    a machine.  ``bip`` is the default bridge's address in CIDR notation; chosen from the pools when
-    empty; ``fixed_cidr`` is the part of its subnet that containers get addresses of (all of it
-    when empty).  ``address_pools`` are ``(base, prefix length of a network)``.  ``mtu`` 0 takes that of
+    directory and to names derived from the run directory otherwise, so that several daemons share a
+    machine.  ``bip`` is the default bridge's address in CIDR notation; chosen from the pools when
+    empty; ``fixed_cidr`` is the part of its subnet that containers get addresses of (all of it when
+    empty).  ``address_pools`` are ``(base, prefix length of a network)``.  ``mtu`` 0 takes that of
     the link with the default route, at most 1500.  ``firewall`` is ``nftables``, ``iptables`` or
-    empty for what the kernel has.  ``shortcuts``: containers' frames to each other need not pass the
-    bridge.  ``system_bus`` is the socket by which firewalld is asked; empty: it is not.
+    empty for what the kernel has.  ``shortcuts``: containers' frames to each other need not pass
+    the bridge.  ``system_bus`` is the socket by which firewalld is asked; empty: it is not.
     """
 
     run_dir: str

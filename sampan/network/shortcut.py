@@ -5,7 +5,8 @@ costs the kernel about as much as a second veth pair does, and three times that 
 filters bridged packets (br_netfilter, which Docker and Kubernetes switch on).  A program on the
 host's end looks the destination's MAC address up among the containers of the network and lets the
 kernel hand the frame to that container's interface directly.  Whatever it does not know goes to the
-bridge as ever: broadcasts, what is for the host, addresses that a user chose or a container made up.
+bridge as ever: broadcasts, what is for the host, addresses that a user chose or a container made
+up.
 
 Only containers that reach each other anyway get a program (not without ICC), and only while their
 link is up and on its network's bridge.  Programs come a moment after a container's start, so that

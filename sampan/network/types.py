@@ -137,8 +137,9 @@ class PortBinding(msgspec.Struct, frozen=True, kw_only=True):
     """A published port.
 
     In a request ``host_ip`` may be empty (all addresses of both families), ``host_port`` 0 (an
-    ephemeral port; in a result: reached at the container's own address) and ``host_port_end`` the end of a range to take a free port from.  In a result
-    all are resolved, one binding an address family.
+    ephemeral port; in a result: reached at the container's own address) and ``host_port_end`` the
+    end of a range to take a free port from.  In a result all are resolved, one binding an address
+    family.
     """
 
     container_port: int
@@ -164,8 +165,8 @@ class SandboxRequest(msgspec.Struct, frozen=True, kw_only=True):
     ``mode`` is ``endpoints`` (own namespace with ``endpoints``, possibly none, as for
     ``--network none``), or ``host``.  A container that joins another one's namespace asks for no
     sandbox and shares the other's files.
-    ``links`` are those of the default bridge, resolved by the caller.  ``extra_hosts`` are ``name:address``, where the address may be
-    ``host-gateway``.
+    ``links`` are those of the default bridge, resolved by the caller.  ``extra_hosts`` are
+    ``name:address``, where the address may be ``host-gateway``.
     """
 
     container_id: str

@@ -42,10 +42,10 @@ class Interface(msgspec.Struct, frozen=True, kw_only=True):
     ``kind`` is ``veth``, ``macvlan`` or ``ipvlan``; for a veth ``bridge`` names the bridge that the
     host end joins, for the others ``parent`` names the host's link and ``mode`` the driver's mode.
     ``addresses`` are in CIDR notation, both families.  ``gateway`` and ``gateway6`` are set on the
-    interface that carries the default route, and empty on the others.  ``isolated`` keeps this
-    port of the bridge from reaching the other isolated ones; ``hairpin`` lets the container reach
-    its own published ports where bridged packets are translated (br_netfilter).  ``sysctls`` are written below
-    ``/proc/sys/net`` (keys with slashes, ``IFNAME`` standing for the name).
+    interface that carries the default route, and empty on the others.  ``isolated`` keeps this port
+    of the bridge from reaching the other isolated ones; ``hairpin`` lets the container reach its
+    own published ports where bridged packets are translated (br_netfilter).  ``sysctls`` are
+    written below ``/proc/sys/net`` (keys with slashes, ``IFNAME`` standing for the name).
     """
 
     name: str
