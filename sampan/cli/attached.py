@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan import wirejson
 from sampan.cli import terminal
 from sampan.cli.failure import Failure
 from sampan.cli.pump import DETACHED, Pump
 from sampan.cli.signals import ENDING, PROXIED, WINCH, Arrivals, name_of
-from sampan.client import wirejson
 from sampan.errors import SampanError
 
 TYPE_CHECKING = False

@@ -82,7 +82,7 @@ def _ask(user: str, password: str) -> tuple[str, str]:
 
 
 def _keep(session: Session, server: str, found: dict[str, Any]) -> None:
-    from sampan.client import wirejson
+    from sampan import wirejson
 
     has_config = os.path.exists(f"{session.config_dir}/config.json")
     helper = credentials.helper_of(session.config, server) if has_config else ""

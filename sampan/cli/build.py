@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan import wirejson
 from sampan.cli import buildcontext, buildextras, buildoutput, progress, resources, values
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.units import human_size
-from sampan.client import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

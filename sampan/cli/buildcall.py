@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from sampan import wirejson
 from sampan.cli import buildcontext, buildextras
 from sampan.cli.failure import Failure
 from sampan.cli.table import simple
-from sampan.client import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from sampan.client import wirejson
+from sampan import wirejson
 from sampan.client.contexts import read_json
 
 TYPE_CHECKING = False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
+from sampan import wirejson
 from sampan.cli import configfile, table
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.ps import FORMAT_HELP
 from sampan.cli.values import csv
-from sampan.client import contexts, wirejson
+from sampan.client import contexts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,12 +6,13 @@ import os
 import stat
 import sys
 
+from sampan import wirejson
 from sampan.cli import files
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.units import human_size
-from sampan.client import tarstream, wirejson
+from sampan.client import tarstream
 from sampan.client.http import quote
 from sampan.errors import NotFound
 

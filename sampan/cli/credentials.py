@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
+from sampan import wirejson
 from sampan.cli.failure import Failure
 from sampan.cli.references import registry_of
-from sampan.client import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 import time
 
+from sampan import wirejson
 from sampan.cli import rows
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.times import timestamp
-from sampan.client import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

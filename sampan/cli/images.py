@@ -210,7 +210,7 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
 
 def platform_json(text: str) -> str:
     """``linux/arm64/v8`` as the JSON object that queries carry."""
-    from sampan.client import wirejson
+    from sampan import wirejson
 
     parts = text.split("/")
     names = ("os", "architecture", "variant")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from sampan import __version__
+from sampan import __version__, wirejson
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.units import binary_size
-from sampan.client import wirejson
 from sampan.errors import SampanError
 
 TYPE_CHECKING = False

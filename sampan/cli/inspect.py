@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
+from sampan import wirejson
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.images import platform_json
-from sampan.client import wirejson
 from sampan.client.http import quote
 from sampan.errors import NotFound, SampanError
 

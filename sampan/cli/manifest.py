@@ -10,12 +10,12 @@ import os
 import shutil
 import sys
 
+from sampan import wirejson
 from sampan.cli import credentials
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.references import canonical
-from sampan.client import wirejson
 from sampan.client.http import quote
 from sampan.errors import NotFound, SampanError
 

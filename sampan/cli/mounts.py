@@ -86,9 +86,18 @@ def _check(found: dict[str, Any], text: str) -> None:
         if name in found and kind != owner:
             raise bad_flag(FLAG, text, f"cannot mix '{owner}-*' options with mount type '{kind}'")
     if kind == "bind":
-        options = found.get("BindOptions", {})
-        if options.get("ReadOnlyForceRecursive") and not found.get("ReadOnly"):
-            raise bad_flag(FLAG, text, "option 'bind-recursive=readonly' requires 'readonly'")
+        _check_recursion(found.get("BindOptions", {}), bool(found.get("ReadOnly")), text)
+
+
+def _check_recursion(options: dict[str, Any], read_only: bool, text: str) -> None:
+    needs = "option 'bind-recursive={}' requires '{}' to be specified in conjunction"
+    if options.get("ReadOnlyNonRecursive") and not read_only:
+        raise bad_flag(FLAG, text, needs.format("writable", "readonly"))
+    if options.get("ReadOnlyForceRecursive"):
+        if not read_only:
+            raise bad_flag(FLAG, text, needs.format("readonly", "readonly"))
+        if options.get("Propagation") != "rprivate":
+            raise bad_flag(FLAG, text, needs.format("readonly", "bind-propagation=rprivate"))
 
 
 def _boolean(value: str) -> bool:

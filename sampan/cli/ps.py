@@ -7,7 +7,7 @@ from sampan.cli.command import Command
 from sampan.cli.flags import Flag
 from sampan.cli.rows import Kind, Row
 from sampan.cli.units import ago, ellipsis, go_time, short_id, short_size
-from sampan.client.wirejson import encode_text
+from sampan.wirejson import encode_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -219,7 +219,7 @@ def security(given: Iterable[str]) -> tuple[list[str], bool]:
 
 
 def _profile(path: str) -> str:
-    from sampan.client import wirejson
+    from sampan import wirejson
 
     try:
         with open(os.path.expanduser(path), "rb") as file:

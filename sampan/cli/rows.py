@@ -68,12 +68,9 @@ class Row:
 
 def row_json(row: Row) -> str:
     """A row as JSON, with the characters escaped that would mean something in HTML."""
-    from sampan.client import wirejson
+    from sampan import wirejson
 
-    text = wirejson.dumps(row.to_json())
-    for letter, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
-        text = text.replace(letter, escape)
-    return text
+    return wirejson.dumps_safe(row.to_json())
 
 
 def write(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from sampan import wirejson
 from sampan.cli import rows
 from sampan.cli.command import Command
 from sampan.cli.flags import Flag
 from sampan.cli.ps import FORMAT_HELP
 from sampan.cli.rows import Kind, Row
 from sampan.cli.units import binary_size, human_size
-from sampan.client import wirejson
 from sampan.client.http import quote
 from sampan.errors import NotFound
 

@@ -6,7 +6,7 @@ a hijacked attach) opens its own.
 
 from __future__ import annotations
 
-from sampan.client import wirejson
+from sampan import wirejson
 from sampan.client.dial import dial
 from sampan.client.failures import ConnectionFailed, OperationFailed, by_status
 from sampan.client.http import Connection, quote

@@ -10,7 +10,7 @@ import os
 import stat
 import time
 
-from sampan.client import wirejson
+from sampan import wirejson
 from sampan.errors import SampanError
 
 TYPE_CHECKING = False

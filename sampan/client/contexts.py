@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 
-from sampan.client import wirejson
+from sampan import wirejson
 from sampan.errors import InvalidParameter
 
 TYPE_CHECKING = False

@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
-from sampan.client import contextfolder, wirejson
+from sampan import wirejson
+from sampan.client import contextfolder
 from sampan.client.api import Api, check
 from sampan.client.containers import conditions
 from sampan.client.failures import OperationFailed

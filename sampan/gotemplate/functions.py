@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.client import wirejson
+from sampan import wirejson
 from sampan.gotemplate.errors import Trouble
 from sampan.gotemplate.show import show, sprintf
 
@@ -10,6 +10,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
 def plain(value: Any) -> Any:
@@ -24,9 +26,7 @@ def truth(value: Any) -> bool:
 
 def _json(value: Any) -> str:
     if hasattr(value, "to_json"):
-        from sampan.cli.rows import row_json
-
-        return row_json(value)
+        return wirejson.dumps_safe(value.to_json())
     return wirejson.dumps(value)
 
 
@@ -161,9 +161,9 @@ def _html(*values: Any) -> str:
 
 
 def _urlquery(*values: Any) -> str:
-    from sampan.client.http import quote
-
-    return quote(_print(*values)).replace("/", "%2F").replace(":", "%3A").replace("%20", "+")
+    data = _print(*values).encode("utf-8", "surrogateescape")
+    pieces = (chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in data)
+    return "".join(pieces).replace("%20", "+")
 
 
 def _call(function: Any, *values: Any) -> Any:

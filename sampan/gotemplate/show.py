@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.client import wirejson
+from sampan import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -153,7 +153,7 @@ class Chunks:
 @given(st.lists(st.integers(1, 9), min_size=1), st.sampled_from(["", "\n", "\r\n", " "]))
 def test_objects_are_found_whatever_the_chunks(sizes, between):
     values = [{"a": "}{"}, {"b": {"c": "é\n"}}, {"d": []}]
-    from sampan.client import wirejson
+    from sampan import wirejson
 
     data = between.join(wirejson.dumps(value) for value in values).encode()
     chunks, position, turn = [], 0, 0

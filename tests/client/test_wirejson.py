@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sampan.client import wirejson
+from sampan import wirejson
 
 VALUES = st.recursive(
     st.none()

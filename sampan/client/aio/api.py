@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from sampan.client import wirejson
+from sampan import wirejson
 from sampan.client.aio.http import Body, Connection, Response, connect
 from sampan.client.api import Objects, message_of, target
 from sampan.client.failures import ConnectionFailed, by_status

@@ -100,3 +100,11 @@ def _number(value: float) -> str:
     if value != value or value in (float("inf"), float("-inf")):
         raise ValueError("a number that is not finite has no form in JSON")
     return str(int(value)) if value == int(value) and abs(value) < 1e21 else repr(value)
+
+
+def dumps_safe(value: Any) -> str:
+    """As :func:`dumps`, with the characters escaped that would mean something in HTML."""
+    text = dumps(value)
+    for letter, escape in (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026")):
+        text = text.replace(letter, escape)
+    return text
