@@ -38,7 +38,10 @@ def start(request: dict[str, Any]) -> dict[str, Any]:
     """A daemon, up to the line that says it is ready."""
     read, write = os.pipe()
     argv = [*request["argv"], "--ready-fd", str(write)]
-    process = subprocess.Popen(argv, pass_fds=[write], stdin=subprocess.DEVNULL)
+    with Path("/var/log/daemon").open("ab") as said:
+        process = subprocess.Popen(
+            argv, pass_fds=[write], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
     threading.Thread(target=process.wait, daemon=True).start()
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
