@@ -22,6 +22,7 @@ _LAST_FD = 0xFFFFFFFF
 _ulong = ctypes.c_ulong
 _prctl = function("prctl", ctypes.c_int, _ulong, _ulong, _ulong, _ulong)
 _close_range = numbered(436, ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_pidfd_getfd = numbered(438, ctypes.c_int, ctypes.c_int, ctypes.c_uint)
 _setdomainname = function("setdomainname", ctypes.c_char_p, ctypes.c_size_t)
 _sethostname = function("sethostname", ctypes.c_char_p, ctypes.c_size_t)
 _personality = numbered(by_machine(135, 92), ctypes.c_ulong)
@@ -62,6 +63,14 @@ def set_name(name: str) -> None:
         # Kept, so that a forked process which takes the same name makes nothing new.
         buffer = _names[name] = ctypes.create_string_buffer(name.encode()[:15])
     prctl(PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def take_descriptor(pidfd: int, number: int) -> int:
+    """A duplicate of another process's descriptor (pidfd_getfd)."""
+    fd = _pidfd_getfd(pidfd, number, 0)
+    if fd < 0:
+        raise error(f"take descriptor {number}")
+    return fd
 
 
 def close_range(first: int, last: int = _LAST_FD, flags: int = 0) -> None:

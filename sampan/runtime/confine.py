@@ -37,6 +37,7 @@ _SECCOMP_FLAGS = {
     "SECCOMP_FILTER_FLAG_TSYNC": seccomp.FLAG_TSYNC,
     "SECCOMP_FILTER_FLAG_LOG": seccomp.FLAG_LOG,
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW": seccomp.FLAG_SPEC_ALLOW,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": seccomp.FLAG_WAIT_KILLABLE_RECV,
 }
 
 
@@ -60,6 +61,8 @@ class Preparation(NamedTuple):
     host_bounding: int
     kept: int = 0
     """How many descriptors from 3 on the program inherits."""
+    listens: bool = False
+    """Whether the filter notifies a listener, which the other side is to take."""
 
 
 def prepare(spec_process: dict[str, Any], program: bytes, flags: Sequence[str] = ()) -> Preparation:
@@ -121,12 +124,17 @@ def apply_limits(plan: Preparation, warn: Callable[[str], None]) -> None:
             warn(f"resource limit {number} cannot be raised to {hard} on this host")
 
 
-def become(plan: Preparation, who: Identity, umask: int | None) -> None:
-    """Install the filter, take the identity and the capabilities.  Raises OSError."""
+def become(
+    plan: Preparation, who: Identity, umask: int | None, sync: ChildSide | None = None
+) -> None:
+    """Install the filter, take the identity and the capabilities.  Raises OSError.
+
+    ``sync`` is needed where the filter has a listener.
+    """
     no_new_privileges = bool(plan.process.get("noNewPrivileges"))
     if plan.program and not no_new_privileges:
         # While the right to do so is still there; afterwards it would need no_new_privs.
-        seccomp.install(plan.program, plan.program_flags)
+        _install_filter(plan, sync)
     capabilities.drop_bounding(plan.bounding, plan.last_capability, plan.host_bounding)
     if umask is not None:
         os.umask(umask)
@@ -146,7 +154,23 @@ def become(plan: Preparation, who: Identity, umask: int | None) -> None:
     if no_new_privileges:
         process.set_no_new_privileges()
         if plan.program:
-            seccomp.install(plan.program, plan.program_flags)
+            _install_filter(plan, sync)
+
+
+def _install_filter(plan: Preparation, sync: ChildSide | None) -> None:
+    if not plan.listens or sync is None:
+        seccomp.install(plan.program, plan.program_flags)
+        return
+    # The other side takes the listener out of this process by its number: once the filter is
+    # there, sending it might itself have to wait for whoever listens.
+    number = os.dup(0)
+    os.close(number)
+    sync.listener(number)
+    # One thread is all there is; with a listener the kernel would not synchronize others anyway.
+    flags = plan.program_flags & ~seccomp.FLAG_TSYNC | seccomp.FLAG_NEW_LISTENER
+    found = seccomp.install(plan.program, flags)
+    sync.wait_for_go()
+    os.close(found)
 
 
 def _set_groups(who: Identity) -> None:
@@ -299,7 +323,7 @@ def start_program(
     except Setup:
         entered = False  # perhaps only the user may enter it
     process.reset_signals(_CHANGED_SIGNALS)
-    become(plan, who, spec_user.get("umask", 0o022))
+    become(plan, who, spec_user.get("umask", 0o022), sync)
     if not entered:
         enter_directory(cwd)
     sync.fail(*execute(plan, environ, sync.executing))

@@ -20,6 +20,7 @@ from sampan.linux import mount as mounts
 from sampan.linux import namespaces, pty
 from sampan.linux.mount import (
     MNT_DETACH,
+    MOUNT_ATTR_IDMAP,
     MOUNT_ATTR_NODEV,
     MOUNT_ATTR_NOEXEC,
     MOUNT_ATTR_NOSUID,
@@ -44,6 +45,10 @@ from sampan.linux.openat2 import (
 )
 from sampan.linux.syscalls import AT_FDCWD
 from sampan.runtime import idmapped, userns
+
+ID_MAP = "idMap"
+"""The key of a mount's user namespace (a descriptor) by which its owners are shown, which is not
+in the specification: its own mappings cannot be set up from inside the container's namespaces."""
 
 _DEFAULT_DEVICES = (
     ("null", 1, 3),
@@ -290,6 +295,9 @@ class RootFs:
             mounts.apply_attributes(fd, options)
             if self._mapping and "idmap" in options.data:
                 userns.idmap(fd, self._user)
+            if (users := entry.get(ID_MAP)) is not None:
+                recursive = "ridmap" in options.data
+                mounts.mount_setattr(fd, set=MOUNT_ATTR_IDMAP, userns_fd=users, recursive=recursive)
             mounts.move_mount(fd, target)
             os.close(target)
         finally:

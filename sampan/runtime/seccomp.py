@@ -33,6 +33,7 @@ from sampan.runtime.syscall_numbers import AUDIT_AARCH64, AUDIT_I386, AUDIT_X86_
 _EPERM, _ENOSYS = 1, 38
 _X32_BIT = 0x40000000
 _ALLOW, _LOG, _TRACE = 0x7FFF0000, 0x7FFC0000, 0x7FF00000
+_NOTIFY = 0x7FC00000
 _ERRNO, _TRAP, _KILL_THREAD, _KILL_PROCESS = 0x00050000, 0x00030000, 0, 0x80000000
 
 _ACTIONS = {
@@ -67,12 +68,23 @@ class Rule(NamedTuple):
     comparisons: tuple[Comparison, ...]
 
 
-def compile_profile(profile: dict[str, Any], capabilities: Iterable[str] = ()) -> bytes:
+def notifies(profile: dict[str, Any]) -> bool:
+    """Whether a listener is notified of calls."""
+    return any(rule.get("action") == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
+
+
+def compile_profile(
+    profile: dict[str, Any], capabilities: Iterable[str] = (), *, listener: bool = False
+) -> bytes:
     """The program of a profile for a process with these (bounding) capabilities.
 
-    Raises ValueError for unknown actions, comparisons and architectures, and for a program that
+    ``listener`` tells that there is one for SCMP_ACT_NOTIFY.  Raises ValueError for unknown actions, comparisons and architectures, and for a program that
     the kernel would refuse for its length.
     """
+    if notifies(profile) and not listener:
+        raise ValueError("seccomp: SCMP_ACT_NOTIFY needs a listener, which there is not here")
+    if profile.get("defaultAction") == "SCMP_ACT_NOTIFY":
+        raise ValueError("seccomp: SCMP_ACT_NOTIFY cannot be the default action")
     return _compile(msgspec.json.encode(profile), frozenset(capabilities), MACHINE)
 
 
@@ -169,7 +181,7 @@ def _answer(action: str | None, errno_return: int | None) -> int:
     if action == "SCMP_ACT_TRACE":
         return _TRACE | (_EPERM if errno_return is None else errno_return & 0xFFFF)
     if action == "SCMP_ACT_NOTIFY":
-        raise ValueError("seccomp: SCMP_ACT_NOTIFY needs a listener, which is not supported")
+        return _NOTIFY
     if action not in _ACTIONS:
         raise ValueError(f"seccomp: unknown action {action!r}")
     return _ACTIONS[action]

@@ -1,8 +1,9 @@
 """The conversation between a keeper and the child that becomes a container's process.
 
 Messages of the child: ``N`` its namespaces exist; ``T`` here is the terminal's master (with a
-descriptor); ``W`` a warning; ``E`` it could not start (one byte exit code, then the text); ``X``
-the next thing is execve.  The keeper answers ``N`` by ``G``: control groups and network are made.
+descriptor); ``L`` this will be the number of the filter's listener; ``W`` a warning; ``E`` it
+could not start (one byte exit code, then the text); ``X`` the next thing is execve.  The keeper
+answers ``N`` by ``G``: control groups and network are made; and ``L``: the listener is taken.
 The end of the connection after ``X`` is the successful execve, which closes it.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 
 from sampan.runtime.errors import StartError
 
@@ -33,6 +35,10 @@ class ChildSide:
     def terminal(self, master: int) -> None:
         socket.send_fds(self._socket, [b"T"], [master])
 
+    def listener(self, number: int) -> None:
+        """The next filter's listener will be this descriptor; wait for it to be taken after."""
+        self._socket.send(b"L%d" % number)
+
     def warn(self, text: str) -> None:
         self._socket.send(b"W" + text.encode()[: _LARGEST - 1])
 
@@ -50,6 +56,8 @@ class KeeperSide:
         self._socket = sock
         self.warnings: list[str] = []
         self.terminal: int | None = None
+        self.on_listener: Callable[[int], None] | None = None
+        """Called with the number that the listener of the child's filter gets."""
 
     def wait_for_namespaces(self) -> None:
         """Raises StartError if the child fails before."""
@@ -96,7 +104,11 @@ class KeeperSide:
         if fds:
             self.terminal = fds[0]
         kind = data[:1]
-        if kind == b"W":
+        if kind == b"L":
+            assert self.on_listener is not None
+            self.on_listener(int(data[1:]))
+            self.go()
+        elif kind == b"W":
             self.warnings.append(data[1:].decode(errors="replace"))
         elif kind == b"E":
             raise StartError(data[2:].decode(errors="replace"), data[1])

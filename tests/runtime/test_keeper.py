@@ -411,7 +411,10 @@ async def test_init_reaps_and_forwards(run: Run, request_for: MakeRequest) -> No
 
 
 async def test_users_and_groups(output: Output) -> None:
-    assert await output("id", user="bob") == (0, "uid=1000(bob) gid=1001(bob) groups=50(staff),1001(bob)\n")
+    assert await output("id", user="bob") == (
+        0,
+        "uid=1000(bob) gid=1001(bob) groups=50(staff),1001(bob)\n",
+    )
     _, text = await output("id", user="1000:audio", groups=["staff"])
     assert text == "uid=1000(bob) gid=29(audio) groups=29(audio),50(staff)\n"
     assert (await output("sh", "-c", "echo $HOME; pwd", user="bob", cwd="/home/bob"))[1] == (

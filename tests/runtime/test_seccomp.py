@@ -76,7 +76,14 @@ def test_other_architectures_are_refused() -> None:
     ("profile", "text"),
     [
         ({"defaultAction": "SCMP_ACT_NONE"}, "unknown action"),
-        ({"defaultAction": "SCMP_ACT_NOTIFY"}, "listener"),
+        ({"defaultAction": "SCMP_ACT_NOTIFY"}, "cannot be the default"),
+        (
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+            },
+            "listener",
+        ),
         (
             {
                 "defaultAction": "SCMP_ACT_ALLOW",

@@ -6,9 +6,12 @@ import json
 import os
 from typing import Any, NamedTuple
 
+from sampan.linux import lsm
 from sampan.runtime import supported
-from sampan.runtime.oci import hooks
+from sampan.runtime.oci import hooks, listeners, manner
 from sampan.runtime.oci.errors import OciError
+
+_MANNERS = ("scheduler", "ioPriority", "execCPUAffinity")
 
 
 class Bundle(NamedTuple):
@@ -54,14 +57,46 @@ def check(config: Any) -> None:
     check_process(config["process"])
     linux = dict(config.get("linux") or {})
     _check_time_offsets(linux.pop("timeOffsets", None) or {}, linux.get("namespaces") or ())
-    supported.check({**config, "hooks": None, "linux": linux})
+    _check_label(linux.pop("mountLabel", None), "linux.mountLabel")
+    supported.check(
+        {
+            **config,
+            "hooks": None,
+            "linux": linux,
+            "process": {**config["process"], **dict.fromkeys(_MANNERS)},
+            "mounts": [
+                {**entry, "uidMappings": None, "gidMappings": None}
+                for entry in config.get("mounts") or ()
+            ],
+        }
+    )
     hooks.check(config.get("hooks") or {})
+    listeners.check(linux.get("seccomp") or {})
     for entry in config.get("mounts") or ():
-        if not entry.get("destination"):
-            raise ValueError("a mount has no destination")
-        for option in entry.get("options") or ():
-            if option == "tmpcopyup" or option.startswith(("idmap", "ridmap")):
-                raise ValueError(f"the mount option {option} is not supported")
+        _check_mount(entry)
+
+
+def _check_mount(entry: dict[str, Any]) -> None:
+    if not entry.get("destination"):
+        raise ValueError("a mount has no destination")
+    options = entry.get("options") or ()
+    if "tmpcopyup" in options:
+        raise ValueError("the mount option tmpcopyup is not supported")
+    mapped = [bool(entry.get(name)) for name in ("uidMappings", "gidMappings")]
+    if any(mapped) != all(mapped):
+        raise ValueError(
+            f"mounts[{entry['destination']}]: uidMappings and gidMappings are wanted both or neither"
+        )
+    if ("idmap" in options or "ridmap" in options) and not all(mapped):
+        raise ValueError(
+            f"mounts[{entry['destination']}]: idmap without mappings of its own needs a user "
+            "namespace, which is not supported"
+        )
+
+
+def _check_label(label: Any, field: str) -> None:
+    if label and not lsm.has_selinux():
+        raise ValueError(f"{field} is set, but SELinux is not enabled on this host")
 
 
 def _check_time_offsets(offsets: dict[str, Any], kinds: Any) -> None:
@@ -79,3 +114,10 @@ def check_process(process: Any) -> None:
         raise ValueError("process.args must not be empty")
     if not str(process.get("cwd") or "").startswith("/"):
         raise ValueError("process.cwd must be an absolute path")
+    manner.check(process)
+    _check_label(process.get("selinuxLabel"), "process.selinuxLabel")
+    profile = process.get("apparmorProfile")
+    if profile and profile != "unconfined" and not lsm.has_apparmor():
+        raise ValueError(
+            f"process.apparmorProfile is {profile!r}, but AppArmor is not enabled on this host"
+        )

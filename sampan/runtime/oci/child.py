@@ -11,8 +11,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from sampan.linux import lsm, namespaces, process
 from sampan.linux import mount as mounts
-from sampan.linux import namespaces, process
 from sampan.linux.openat2 import (
     RESOLVE_BENEATH,
     RESOLVE_NO_SYMLINKS,
@@ -22,7 +22,7 @@ from sampan.linux.openat2 import (
 )
 from sampan.runtime import confine, supported, sysctls
 from sampan.runtime.guard import Forbidden, Guard
-from sampan.runtime.oci import hooks
+from sampan.runtime.oci import hooks, manner
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
 from sampan.runtime.users import Identity, UnknownUser
@@ -30,6 +30,7 @@ from sampan.runtime.users import Identity, UnknownUser
 _SETUP_FAILED = 125
 _LARGEST = 65536
 _MS_MOVE = 8192
+_LABELLED = frozenset({"tmpfs", "devpts", "ramfs"})
 
 
 class Root(NamedTuple):
@@ -126,6 +127,7 @@ def _run(plan: Plan, talk: Conversation) -> None:
         bind_devices=False,
     )
     for entry in config.get("mounts") or ():
+        entry = _labelled(entry, str(linux.get("mountLabel") or ""))
         if entry.get("type") in ("cgroup", "cgroup2"):
             root.add_cgroup(entry, plan.cgroup_points)
         else:
@@ -158,6 +160,13 @@ def _run(plan: Plan, talk: Conversation) -> None:
     reporting(caller, lambda: _start(plan, who, environ, state, caller))
 
 
+def _labelled(entry: dict[str, Any], label: str) -> dict[str, Any]:
+    """The mount with SELinux's label for its files, where the file system takes one."""
+    if not label or entry.get("type") not in _LABELLED:
+        return entry
+    return {**entry, "options": [*(entry.get("options") or ()), f'context="{label}"']}
+
+
 def _start(
     plan: Plan, who: Identity, environ: dict[bytes, bytes], state: bytes, caller: ChildSide
 ) -> None:
@@ -183,6 +192,7 @@ def _settings(plan: Plan, root: RootFs, talk: ChildSide) -> None:
     if persona is not None:
         process.set_personality(persona)
     confine.apply_limits(plan.confinement, talk.warn)
+    manner.apply(config["process"])
     if plan.keyring:
         try:
             process.new_session_keyring(f"_ses.{plan.id}")
@@ -210,8 +220,8 @@ def own_settings(proc: int, spec_process: dict[str, Any]) -> None:
         ("selinuxLabel", "attr/exec", ""),
     ):
         value = spec_process.get(field)
-        if value is None or value == "":
-            continue
+        if value is None or value == "" or (field == "apparmorProfile" and not lsm.has_apparmor()):
+            continue  # a profile was refused before, but for "unconfined", which all are here
         if proc < 0:
             raise confine.Setup(f"process.{field} needs procfs mounted on /proc")
         try:

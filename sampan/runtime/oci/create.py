@@ -14,9 +14,10 @@ from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CL
 from sampan.runtime import cgroups, confine
 from sampan.runtime.errors import StartError
 from sampan.runtime.oci import bundle as bundles
-from sampan.runtime.oci import child, hooks, records, terminal
+from sampan.runtime.oci import child, hooks, listeners, notify, records, terminal
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options
+from sampan.runtime.rootfs import ID_MAP
 from sampan.runtime.spec import device_rules
 from sampan.runtime.sync import KeeperSide, describe
 
@@ -30,6 +31,8 @@ class Made(NamedTuple):
     handle: int
     master: int | None
     config: dict[str, Any]
+    ready: socket.socket | None
+    """Where it tells that it is ready, if somebody wants to know."""
 
 
 class _Side(KeeperSide):
@@ -122,7 +125,7 @@ def _make(
     gated: bool,
     opened: list[int],
 ) -> Made:
-    config = loaded.config
+    config = notify.prepare(directory, _with_mappings(loaded.config, opened))
     linux = config.get("linux") or {}
     path = str(linux.get("cgroupsPath") or f"/sampan-oci/{identity}")
     if ":" in path:
@@ -165,6 +168,8 @@ def _make(
         group.path,
         config.get("annotations") or {},
     )
+    ready = None if gated else notify.bind(record)
+    side.on_listener = listeners.on_listener(record, config, pid, handle, "creating")
     try:
         master = _complete(side, record, config, group, gated)
         records.write(record, loaded.raw)
@@ -180,7 +185,29 @@ def _make(
         raise reported from None
     finally:
         ours.close()
-    return Made(record, handle, master, config)
+    return Made(record, handle, master, config, ready)
+
+
+def _with_mappings(config: dict[str, Any], opened: list[int]) -> dict[str, Any]:
+    """The configuration with a user namespace for each mount that has mappings."""
+    mounts = config.get("mounts") or ()
+    if not any(entry.get("uidMappings") for entry in mounts):
+        return config
+    from sampan.linux.idmap import mapping_namespace
+
+    found = []
+    for entry in mounts:
+        if entry.get("uidMappings"):
+            users = mapping_namespace(
+                *(
+                    [(int(m["containerID"]), int(m["hostID"]), int(m["size"])) for m in entry[name]]
+                    for name in ("uidMappings", "gidMappings")
+                )
+            )
+            opened.append(users)
+            entry = {**entry, ID_MAP: users}
+        found.append(entry)
+    return {**config, "mounts": found}
 
 
 def _complete(
@@ -226,14 +253,16 @@ def allowed_devices(rules: Any) -> list[dict[str, Any]]:
 def prepare(spec_process: dict[str, Any], linux: dict[str, Any], kept: int) -> confine.Preparation:
     """The confinement of a process of the container.  Raises ValueError."""
     profile = linux.get("seccomp")
-    program, flags = b"", ()
+    program, flags, listens = b"", (), False
     if profile:
         from sampan.runtime import seccomp
 
         bounding = (spec_process.get("capabilities") or {}).get("bounding") or ()
-        program = seccomp.compile_profile(profile, bounding)
+        listens = seccomp.notifies(profile)
+        program = seccomp.compile_profile(profile, bounding, listener=True)
         flags = profile.get("flags") or ()
-    return confine.prepare(spec_process, program, flags)._replace(kept=kept)
+    prepared = confine.prepare(spec_process, program, flags)
+    return prepared._replace(kept=kept, listens=listens)
 
 
 def _namespaces(

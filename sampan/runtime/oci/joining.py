@@ -14,7 +14,7 @@ from sampan.linux.openat2 import open_in_root
 from sampan.linux.syscalls import AT_FDCWD
 from sampan.runtime import cgroups, confine
 from sampan.runtime.guard import Guard
-from sampan.runtime.oci import bundle, child, create, records, terminal
+from sampan.runtime.oci import bundle, child, create, listeners, manner, records, terminal
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options
 from sampan.runtime.sync import ChildSide, KeeperSide, describe
@@ -160,6 +160,7 @@ def _start(
     os.close(proc)
     handle = os.pidfd_open(pid)
     side = KeeperSide(ours)
+    side.on_listener = listeners.on_listener(record, config, pid, handle, "running")
     try:
         path = record.cgroup + (f"/{below.strip('/')}" if below else "")
         cgroups.group(path).add(pid)
@@ -180,7 +181,9 @@ def _start(
 def _enter(plan: Plan, talk: ChildSide) -> None:
     os.setsid()
     guard = Guard()
+    manner.pin(plan.process, "initial")
     talk.wait_for_go()
+    manner.pin(plan.process, "final")
     child.own_settings(plan.host_proc, plan.process)
     if plan.flags:
         namespaces.setns(plan.container, plan.flags)
@@ -194,6 +197,7 @@ def _enter(plan: Plan, talk: ChildSide) -> None:
         confine.adopt_pipes((0, 1, 2), who)
     os.close(root)
     confine.apply_limits(plan.confinement, talk.warn)
+    manner.apply(plan.process)
     try:
         process.new_session_keyring(f"_ses.{plan.id}")
     except OSError:

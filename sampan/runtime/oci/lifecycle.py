@@ -12,7 +12,7 @@ import sys
 from sampan.linux import process
 from sampan.runtime import cgroups
 from sampan.runtime.errors import StartError
-from sampan.runtime.oci import hooks, records
+from sampan.runtime.oci import hooks, listeners, notify, records
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options
 from sampan.runtime.sync import KeeperSide
@@ -37,6 +37,7 @@ def start(root: str, options: Options) -> int:
             raise OciError("cannot start a container that has stopped")
         if status != "created":
             raise OciError("cannot start an already running container")
+        ready = notify.bind(record)
         try:
             _open_gate(record)
         except StartError as failure:
@@ -44,6 +45,8 @@ def start(root: str, options: Options) -> int:
     finally:
         os.close(held)
     poststart(record)
+    if ready:
+        notify.pass_on(ready, record.pid)
     return 0
 
 
@@ -54,7 +57,15 @@ def _open_gate(record: records.Record) -> None:
             sock.connect(f"/proc/self/fd/{place}/{records.GATE}")
             # From here on the process is as good as running.
             os.unlink(records.GATE, dir_fd=place)
-            KeeperSide(sock).wait_for_exec()
+            side = KeeperSide(sock)
+            handle = os.pidfd_open(record.pid)
+            try:
+                side.on_listener = listeners.on_listener(
+                    record, record.config(), record.pid, handle, "created"
+                )
+                side.wait_for_exec()
+            finally:
+                os.close(handle)
     except OSError as failure:
         raise OciError(f"cannot reach the container's first process: {failure.strerror}") from None
     finally:
@@ -83,6 +94,10 @@ def run(root: str, options: Options) -> int:
     made = create.make(root, options, detached=detached, gated=False)
     create.finish(made, options)
     poststart(made.record)
+    if made.ready and detached:
+        notify.pass_on(made.ready, made.record.pid)
+    elif made.ready:
+        notify.pass_on_meanwhile(made.ready, made.record.pid)
     if detached:
         return 0
     master = None if options.text("console-socket") else made.master

@@ -17,6 +17,7 @@ from sampan.linux import process
 from sampan.runtime.oci.errors import OciError
 
 GATE = "gate"
+VERSION = "1.2.1"
 _STATE, _CONFIG, _LOCK = "state.json", "config.json", "lock"
 _NAME = re.compile(r"[\w+.-]+", re.ASCII)
 
@@ -47,7 +48,7 @@ class Record(NamedTuple):
         """The state of the runtime specification; ``pid`` is 0 when stopped."""
         status = status or self.status()
         return {
-            "ociVersion": "1.2.0",
+            "ociVersion": VERSION,
             "id": self.id,
             "pid": 0 if status == "stopped" else self.pid,
             "status": status,
@@ -168,10 +169,16 @@ def remove(directory: str) -> None:
             os.unlink(f"{directory}/{name}")
         except FileNotFoundError:
             pass
-    try:
-        os.rmdir(directory)
-    except FileNotFoundError:
-        pass
+    for name in ("notify/notify.sock",):
+        try:
+            os.unlink(f"{directory}/{name}")
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+    for place in (f"{directory}/notify", directory):
+        try:
+            os.rmdir(place)
+        except FileNotFoundError:
+            pass
 
 
 def start_time(pid: int) -> int:

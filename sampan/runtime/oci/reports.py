@@ -21,9 +21,13 @@ _ACTIONS = [
         "KILL_PROCESS",
         "KILL_THREAD",
         "LOG",
+        "NOTIFY",
         "TRACE",
         "TRAP",
     )
+]
+_FLAGS = [
+    f"SECCOMP_FILTER_FLAG_{name}" for name in ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")
 ]
 _OPERATORS = [f"SCMP_CMP_{name}" for name in ("EQ", "GE", "GT", "LE", "LT", "MASKED_EQ", "NE")]
 
@@ -211,16 +215,13 @@ def features(_: str, options: Options) -> int:
                     "actions": _ACTIONS,
                     "operators": _OPERATORS,
                     "archs": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
-                    "supportedFlags": [
-                        "SECCOMP_FILTER_FLAG_LOG",
-                        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
-                        "SECCOMP_FILTER_FLAG_TSYNC",
-                    ],
+                    "knownFlags": _FLAGS,
+                    "supportedFlags": _FLAGS,
                 },
                 "apparmor": {"enabled": True},
                 "selinux": {"enabled": True},
                 "intelRdt": {"enabled": False},
-                "mountExtensions": {"idmap": {"enabled": False}},
+                "mountExtensions": {"idmap": {"enabled": True}},
             },
         }
     )

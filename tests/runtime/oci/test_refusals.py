@@ -49,12 +49,25 @@ def nested(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 REFUSED = [
     ("linux.intelRdt", nested("linux.intelRdt", {"closID": "x"})),
     (
-        "linux.uidMappings",
+        "uidMappings",
         nested("linux.uidMappings", [{"hostID": 1, "containerID": 0, "size": 1}]),
     ),
     ("user namespace", nested("linux.namespaces", [{"type": "mount"}, {"type": "user"}])),
-    ("process.scheduler", nested("process.scheduler", {"policy": "SCHED_IDLE"})),
-    ("process.ioPriority", nested("process.ioPriority", {"class": "IOPRIO_CLASS_IDLE"})),
+    ("process.scheduler.policy", nested("process.scheduler", {"policy": "SCHED_X"})),
+    (
+        "for SCHED_FIFO and SCHED_RR",
+        nested("process.scheduler", {"policy": "SCHED_OTHER", "priority": 3}),
+    ),
+    ("need SCHED_DEADLINE", nested("process.scheduler", {"policy": "SCHED_RR", "period": 3})),
+    ("process.ioPriority.class", nested("process.ioPriority", {"class": "IOPRIO_CLASS_X"})),
+    (
+        "not within 0 to 7",
+        nested("process.ioPriority", {"class": "IOPRIO_CLASS_BE", "priority": 8}),
+    ),
+    ("execCPUAffinity.initial", nested("process.execCPUAffinity", {"initial": "0-x"})),
+    ("SELinux is not enabled", nested("linux.mountLabel", "system_u:object_r:x:s0")),
+    ("SELinux is not enabled", nested("process.selinuxLabel", "system_u:system_r:x:s0")),
+    ("AppArmor is not enabled", nested("process.apparmorProfile", "some-profile")),
     ("process.args", nested("process.args", [])),
     ("process.cwd", nested("process.cwd", "relative")),
     ("CAP_NOSUCH", nested("process.capabilities.bounding", ["CAP_NOSUCH"])),
@@ -62,6 +75,22 @@ REFUSED = [
     ("mount namespace", nested("linux.namespaces", [{"type": "pid"}])),
     ("unknown clock", nested("linux.timeOffsets", {"realtime": {"secs": 1}})),
     ("SCMP_ACT_NOTIFY", nested("linux.seccomp", {"defaultAction": "SCMP_ACT_NOTIFY"})),
+    (
+        "listenerPath is needed",
+        nested(
+            "linux.seccomp",
+            {
+                "defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}],
+            },
+        ),
+    ),
+    (
+        "without listenerPath",
+        nested(
+            "linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "listenerMetadata": "for nobody"}
+        ),
+    ),
     ("unknown action", nested("linux.seccomp", {"defaultAction": "SCMP_ACT_X"})),
     ("unknown kind of hook", nested("hooks", {"before": [{"path": "/x"}]})),
     ("must be absolute", nested("hooks", {"prestart": [{"path": "x"}]})),
@@ -74,7 +103,7 @@ REFUSED = [
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-@pytest.mark.parametrize(("text", "change"), REFUSED, ids=[text for text, _ in REFUSED])
+@pytest.mark.parametrize(("text", "change"), REFUSED, ids=range(len(REFUSED)))
 def test_a_bundle_is_refused_by_name_and_leaves_nothing(
     tmp_path: Path, spec: dict[str, Any], text: str, change: Callable[[dict[str, Any]], None]
 ) -> None:
@@ -119,7 +148,8 @@ def test_errors_go_to_the_log(tmp_path: Path) -> None:
 def test_features_name_what_there_is() -> None:
     found = json.loads(oci("features").stdout)
     assert "rro" in found["mountOptions"]
-    assert "SCMP_ACT_NOTIFY" not in found["linux"]["seccomp"]["actions"]
+    assert "SCMP_ACT_NOTIFY" in found["linux"]["seccomp"]["actions"]
+    assert found["linux"]["mountExtensions"]["idmap"] == {"enabled": True}
     assert "user" not in found["linux"]["namespaces"]
     assert oci("--version").stdout.startswith("sampan-oci version ")
 
