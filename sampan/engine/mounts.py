@@ -263,8 +263,9 @@ def _bind(
     propagation: str,
     create: bool,
     recursive: bool = True,
-    extra: Iterable[str] = (),
+    below_too: bool = True,
 ) -> ContainerMount:
+    """A bind; a read-only one makes what is mounted below it read-only as well if ``below_too``."""
     point = MountPoint(
         type="bind",
         source=source,
@@ -273,8 +274,10 @@ def _bind(
         rw=rw,
         propagation=propagation,
     )
-    options = ("rbind" if recursive else "bind", propagation, "rw" if rw else "ro", *extra)
-    return ContainerMount(point=point, options=options, create=create)
+    options = ["rbind" if recursive else "bind", propagation, "rw" if rw else "ro"]
+    if recursive and below_too and not rw:
+        options.append("rro")
+    return ContainerMount(point=point, options=tuple(options), create=create)
 
 
 def _volume(
@@ -312,14 +315,13 @@ def _bind_request(request: MountRequest, destination: str, wrong: Any) -> Contai
     propagation = (options.propagation if options else "") or "rprivate"
     if propagation not in _PROPAGATIONS:
         raise wrong(f"invalid propagation mode: {propagation}")
-    extra: list[str] = []
     if options:
         if options.read_only_non_recursive and options.read_only_force_recursive:
             raise wrong("ReadOnlyForceRecursive is incompatible with ReadOnlyNonRecursive")
         if options.read_only_force_recursive and (not request.read_only or options.non_recursive):
             raise wrong("ReadOnlyForceRecursive requires a recursive read-only mount")
-        if options.read_only_force_recursive:
-            extra.append("rro")
+        if options.read_only_force_recursive and propagation != "rprivate":
+            raise wrong("ReadOnlyForceRecursive requires the propagation rprivate")
     return _bind(
         posixpath.normpath(request.source),
         destination,
@@ -328,7 +330,7 @@ def _bind_request(request: MountRequest, destination: str, wrong: Any) -> Contai
         propagation=propagation,
         create=bool(options and options.create_mountpoint),
         recursive=not (options and options.non_recursive),
-        extra=extra,
+        below_too=not (options and options.read_only_non_recursive),
     )
 
 

@@ -59,7 +59,7 @@ def resolve(passwd: bytes, group: bytes, user: str, additional: Sequence[str] = 
     name, separator, group_name = user.partition(":")
     entry = _find_user(passwd, name or "0")
     if entry is None:
-        uid, gid, login, home = _number(name, "user"), 0, "", "/"
+        uid, gid, login, home = _number(name or "0", "user"), 0, "", "/"
     else:
         login, uid, gid, home = entry
     groups: list[int] = []

@@ -31,7 +31,7 @@ def test_bind_of_a_path() -> None:
     mount = parse_bind("/a/b/:/c:ro,rslave")
     assert (mount.point.type, mount.point.source, mount.destination) == ("bind", "/a/b", "/c")
     assert not mount.point.rw
-    assert mount.options == ("rbind", "rslave", "ro")
+    assert mount.options == ("rbind", "rslave", "ro", "rro")
     assert mount.create and not mount.copy
 
 
