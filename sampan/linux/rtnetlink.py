@@ -343,10 +343,19 @@ def index_of(name: str) -> int:
 
 def links(route: Socket) -> list[Link]:
     """All links."""
-    found = []
-    for received in route.dump(RTM_GETLINK, _IFINFO.pack(0, 0, 0, 0, 0), "listing the links"):
-        found.append(parse_link(received.payload))
-    return found
+    return [parse_link(payload) for payload in link_payloads(route)]
+
+
+def link_payloads(route: Socket) -> list[bytes]:
+    """All links, for :func:`parse_link`."""
+    request = _IFINFO.pack(0, 0, 0, 0, 0)
+    return [r.payload for r in route.dump(RTM_GETLINK, request, "listing the links")]
+
+
+def link_index(payload: bytes) -> int:
+    """The index of the link that RTM_NEWLINK or RTM_DELLINK is about."""
+    index: int = _IFINFO.unpack_from(payload)[2]
+    return index
 
 
 def parse_link(payload: bytes) -> Link:

@@ -514,9 +514,9 @@ class NetworkManager:
         self._rules.policy_changed()
         self._firewalld.refresh()
 
-    def _link_gone(self, name: str) -> None:
-        self._shortcuts.gone(name)
-        self._repair_bridge(name)
+    def _link_gone(self, link: rtnetlink.Link) -> None:
+        self._shortcuts.gone(link.ifindex)
+        self._repair_bridge(link.name)
 
     def _repair_bridge(self, name: str) -> None:
         network = self._networks.by_bridge(name)

@@ -86,9 +86,10 @@ class Shortcuts:
     def __init__(self, candidates: Callable[[], dict[str, Candidate]]) -> None:
         self._candidates = candidates
         self._programs: dict[str, _Program] = {}
-        self._waiting: dict[str, Link] = {}
-        self._prepared: dict[str, int] = {}
-        self._attached: dict[str, int] = {}
+        # Links by their index: the last notice of each, and what has been done.
+        self._waiting: dict[int, bytes] = {}
+        self._prepared: set[int] = set()
+        self._attached: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._usable = True
 
@@ -119,20 +120,21 @@ class Shortcuts:
     def look(self) -> None:
         """Notice the links as they are now, after a time without notices."""
         with rtnetlink.open_socket() as route:
-            for link in rtnetlink.links(route):
-                self.changed(link)
+            for payload in rtnetlink.link_payloads(route):
+                self.changed(payload)
 
-    def changed(self, link: Link) -> None:
-        """A link was made or changed."""
-        if self._usable and link.kind == "veth":
-            self._waiting[link.name] = link
+    def changed(self, payload: bytes) -> None:
+        """A link was made or changed.  There are several notices a start of a container: the last
+        one counts, and it is read when the container has lived for a moment."""
+        if self._usable:
+            self._waiting[rtnetlink.link_index(payload)] = payload
             self._look_later(_DELAY_SECONDS)
 
-    def gone(self, name: str) -> None:
+    def gone(self, index: int) -> None:
         """A link was deleted."""
-        self._waiting.pop(name, None)
-        self._prepared.pop(name, None)
-        self._attached.pop(name, None)
+        self._waiting.pop(index, None)
+        self._prepared.discard(index)
+        self._attached.discard(index)
 
     def forget(self, network_id: str) -> None:
         """A network was removed."""
@@ -148,14 +150,12 @@ class Shortcuts:
     def _catch_up(self) -> None:
         self._timer = None
         candidates = self._candidates()
-        names = list(self._waiting)[:_AT_ONCE]
-        links = [self._waiting.pop(name) for name in names]
-        messages = [
-            message
-            for link in links
-            if link.name in candidates
-            for message in self._step(link, candidates[link.name])
-        ]
+        messages: list[Message] = []
+        for index in list(self._waiting)[:_AT_ONCE]:
+            payload = self._waiting.pop(index)
+            link = rtnetlink.parse_link(payload)
+            if link.name in candidates:
+                messages += self._step(link, candidates[link.name], payload)
         try:
             if messages:
                 with rtnetlink.open_socket() as route:
@@ -170,17 +170,17 @@ class Shortcuts:
         self._usable = False
         self._waiting.clear()
 
-    def _step(self, link: Link, candidate: Candidate) -> list[Message]:
+    def _step(self, link: Link, candidate: Candidate, payload: bytes) -> list[Message]:
         """The next thing to do about a link."""
         if not link.flags & rtnetlink.IFF_UP or link.master != _index(candidate.bridge):
             return self._detach(link, candidate.endpoint)
-        if self._attached.get(link.name) == link.ifindex:
+        if link.ifindex in self._attached:
             return []
-        if self._prepared.get(link.name) == link.ifindex:
+        if link.ifindex in self._prepared:
             return self._attach(link, candidate.endpoint)
         # A filter that is added at once makes the kernel wait, with all networking locked.
-        self._prepared[link.name] = link.ifindex
-        self._waiting[link.name] = link
+        self._prepared.add(link.ifindex)
+        self._waiting[link.ifindex] = payload
         return [classifier.prepare(link.ifindex, link.name)]
 
     def _attach(self, link: Link, endpoint: Endpoint) -> list[Message]:
@@ -198,12 +198,13 @@ class Shortcuts:
                 # The container ended meanwhile, or there are very many.
                 log.debug("no shortcut to %s: %s", link.name, error)
                 return []
-        self._attached[link.name] = link.ifindex
+        self._attached.add(link.ifindex)
         return [classifier.attach(link.ifindex, link.name, program.program, _LABEL)]
 
     def _detach(self, link: Link, endpoint: Endpoint) -> list[Message]:
-        if self._attached.pop(link.name, None) is None:
+        if link.ifindex not in self._attached:
             return []
+        self._attached.discard(link.ifindex)
         program = self._programs.get(endpoint.network_id)
         if program is not None:
             with contextlib.suppress(OSError):

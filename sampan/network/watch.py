@@ -23,15 +23,16 @@ _AF_UNSPEC = 0
 
 class Watch:
     """Calls ``rules_gone()`` when a table was deleted, ``policy_changed()`` when one of the
-    ``chains`` was made or changed, ``link_gone(name)`` when a link was deleted and
-    ``link_changed(link)`` when one was made or changed; ``overflow()`` when notices were lost."""
+    ``chains`` was made or changed, ``link_gone(link)`` when a link was deleted and
+    ``link_changed(payload)`` (for :func:`~sampan.linux.rtnetlink.parse_link`: most notices are of
+    no interest) when one was made or changed; ``overflow()`` when notices were lost."""
 
     def __init__(
         self,
         rules_gone: Callable[[], None],
         policy_changed: Callable[[], None],
-        link_gone: Callable[[str], None],
-        link_changed: Callable[[Link], None],
+        link_gone: Callable[[Link], None],
+        link_changed: Callable[[bytes], None],
         overflow: Callable[[], None],
         chains: Collection[str],
     ) -> None:
@@ -87,11 +88,11 @@ class Watch:
             # The family of a bridge's notice that a port has left it is AF_BRIDGE.
             if message.payload[0] != _AF_UNSPEC:
                 continue
-            link = rtnetlink.parse_link(message.payload)
             if message.kind == rtnetlink.RTM_DELLINK:
-                self._guard(partial(self._link_gone, link.name))
+                link = rtnetlink.parse_link(message.payload)
+                self._guard(partial(self._link_gone, link))
             elif message.kind == rtnetlink.RTM_NEWLINK:
-                self._guard(partial(self._link_changed, link))
+                self._guard(partial(self._link_changed, message.payload))
 
     def _guard(self, repair: Callable[[], None]) -> None:
         try:
