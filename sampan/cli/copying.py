@@ -242,7 +242,9 @@ def _remote_landing(
 ) -> tuple[str, str]:
     """The folder in the container to unpack in, and the name that the source takes there."""
     if not os.path.lexists(source):
-        raise Failure(f"lstat {os.path.abspath(source)}: no such file or directory")
+        plain = os.path.lexists(source.rstrip("/"))
+        why = "not a directory" if plain else "no such file or directory"
+        raise Failure(f"lstat {os.path.abspath(source)}: {why}")
     directory = os.path.isdir(source) and (follow or not os.path.islink(source.rstrip("/")))
     if source.endswith("/") and not os.path.isdir(source):
         raise Failure(f'not a directory: "{source}"')
