@@ -134,6 +134,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("search:SEARCH", "Search the default registry for images"),
     "system check": ("check:CHECK", "Check that the machine agrees with the engine's records"),
     "system df": ("df:DF", "Show disk usage of images, containers, volumes and build cache"),
+    "system diagnose": ("diagnose:DIAGNOSE", "Write an archive for a bug report, without secrets"),
     "system dial-stdio": (
         "dialstdio:DIAL_STDIO",
         "Proxy the stdio stream to the daemon connection",
