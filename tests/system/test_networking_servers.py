@@ -144,6 +144,7 @@ def test_dnsmasq_as_the_upstream(daemon: Daemon) -> None:
     is slow or dead, when the answer does not fit a datagram, and never with our own names."""
     daemon.client.networks.create("up")
     records = [f"--host-record=many.test,192.0.2.{n}" for n in range(1, 100)]
+    records += [f"--host-record=some.test,198.51.100.{n}" for n in range(1, 51)]
     command = ["dnsmasq", "-k", "-u", "root", "--no-resolv", "--no-hosts", "--log-facility=-"]
     command += ["--log-queries", "--local=/test/", "--address=/one.test/192.0.2.7", *records]
     servers = [
@@ -172,6 +173,9 @@ def test_dnsmasq_as_the_upstream(daemon: Daemon) -> None:
     assert looked_up("one.test") == {"192.0.2.7"}
     # 99 addresses do not fit: the C library asks again by TCP.
     assert looked_up("many.test") == {f"192.0.2.{n}" for n in range(1, 100)}
+    plain, extended = (datagram(client, "some.test", size) for size in (0, 1232))
+    assert len(plain) <= 512 and plain[2] & 2, "cut, and said so"
+    assert len(extended) > 800 and not extended[2] & 2, "whole for who takes as much (EDNS)"
     assert looked_up("second") == {dns[1]}
     assert looked_up("nosuch.test") == set()
     log = servers[0].logs().decode()
@@ -185,6 +189,22 @@ def test_dnsmasq_as_the_upstream(daemon: Daemon) -> None:
     begin = time.monotonic()
     assert looked_up("one.test") == {"192.0.2.7"}, "the first one is dead"
     assert time.monotonic() - begin < 10
+
+
+def datagram(container: Any, name: str, size: int) -> bytes:
+    """The answer to a question for addresses, asked by UDP inside the container; ``size`` is what
+    the question says that it takes (0: nothing)."""
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+    query = bytes([0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, bool(size)]) + labels + b"\0\0\1\0\1"
+    if size:
+        query += b"\0\0\x29" + size.to_bytes(2, "big") + bytes(6)
+    program = (
+        "import socket, sys; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5);"
+        " s.connect(('127.0.0.11', 53)); s.send(bytes.fromhex(sys.argv[1])); print(s.recv(65535).hex())"
+    )
+    inside = ["nsenter", f"--net=/proc/{pid(container)}/ns/net", sys.executable, "-c", program]
+    answer = subprocess.run([*inside, query.hex()], capture_output=True, text=True, check=True)
+    return bytes.fromhex(answer.stdout)
 
 
 def pid(container: Any) -> int:
