@@ -93,6 +93,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "redirects": options["redirects"],
         "log_requests": options["log-requests"],
         "webhooks": tuple(_webhook(text) for text in options["webhook"]),
+        "mirrors": tuple(_mirror(text) for text in options["mirror"]),
         "replicas": tuple(_replica(text) for text in options["replicate"]),
         "anonymous": options["anonymous"],
         "htpasswd": path("htpasswd"),
@@ -120,6 +121,12 @@ def _replica(text: str) -> Replica:
     from sampan.hub.config import Replica
 
     return Replica(*_remote("replicate", "PATTERN", text))
+
+
+def _mirror(text: str) -> Replica:
+    from sampan.hub.config import Replica
+
+    return Replica(*_remote("mirror", "PATTERN", text))
 
 
 def _upstream(text: str) -> Upstream:
@@ -194,6 +201,12 @@ SERVE = Command(
         Flag("immutable-tag", "list", "Pattern of tags that are never moved (repeatable)"),
         Flag("listen", "string", "Address and port to listen on", "l", "127.0.0.1:5000"),
         Flag("log-requests", "", "Log each request to the registry, as a line of JSON"),
+        Flag(
+            "mirror",
+            "list",
+            "Keep a copy of another registry's matching repositories: "
+            "PATTERN=URL[,user=NAME,password=TEXT] (repeatable)",
+        ),
         Flag("public-url", "string", "How clients reach the hub when a proxy stands before it"),
         Flag("quota", "string", "Most bytes a repository may hold (as 10g; default: no limit)"),
         Flag(

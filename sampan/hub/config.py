@@ -30,7 +30,8 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """Another registry that gets a copy of repositories whose name matches ``pattern`` (glob)."""
+    """Another registry that gets, or as a mirror's source gives, a copy of the repositories whose
+    name matches ``pattern`` (glob)."""
 
     pattern: str
     url: str
@@ -51,7 +52,8 @@ class HubConfig:
     none.  ``immutable_tags``: glob patterns of tags that are never moved.  ``account_rate`` and
     ``anonymous_rate``: requests a minute of one account, and of one address without an account,
     0 for no limit.  ``trusted_proxies``: addresses or networks whose ``X-Forwarded-For`` is
-    believed.  ``trusted_keys``: files of public keys (PEM) whose signatures are shown as verified.
+    believed.  ``mirror_seconds``: pause between two rounds over the repositories of ``mirrors``.
+    ``trusted_keys``: files of public keys (PEM) whose signatures are shown as verified.
     """
 
     root: Path
@@ -75,6 +77,8 @@ class HubConfig:
     webhooks: tuple[Webhook, ...] = ()
     upstreams: tuple[Upstream, ...] = ()
     replicas: tuple[Replica, ...] = ()
+    mirrors: tuple[Replica, ...] = ()
+    mirror_seconds: float = 300
     logins_per_minute: int = 30
     account_rate: int = 0
     anonymous_rate: int = 0

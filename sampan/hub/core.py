@@ -17,6 +17,7 @@ from sampan.hub.database import Database, SqliteDatabase
 from sampan.hub.layerindex import LayerIndexes
 from sampan.hub.manifests import ManifestWriter
 from sampan.hub.metrics import Metrics
+from sampan.hub.mirroring import Mirrors
 from sampan.hub.rates import Rates
 from sampan.hub.records import Records
 from sampan.hub.replication import Replication
@@ -51,6 +52,7 @@ class Hub:
     webhooks: Webhooks
     upstream: PullThrough
     replication: Replication
+    mirrors: Mirrors
 
     async def start(self) -> None:
         """Load what is kept in the database and begin the background work."""
@@ -62,8 +64,10 @@ class Hub:
         self.activity.listen(self.webhooks.tell)
         self.replication.start()
         self.activity.listen(self.replication.tell)
+        self.mirrors.start()
 
     async def close(self) -> None:
+        await self.mirrors.close()
         await self.replication.close()
         await self.upstream.close()
         await self.webhooks.close()
@@ -115,6 +119,7 @@ def open_hub(config: HubConfig) -> Hub:
         webhooks=Webhooks(config.webhooks),
         upstream=upstream,
         replication=Replication(config.replicas, records, storage),
+        mirrors=Mirrors(config.mirrors, config.mirror_seconds, records, manifests, uploads),
     )
 
 

@@ -108,19 +108,7 @@ class PullThrough:
 
     async def _fetch_blob(self, repository: str, digest: str) -> None:
         remote, path = self._remote(repository)
-        scopes = remote_manifests.pull_scopes(path)
-
-        async def attempt() -> None:
-            url = f"v2/{path}/blobs/{digest}"
-            async with remote.stream("GET", url, scopes=scopes) as answer:
-                if answer.status != 200:
-                    raise NotFound(f"upstream does not have {digest}")
-                upload = await self._uploads.begin(repository, OWNER)
-                chunks: AsyncIterator[bytes] = answer.content.iter_any()
-                await self._uploads.append(repository, OWNER, upload, chunks)
-                await self._uploads.finish(repository, OWNER, upload, digest)
-
-        await with_retries(remote.config, attempt)
+        await bring_blob(remote, path, self._uploads, repository, digest)
 
     def _remote(self, repository: str) -> tuple[Remote, str]:
         found = self._find(repository)
@@ -142,3 +130,24 @@ class PullThrough:
             if repository.startswith(prefix):
                 return upstream, repository[len(prefix) :]
         return None
+
+
+async def bring_blob(
+    remote: Remote, path: str, uploads: Uploads, repository: str, digest: str
+) -> None:
+    """Fetch a blob of the repository ``path`` elsewhere into ``repository`` here.
+
+    Raises NotFound, Unavailable, and RegistryError when it cannot be stored.
+    """
+    scopes = remote_manifests.pull_scopes(path)
+
+    async def attempt() -> None:
+        async with remote.stream("GET", f"v2/{path}/blobs/{digest}", scopes=scopes) as answer:
+            if answer.status != 200:
+                raise NotFound(f"upstream does not have {digest}")
+            upload = await uploads.begin(repository, OWNER)
+            chunks: AsyncIterator[bytes] = answer.content.iter_any()
+            await uploads.append(repository, OWNER, upload, chunks)
+            await uploads.finish(repository, OWNER, upload, digest)
+
+    await with_retries(remote.config, attempt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import random
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
+from sampan.errors import Unavailable
 from sampan.hub.config import HubConfig, Replica, Upstream
 from sampan.image.manifest import OCI_INDEX
 from sampan.image.reference import Reference
@@ -241,3 +244,52 @@ async def test_pulls_are_sent_to_the_object_store(
     await hub.hub.records.describe("team/app", description="", readme="", private=True)
     refused = await hub.http.get(url, allow_redirects=False)
     assert refused.status == 401 and "Location" not in refused.headers
+
+
+async def test_a_hub_follows_another(
+    hubs: Hubs, tmp_path: Path, client: RegistryClient, source: ContentStore, target: ContentStore
+) -> None:
+    above = await hubs.start(HubConfig(root=tmp_path / "above", anonymous="none"))
+    images = {a: make_image(source, [50_000], seed=i) for i, a in enumerate(("amd64", "arm64"))}
+    index = make_index(source, images)
+
+    async def push(path: str, data: bytes) -> None:
+        ref = Reference.parse(f"{above.host}/{path}")
+        await client.push(ref, auth=above.admin, manifest_bytes=data, content=source, report=ignore)
+
+    for path in ("team/app:1", "team/app:latest", "other/app:1"):
+        await push(path, index)
+    signed = {"mediaType": OCI_INDEX, "digest": sha(index), "size": len(index)}
+    signature = manifest(b"{}", subject=signed, artifactType="application/x-signature")
+    for method, path, data in (
+        ("POST", f"blobs/uploads/?digest={sha(b'{}')}", b"{}"),
+        ("PUT", f"manifests/{sha(signature)}", signature),
+    ):
+        headers = {**above.basic, "Content-Type": json.loads(signature)["mediaType"]}
+        url = f"/v2/team/app/{path}"
+        answer = await above.http.request(method, url, data=data, headers=headers)
+        assert answer.status == 201
+
+    rule = Replica("team/*", f"http://{above.host}", "admin", above.password)
+    below = await hubs.start(
+        HubConfig(root=tmp_path / "below", mirrors=(rule,), mirror_seconds=3600,
+                  immutable_tags=("1",))
+    )  # fmt: skip
+    await below.hub.mirrors.round(rule)
+    here = Reference.parse(f"{below.host}/team/app:1")
+    pulled = await client.pull(here, auth=None, platform=None, content=target, report=ignore)
+    assert pulled.index_bytes == index
+    assert (await below.http.head(f"/v2/team/app/manifests/{sha(signature)}")).status == 200
+    assert (await below.http.head("/v2/other/app/manifests/1")).status == 404
+    assert await below.hub.checker.check() == []
+    # What moves there moves here, but for what this hub does not let move.
+    for tag in ("1", "latest"):
+        await push(f"team/app:{tag}", images["amd64"].manifest)
+    await below.hub.mirrors.round(rule)
+    moved = await below.hub.records.manifest("team/app", "latest")
+    kept = await below.hub.records.manifest("team/app", "1")
+    assert moved and moved.content == images["amd64"].manifest
+    assert kept and kept.content == index
+    await hubs.stop_one(above)
+    with pytest.raises(Unavailable):
+        await below.hub.mirrors.round(rule)
