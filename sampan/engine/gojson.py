@@ -35,6 +35,15 @@ def conform(raw: Any, kind: type) -> Any:
     return found
 
 
+def has_null_byte(raw: Any) -> bool:
+    """Whether a text or a name anywhere in parsed JSON has one."""
+    if type(raw) is str:
+        return "\0" in raw
+    if type(raw) is dict:
+        return any("\0" in name or has_null_byte(value) for name, value in raw.items())
+    return type(raw) is list and any(has_null_byte(item) for item in raw)
+
+
 def _conform(raw: Any, shape: _Shape | None, place: str, unknown: list[str]) -> Any:
     if type(raw) is dict:
         if shape is None or (shape.fields is None and shape.items is None):

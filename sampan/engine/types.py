@@ -328,12 +328,16 @@ _STRING_LISTS = ("Cmd", "Entrypoint", "Shell")
 def decode(body: bytes, kind: type[T]) -> T:
     """A request's JSON body as ``kind``.
 
-    :raises InvalidParameter: malformed JSON, or a member of a wrong type (named by its path).
+    :raises InvalidParameter: malformed JSON, a member of a wrong type (named by its path), or a
+        null byte in a text.
     """
     try:
         raw = msgspec.json.decode(body or b"{}")
     except msgspec.DecodeError as error:
         raise InvalidParameter(f"invalid JSON: {error}") from None
+    # Most texts end as arguments of system calls, where a name would end at the byte.
+    if b"\\u0000" in body and gojson.has_null_byte(raw):
+        raise InvalidParameter("invalid request body: a text in it has a null byte")
     return convert(raw, kind)
 
 

@@ -467,10 +467,13 @@ def _apply(
     for key, value in pax.items():
         if not value and not key.startswith(_XATTR):
             continue
-        if key == b"path":
-            entry.name = value
-        elif key == b"linkpath":
-            entry.linkname = value
+        if key in (b"path", b"linkpath"):
+            if b"\0" in value:
+                raise InvalidTar(f"a null byte in a {key.decode()} of an extended header")
+            if key == b"path":
+                entry.name = value
+            else:
+                entry.linkname = value
         elif key == b"mtime":
             entry.mtime = _time(value)
         elif key == b"size":

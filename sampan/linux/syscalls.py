@@ -72,4 +72,8 @@ def error(what: str) -> OSError:
 
 
 def path_bytes(path: str | bytes | os.PathLike[str]) -> bytes:
-    return path if isinstance(path, bytes) else os.fsencode(path)
+    """The path for a system call.  Raises ValueError for one with a null byte, where C would end."""
+    raw = path if isinstance(path, bytes) else os.fsencode(path)
+    if b"\0" in raw:
+        raise ValueError("embedded null byte")
+    return raw

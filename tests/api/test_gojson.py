@@ -66,6 +66,18 @@ def test_a_wrong_type_is_named_by_its_place() -> None:
         decode(b'{"hostconfig": {"memory": "much"}}', CreateRequest)
 
 
+@pytest.mark.parametrize(
+    "body", ['{"Env": ["A=\\u0000"]}', '{"HostConfig": {"Tmpfs": {"\\u0000": ""}}}']
+)
+def test_null_bytes_are_refused(body: str) -> None:
+    with pytest.raises(InvalidParameter, match="null byte"):
+        decode(body.encode(), CreateRequest)
+
+
+def test_what_only_looks_like_a_null_byte_is_not() -> None:
+    assert decode(rb'{"Env": ["A=\\u0000"]}', CreateRequest).env == [r"A=\u0000"]
+
+
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=8),
     lambda inner: (

@@ -163,6 +163,20 @@ def test_a_cut_archive_is_refused(cut: int) -> None:
         list(tar.entries(StreamCursor(io.BytesIO(archive[:cut]))))
 
 
+@pytest.mark.parametrize("key", [b"path", b"linkpath"])
+def test_names_with_null_bytes_are_refused(key: bytes) -> None:
+    """To the kernel such a name would be the part before it."""
+    record = b"%s=etc\0/x\n" % key
+    record = b"%d %s" % (len(record) + 3, record)
+    extended = tarwrite.header(Entry(b"x", size=len(record)))
+    extended = extended[:156] + b"x" + extended[157:]
+    checksum = sum(extended[:148]) + sum(b" " * 8) + sum(extended[156:])
+    extended = extended[:148] + b"%06o\0 " % checksum + extended[156:]
+    archive = extended + record + tarwrite.padding(len(record)) + tarwrite.header(Entry(b"f"))
+    with pytest.raises(InvalidTar, match="null byte"):
+        list(tar.entries(BufferCursor(archive)))
+
+
 def test_an_empty_stream_is_an_empty_layer() -> None:
     assert list(tar.entries(StreamCursor(io.BytesIO(b"")))) == []
 

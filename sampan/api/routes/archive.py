@@ -79,4 +79,6 @@ def _path(request: web.Request) -> str:
     path = request.query.get("path", "")
     if not path:
         raise InvalidParameter("bad parameter: the path is missing")
+    if "\0" in path:
+        raise InvalidParameter("bad parameter: the path has a null byte")
     return path
