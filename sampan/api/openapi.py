@@ -39,13 +39,13 @@ ERROR = {
 
 
 def describe(app: web.Application) -> dict[str, Any]:
-    """The description of the routes of ``app`` that have no version in their path."""
+    """The description of the routes of ``app``."""
     paths: dict[str, dict[str, Any]] = {}
     documents: dict[str, type[msgspec.Struct]] = {}
     for route in app.router.routes():
         resource = route.resource
         method = route.method.lower()
-        if resource is None or "{version" in resource.canonical or method not in _METHODS:
+        if resource is None or method not in _METHODS:
             continue
         path = _PLACE.sub(r"{\1}", resource.canonical)
         operation, body = _operation(path, method, route.handler)

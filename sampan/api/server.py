@@ -1,4 +1,4 @@
-"""The HTTP application: every noun's routes, with and without a version prefix."""
+"""The HTTP application: every noun's routes, with or without a version prefix."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib import import_module
 
 from aiohttp import web
 
-from sampan.api import middleware, openapi, streams
+from sampan.api import middleware, openapi, streams, versions
 from sampan.api.connections import Connection
 from sampan.api.routes import metrics
 from sampan.api.tls import Terminator
@@ -55,11 +55,7 @@ def application(engine: Engine) -> web.Application:
     app.on_response_prepare.append(metrics.count)
     for noun in NOUNS:
         routes = import_module(f"sampan.api.routes.{noun}").routes(engine)
-        for route in routes:
-            versioned = web.RouteDef(
-                route.method, rf"/v{{version:\d+\.\d+}}{route.path}", route.handler, route.kwargs
-            )
-            app.add_routes([route, versioned])
+        app.add_routes(routes)
     app.router.add_get("/openapi.json", _description)
     return app
 
@@ -84,6 +80,7 @@ class Server:
         await self._runner.setup()
         server = self._runner.server
         assert server is not None
+        server.request_factory = versions.without_prefix(server.request_factory)
 
         def connection() -> Connection:
             return Connection(

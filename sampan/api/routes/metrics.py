@@ -19,7 +19,6 @@ async def count(request: web.Request, answer: web.StreamResponse) -> None:
     """Count an answer when it begins; to be called for every one."""
     resource = request.match_info.route.resource
     route = resource.canonical if resource is not None else "unknown"
-    route = route.removeprefix("/v{version}")
     method = request.method if request.method in _METHODS else "other"
     request.app[REQUESTS][method, route, str(answer.status)] += 1
 
