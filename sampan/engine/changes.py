@@ -11,7 +11,7 @@ from sampan.build.dockerfile.errors import SyntaxProblem
 from sampan.build.graph.dispatch import Dispatcher
 from sampan.build.graph.draft import Draft
 from sampan.build.graph.ops import Merge, Vertex
-from sampan.build.graph.scope import GlobalScope, host_platform
+from sampan.build.graph.scope import DEFAULT_PATH, GlobalScope, host_platform
 from sampan.errors import InvalidParameter
 from sampan.image.config import ImageConfig, RunConfig
 
@@ -66,6 +66,10 @@ def apply(config: RunConfig, changes: Iterable[str]) -> RunConfig:
             raise InvalidParameter(f"invalid change {text!r}: {problem}") from None
     changed = draft.run_config()
     triggers = [*(config.on_build or ()), *(changed.on_build or ())]
+    env = changed.env or []
+    if not any(entry.startswith("PATH=") for entry in config.env or ()):
+        # A build begins with one; a change does not bring it.
+        env = [entry for entry in env if entry != f"PATH={DEFAULT_PATH}"]
     working_dir = changed.working_dir
     if working_dir == "/" and not config.working_dir:
         working_dir = ""
@@ -73,7 +77,7 @@ def apply(config: RunConfig, changes: Iterable[str]) -> RunConfig:
         config,
         user=changed.user,
         exposed_ports=changed.exposed_ports,
-        env=changed.env,
+        env=env or None,
         cmd=changed.cmd,
         healthcheck=changed.healthcheck,
         volumes=changed.volumes,
