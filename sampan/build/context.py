@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher, PatternError, read_ignore_file
 from sampan.build.ops.archive import ArchiveTree
 from sampan.build.ops.copy import explained
 from sampan.build.ops.tree import NOTHING, Tree, folder
 from sampan.build.ops.unpack import MALFORMED, compression, decompressed
 from sampan.errors import InvalidParameter
+from sampan.image.ignore import IgnoreMatcher, PatternError, read_ignore_file
 
 SPOOL = ".sampan-context.tar"
 _CHUNK = 1 << 20

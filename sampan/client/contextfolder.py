@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from sampan.client.dockerignore import Matcher
+    from sampan.image.ignore import IgnoreMatcher
 
 DEFAULT = "Dockerfile"
 
@@ -124,7 +124,7 @@ def _dockerfile(folder: str, path: str, *, given: bool) -> tuple[str, bytes]:
         return f".dockerfile.{os.urandom(8).hex()}", file.read()
 
 
-def _ignored(folder: str, dockerfile: str) -> Matcher | None:
+def _ignored(folder: str, dockerfile: str) -> IgnoreMatcher | None:
     candidates = [f"{dockerfile}.dockerignore"] if dockerfile else []
     for name in (*candidates, ".dockerignore"):
         try:
@@ -134,14 +134,14 @@ def _ignored(folder: str, dockerfile: str) -> Matcher | None:
             continue
         except OSError as error:
             raise InvalidParameter(f"cannot read {name}: {error.strerror}") from None
-        from sampan.client.dockerignore import BadPattern, Matcher, read
+        from sampan.image.ignore import IgnoreMatcher, PatternError, read_ignore_file
 
-        patterns = read(text)
+        patterns = read_ignore_file(text)
         # The daemon needs these two, whatever the patterns say.
         patterns += [f"!{kept}" for kept in (dockerfile, name) if kept]
         try:
-            return Matcher(patterns)
-        except BadPattern as error:
+            return IgnoreMatcher(patterns)
+        except PatternError as error:
             raise InvalidParameter(f"error checking context: {error} in {name}") from None
     return None
 
@@ -149,7 +149,7 @@ def _ignored(folder: str, dockerfile: str) -> Matcher | None:
 def _scan(
     folder: str,
     prefix: str,
-    ignored: Matcher | None,
+    ignored: IgnoreMatcher | None,
     found: list[tuple[str, os.stat_result]],
 ) -> None:
     try:
@@ -161,11 +161,9 @@ def _scan(
         ) from None
     for entry in entries:
         name = prefix + entry.name
-        left_out = ignored is not None and ignored.excluded(name)
+        left_out = ignored is not None and ignored.excludes(name)
         directory = entry.is_dir(follow_symlinks=False)
-        if left_out and not (
-            directory and ignored is not None and ignored.may_hold_exceptions(name)
-        ):
+        if left_out and not (directory and ignored is not None and not ignored.prunes(name)):
             continue
         before = len(found)
         if not left_out:

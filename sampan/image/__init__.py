@@ -15,4 +15,5 @@ says the same with a character device 0/0 and with the attribute ``trusted.overl
     tar, tarwrite              a fast reader and a deterministic writer of tar
     layer                      the tar of an overlay's upper directory
     archive                    the layouts of ``docker save`` and of an OCI image layout
+    ignore                     the patterns of ``.dockerignore``
 """

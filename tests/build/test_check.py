@@ -6,9 +6,9 @@ import pytest
 
 from sampan.build.dockerfile import parse
 from sampan.build.dockerfile.check import CheckOptions, check, options_of
-from sampan.build.dockerfile.ignore import IgnoreMatcher
 from sampan.build.graph import Planner
 from sampan.image.config import ImageConfig
+from sampan.image.ignore import IgnoreMatcher
 
 
 async def findings(text: str, options: CheckOptions | None = None) -> list[tuple[str, int]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sampan.build.dockerfile.errors import SyntaxProblem
 from sampan.build.dockerfile.expand import expand, expand_words
-from sampan.build.dockerfile.ignore import IgnoreMatcher, PatternError, read_ignore_file
+from sampan.image.ignore import IgnoreMatcher, PatternError, read_ignore_file
 
 ENV = {"x": "value", "e": "", "path": "/a/b/c.tar.gz", "n": "1", "star": "a*b"}
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.client import contextfolder, tarstream
-from sampan.client.dockerignore import BadPattern, Matcher, read
 from sampan.errors import InvalidParameter
+from sampan.image.ignore import IgnoreMatcher, PatternError, read_ignore_file
 
 
 def names(packed):
@@ -126,10 +126,10 @@ def test_headers_are_read_by_the_standard_library(name, mode, size, mtime):
     ],
 )
 def test_patterns(patterns, path, excluded):
-    assert Matcher(read("\n".join(patterns))).excluded(path) is excluded
+    assert IgnoreMatcher(read_ignore_file("\n".join(patterns))).excludes(path) is excluded
 
 
 @pytest.mark.parametrize("pattern", ["a[", "a\\", "!"])
 def test_bad_patterns(pattern):
-    with pytest.raises(BadPattern):
-        Matcher([pattern])
+    with pytest.raises(PatternError):
+        IgnoreMatcher([pattern])

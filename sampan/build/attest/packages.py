@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from email.parser import HeaderParser
 from urllib.parse import quote
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher
 from sampan.build.ops.tree import Tree
+from sampan.image.ignore import IgnoreMatcher
 
 _LIMIT = 256 << 20
 _SEARCHED = ("usr", "opt", "app", "srv", "home", "root", "venv", "code", "workspace")

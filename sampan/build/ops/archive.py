@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher
 from sampan.build.ops.tree import NOTHING, Item, Tree, only_if_needed, with_parent, write_all
 from sampan.errors import InvalidParameter
 from sampan.image import tar
+from sampan.image.ignore import IgnoreMatcher
 
 _MAX_LINKS = 40
 NO_DEVICE = -1  # of files that only an archive has

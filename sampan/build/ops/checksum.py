@@ -12,10 +12,10 @@ import stat
 import threading
 from collections.abc import Sequence
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher
 from sampan.build.ops.archive import NO_DEVICE, ArchiveTree
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import NOTHING, Item, Status, Tree
+from sampan.image.ignore import IgnoreMatcher
 
 Identity = tuple[int, int, int, int]  # device, inode, size, mtime in ns
 

@@ -9,11 +9,11 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher
 from sampan.build.ops.owners import ModeChange
 from sampan.build.ops.select import Selected
 from sampan.build.ops.tree import NOTHING, Folder, Item, Status, Tree
 from sampan.errors import DiskFull, InvalidParameter
+from sampan.image.ignore import IgnoreMatcher
 from sampan.linux.openat2 import make_directories
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

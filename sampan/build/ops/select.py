@@ -8,9 +8,9 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sampan.build.dockerfile.ignore import PatternError, has_wildcard, to_regex
 from sampan.build.ops.tree import Status, Tree, clean
 from sampan.errors import InvalidParameter
+from sampan.image.ignore import PatternError, has_wildcard, to_regex
 
 
 @dataclass(frozen=True, slots=True)

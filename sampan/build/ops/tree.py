@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sampan.build.dockerfile.ignore import IgnoreMatcher
+from sampan.image.ignore import IgnoreMatcher
 from sampan.linux.mount import MountLike, stacked
 from sampan.linux.openat2 import open_in_root
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class PatternError(ValueError):
