@@ -193,9 +193,10 @@ def test_paths_of_archives_stay_inside(daemon: Daemon, wire: Connection) -> None
         status, answer, _ = wire.ask("GET", f"/containers/{container.id}/archive?path={path}")
         assert status in (400, 404), (path, status, answer)
     marker = daemon.root / "marker"
-    for name in (f"../../../../../../../..{marker}", str(marker)):
-        assert container.put_archive("/d", _tar(name)) in (True, False)
-        assert not marker.exists()
+    with pytest.raises(docker.errors.APIError, match="leads out of the archive"):
+        container.put_archive("/d", _tar(f"../../../../../../../..{marker}"))
+    assert container.put_archive("/d", _tar(str(marker)))
+    assert not marker.exists()
     # Through a link that leads out, what is put lands inside.
     assert container.put_archive("/d/up", _tar("put"))
     chunks, _ = container.get_archive("/etc/put")
