@@ -25,7 +25,8 @@ from sampan.runtime.protocol import encoder
 from sampan.runtime.types import KeeperEvent, KeeperRequest
 from sampan.runtime.waiting import writable
 
-_START_TIMEOUT = 30.0
+# A machine that emulates another one, or is very busy, needs a hundred times the usual.
+_START_TIMEOUT = 120.0
 # Seconds without a request after which the next keeper is forked ahead.
 _QUIET = 0.02
 
