@@ -20,6 +20,7 @@ from sampan.engine.archive import Archive
 from sampan.engine.attach import Attach
 from sampan.engine.attachments import Attachments
 from sampan.engine.builds import Builds
+from sampan.engine.cdi import Registry
 from sampan.engine.check import Check
 from sampan.engine.commit import Commits
 from sampan.engine.connect import Connector
@@ -84,6 +85,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         settings.journal_socket,
         runtimes,
         remap,
+        Registry(settings.cdi_spec_dirs),
     )
     roots = Roots(snapshotter)
     defaults = _defaults(settings, runtimes, remap)
@@ -277,5 +279,6 @@ def _facts(settings: Settings, stores: _Stores, runtimes: Runtimes) -> Facts:
             {"Base": pool.base, "Size": pool.size} for pool in settings.default_address_pools
         ],
         runtimes=runtimes,
+        cdi_directories=settings.cdi_spec_dirs,
         remapped=bool(settings.userns_remap),
     )

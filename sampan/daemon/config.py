@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import logoptions
+from sampan.engine import cdi, logoptions
 from sampan.engine.runtimes import OWN, RuntimeProgram
 from sampan.errors import InvalidParameter
 
@@ -78,6 +78,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     subid_dir: str = "/etc"
     runtimes: dict[str, RuntimeProgram] = {}
     default_runtime: str = OWN
+    cdi_spec_dirs: list[str] = msgspec.field(default_factory=lambda: list(cdi.DIRECTORIES))
     tls: bool = False
     tlsverify: bool = False
     tlscacert: str = ""
@@ -189,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         metavar="NAME=PATH",
         help="another OCI runtime that containers can be run by (repeatable)",
+    )
+    add(
+        "--cdi-spec-dir",
+        dest="cdi_spec_dirs",
+        action="append",
+        help="directory of CDI specifications (repeatable; default /etc/cdi and /var/run/cdi)",
     )
     add("--default-runtime", help="runtime of containers that name none (default sampan)")
     add(

@@ -16,6 +16,7 @@ import msgspec
 
 from sampan.engine import links, logconfig, ports, specs
 from sampan.engine.attachments import Attachments
+from sampan.engine.cdi import Registry
 from sampan.engine.logoptions import JOURNAL_SOCKET
 from sampan.engine.mounts import ContainerMount
 from sampan.engine.remap import Remap
@@ -53,6 +54,7 @@ class Places:
     journal_socket: str = JOURNAL_SOCKET
     runtimes: Runtimes = field(default_factory=Runtimes)
     remap: Remap | None = None
+    cdi: Registry = field(default_factory=Registry)
 
     def state_of(self, container_id: str) -> Path:
         return self.state_dir / "containers" / container_id
@@ -184,6 +186,8 @@ class Launcher:
             remap=self._places.remap,
         )
         spec = specs.build(record, environment)
+        runtime = self._places.runtimes.command(record.host.runtime)
+        self._places.cdi.inject(spec, record.host.device_requests or (), hooks=bool(runtime))
         run_dir = self._places.run_of(record.id)
         run_dir.mkdir(parents=True, exist_ok=True)
         policy = record.host.restart_policy
@@ -205,7 +209,7 @@ class Launcher:
             ],
             restart=RestartPolicy(policy.name or "no", policy.maximum_retry_count),  # type: ignore[arg-type]
             healthcheck=_probe(record, spec["process"]),
-            runtime=self._places.runtimes.command(record.host.runtime),
+            runtime=runtime,
         )
 
     def _files(self, record: ContainerRecord, sandbox: Sandbox | None) -> dict[str, str]:

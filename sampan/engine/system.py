@@ -37,6 +37,7 @@ class Facts:
     host_id: str = ""
     default_address_pools: list[dict[str, Any]] = field(default_factory=list)
     runtimes: Runtimes = field(default_factory=Runtimes)
+    cdi_directories: list[str] = field(default_factory=list)
     remapped: bool = False
 
 
@@ -176,7 +177,7 @@ class System:
                 *(["name=userns"] if facts.remapped else []),
             ],
             "DefaultAddressPools": facts.default_address_pools,
-            "CDISpecDirs": [],
+            "CDISpecDirs": facts.cdi_directories,
             "Warnings": None,
         }
 

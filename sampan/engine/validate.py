@@ -200,9 +200,4 @@ def storage_size(host: HostConfig) -> int:
 
 
 def _check_unsupported(host: HostConfig) -> None:
-    if host.device_requests:
-        raise Unsupported(
-            'could not select device driver "" with capabilities: [[gpu]]: '
-            "GPUs and CDI devices are not supported"
-        )
     storage_size(host)

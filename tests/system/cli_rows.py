@@ -15,7 +15,7 @@ DISK = "/dev/vda"
 class Setting:
     """A flag of ``create`` and ``run``, what ``inspect`` shows of it, or why it is refused.
 
-    ``host_may_refuse``: not every kernel's schedulers know it; ``run`` passes their error on.
+    ``host_may_refuse``: not every host has it (a scheduler, a GPU); ``run`` passes the error on.
     """
 
     flag: str
@@ -106,7 +106,7 @@ SETTINGS: list[Setting] = [
     *_both("-e", "--env", "A=b", "{{index .Config.Env 0}}", "A=b"),
     Setting("--env-file", "--env-file {tmp}/env", "{{index .Config.Env 0}}", "FROM=file"),
     _config("--expose", "81", "ExposedPorts", '{"81/tcp":{}}'),
-    Setting("--gpus", "--gpus all", refused="gpu"),
+    Setting("--gpus", "--gpus all", host_may_refuse=True),
     _host("--group-add", "2000", "GroupAdd", '["2000"]'),
     _config("--health-cmd", "true", "Healthcheck.Test", '["CMD-SHELL","true"]'),
     _health("--health-interval", "7s", "Interval", "7000000000"),
@@ -595,6 +595,14 @@ DIFFERS: dict[str, str] = {
 """Command lines whose output differs from that of Docker's engine on purpose, and why."""
 
 NEWER = frozenset(
-    ("--gw-priority", "--ipv4", "--no-pause", "--platform", "--timeout", "--tree", "--use-api-socket")
+    (
+        "--gw-priority",
+        "--ipv4",
+        "--no-pause",
+        "--platform",
+        "--timeout",
+        "--tree",
+        "--use-api-socket",
+    )
 )
 """Flags of commands that the CLI of the golden files does not know yet (or not everywhere)."""

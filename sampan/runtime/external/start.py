@@ -39,6 +39,10 @@ def start_container(request: KeeperRequest, on_network: Callable[[int], None]) -
     own_network = -1
     streams = None
     try:
+        if request.spec["linux"].get("uidMappings"):
+            raise StartError(
+                "user namespaces are remapped for the runtime sampan only: use --userns host", 125
+            )
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("none", "/", "", mounts.MS_REC | mounts.MS_SLAVE)
         root = bundle.attach_root(request, runtime)
