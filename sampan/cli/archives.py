@@ -14,11 +14,15 @@ from sampan.client.http import FileBody
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
+
+_BLOCK = 512
+_LEAST_LAYER = 1 << 15
+"""Bytes below which a blob of a saved archive may be a document, and needs no bar anyway."""
 
 
 def _platforms(options: Options) -> list[str] | None:
@@ -33,11 +37,47 @@ def save(session: Session, options: Options, arguments: list[str]) -> int:
     response = session.api.open("GET", "/images/get", query)
     if options["output"] and sys.stderr.isatty():
         with progress.Screen(sys.stderr) as screen:
-            chunks = progress.counted(response.chunks(), screen, "Saving", 0)
+            chunks = by_layer(response.chunks(), screen)
             files.save_stream(chunks, options["output"])
         return 0
     files.save_stream(response.chunks(), options["output"])
     return 0
+
+
+def by_layer(chunks: Iterable[bytes], screen: progress.Screen) -> Iterator[bytes]:
+    """A saved archive as it is, with a row for each layer while it passes."""
+    blobs = b"blobs/sha256/"
+    head, row = b"", ""
+    size = left = 0
+    for chunk in chunks:
+        yield chunk
+        at = 0
+        while at < len(chunk):
+            if left:
+                step = min(left, len(chunk) - at)
+                left -= step
+                at += step
+                if row:
+                    screen.update(row, "Saving", max(0, size - left), size)
+                continue
+            step = min(_BLOCK - len(head), len(chunk) - at)
+            head += chunk[at : at + step]
+            at += step
+            if len(head) < _BLOCK:
+                break
+            size = _size(head[124:136])
+            left = -(-size // _BLOCK) * _BLOCK
+            layer = head.startswith(blobs) and size >= _LEAST_LAYER
+            row = head[len(blobs) : len(blobs) + 12].decode("ascii", "replace") if layer else ""
+            head = b""
+
+
+def _size(field: bytes) -> int:
+    """A tar's number: octal digits, or the bytes of a large one."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    digits = field.strip(b"\0 ")
+    return int(digits, 8) if digits.isdigit() else 0
 
 
 def load(session: Session, options: Options, arguments: list[str]) -> int:

@@ -142,6 +142,8 @@ class _Download:
         while True:
             ingest = await self._begin()
             start = ingest.offset
+            if start and start < self._blob.size:
+                tell("Resuming", start)
             try:
                 if ingest.offset < self._blob.size:
                     await self._receive(ingest, tell)

@@ -77,6 +77,7 @@ class _Members:
         stated = archive.digest_of_path(path)
         if stated is not None and size > _SMALL and self._content.has(stated):
             self._blobs[path] = (stated, size)
+            self._report(Progress("Already exists", short(stated)))
             return
         if size <= _SMALL and self._held + size <= _SMALL_TOTAL:
             self._data[path] = cursor.read(size)

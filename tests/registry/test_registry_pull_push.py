@@ -265,8 +265,11 @@ async def test_a_failed_pull_is_resumed_by_the_next(
         with pytest.raises(Unavailable, match="broke"):
             await client.pull(ref, auth=None, platform=None, content=target, report=ignore)
         first = faults.sent
-        await client.pull(ref, auth=None, platform=None, content=target, report=ignore)
+        seen: list[Progress] = []
+        await client.pull(ref, auth=None, platform=None, content=target, report=seen.append)
     assert target.has(made.layers[0])
+    said = statuses(seen, made.layers[0])
+    assert said[:3] == ["Pulling fs layer", "Resuming", "Downloading"]
     assert faults.sent - first < 2.5 * MB
 
 

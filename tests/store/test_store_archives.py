@@ -93,7 +93,9 @@ async def test_save_and_load(store: Store, other: Store) -> None:
     assert "Loading layer" in {line.status for line in lines}
     with mounted(other.snapshotter, (await other.images.unpack(loaded[0])) or "") as root:
         assert sorted(os.listdir(root / ".")) == ["big", "new"]
-    again = await Archives(other.images).load(stream(gzip.compress(data, 1)))
+    lines.clear()
+    again = await Archives(other.images).load(stream(gzip.compress(data, 1)), lines.append)
+    assert "Already exists" in {line.status for line in lines}
     assert [found.id for found in again] == [image.id, base.id]
     assert len(other.images.list()) == 2
 
@@ -129,6 +131,25 @@ async def test_umoci_reads_our_layout(store: Store) -> None:
     run("tar", "-x", "-C", layout, "-f", store.state / "two.tar")
     run("umoci", "unpack", "--image", f"{layout}:1", bundle)
     assert sorted(os.listdir(bundle / "rootfs")) == ["big", "new"]
+
+
+@pytest.mark.skipif(shutil.which("umoci") is None, reason="needs umoci")
+async def test_we_read_what_umoci_makes(store: Store) -> None:
+    layout, packed = store.state / "layout", store.state / "packed.tar"
+    (store.state / "new").write_bytes(b"inserted")
+    run("umoci", "init", "--layout", layout)
+    run("umoci", "new", "--image", f"{layout}:9")
+    run("umoci", "insert", "--image", f"{layout}:9", store.state / "new", "/d/new")
+    run("umoci", "config", "--image", f"{layout}:9", "--config.cmd", "/d/new")
+    run("tar", "-C", layout, "-cf", packed, ".")
+    index = json.loads((layout / "index.json").read_text())
+    (loaded,) = await Archives(store.images).load(stream(packed.read_bytes()))
+    assert loaded.manifest is not None
+    assert loaded.manifest.digest == index["manifests"][0]["digest"]
+    assert loaded.config.config.cmd == ["/d/new"]
+    store.snapshotter.view("v", await store.images.unpack(loaded))
+    with mounted(store.snapshotter, "v") as root:
+        assert (root / "d" / "new").read_bytes() == b"inserted"
 
 
 def _edit(data: bytes, change) -> bytes:  # type: ignore[no-untyped-def]
