@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sampan.network.settings import NetworkSettings
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS_ROOT = Path(os.environ.get("SAMPAN_PEERS", "/var/cache/sampan/peers"))
 
@@ -123,6 +125,13 @@ class Sampan(Engine):
             self.call("system", "prune", "-f", check=False)
         self.daemon.send_signal(signal.SIGTERM)
         self.daemon.wait(30)
+        # Bridge and rules outlive a daemon, and every packet of the next figures would pay for them.
+        settings = NetworkSettings(run_dir=self.environment["SAMPAN_RUN_DIR"])
+        for command in (
+            ["ip", "link", "del", settings.bridge],
+            ["nft", "delete", "table", "inet", settings.table],
+        ):
+            subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
 
 class Chroot(Engine):
