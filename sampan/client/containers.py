@@ -360,7 +360,7 @@ def commit_query(
     container: str, name: str, message: str, author: str, changes: Sequence[str]
 ) -> dict[str, object]:
     """The query of ``POST /commit``."""
-    from sampan.client.images import split_name
+    from sampan.client.imagecalls import split_name
 
     repository, tag = split_name(name) if name else ("", "")
     return {

@@ -4,61 +4,15 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, cast
 
-from sampan import wirejson
-from sampan.client import contextfolder
-from sampan.client.api import Api, check
+from sampan.client import imagecalls
+from sampan.client.api import Api
 from sampan.client.containers import conditions
-from sampan.client.failures import OperationFailed
 from sampan.client.http import FileBody, quote
-from sampan.client.models import ImageInfo, ProgressMessage
-
-Report = Callable[[ProgressMessage], None]
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """``host:5000/name:tag`` as repository and tag (``latest`` if it has none) or digest."""
-    repository, at, digest = name.partition("@")
-    if at:
-        return repository, digest
-    head, colon, tag = name.rpartition(":")
-    return (head, tag) if colon and "/" not in tag else (name, "latest")
-
-
-def ignore(_: ProgressMessage) -> None:
-    pass
-
-
-class Following:
-    """Reports the messages of a long operation, and remembers what was made."""
-
-    __slots__ = ("_report", "identifier")
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-        self.identifier = ""
-
-    def take(self, message: dict[str, Any]) -> None:
-        """One message; OperationFailed if it reports an error."""
-        check(message)
-        if "aux" in message:
-            aux = message["aux"] or {}
-            self.identifier = str(aux.get("ID") or aux.get("Digest") or self.identifier)
-            return
-        detail = message.get("progressDetail") or {}
-        text = str(message.get("stream") or message.get("status") or "")
-        if text.strip().startswith("sha256:"):
-            self.identifier = text.strip()
-        self._report(
-            ProgressMessage(
-                text,
-                str(message.get("id") or ""),
-                int(detail.get("current") or 0),
-                int(detail.get("total") or 0),
-            )
-        )
+from sampan.client.imagecalls import Following, Report, ignore
+from sampan.client.models import ImageInfo
 
 
 def _follow(messages: Iterator[dict[str, Any]], report: Report) -> str:
@@ -90,8 +44,7 @@ class Image:
 
     def tag(self, name: str) -> None:
         """Give it another name."""
-        repository, tag = split_name(name)
-        self._api.post(f"/images/{quote(self.name)}/tag", {"repo": repository, "tag": tag})
+        self._api.post(f"/images/{quote(self.name)}/tag", imagecalls.tag(name))
 
     def history(self) -> list[dict[str, Any]]:
         """The steps it was made of, newest first, as the API gives them."""
@@ -107,27 +60,13 @@ class Image:
 
         ``auth`` has ``username`` and ``password``.
         """
-        repository, tag = split_name(self.name)
-        messages = Api(self._api.host).messages(
-            "POST",
-            f"/images/{quote(repository)}/push",
-            {"tag": tag},
-            headers=auth_header(auth),
-        )
+        path, query, headers = imagecalls.push(self.name, auth)
+        messages = Api(self._api.host).messages("POST", path, query, headers=headers)
         return _follow(messages, report)
 
     def save(self) -> Iterator[bytes]:
         """It as an archive that :meth:`Images.load` reads."""
         return Api(self._api.host).open("GET", "/images/get", {"names": [self.name]}).chunks()
-
-
-def auth_header(auth: Mapping[str, str] | None) -> dict[str, str]:
-    """The header that carries credentials."""
-    from base64 import urlsafe_b64encode
-
-    return {
-        "X-Registry-Auth": urlsafe_b64encode(wirejson.dumps(dict(auth or {})).encode()).decode()
-    }
 
 
 class Images:
@@ -162,13 +101,8 @@ class Images:
         report: Report = ignore,
     ) -> Image:
         """Download an image."""
-        repository, tag = split_name(name)
-        messages = Api(self._api.host).messages(
-            "POST",
-            "/images/create",
-            {"fromImage": repository, "tag": tag, "platform": platform or None},
-            headers=auth_header(auth),
-        )
+        query, headers = imagecalls.pull(name, platform, auth)
+        messages = Api(self._api.host).messages("POST", "/images/create", query, headers=headers)
         _follow(messages, report)
         return Image(self._api, name)
 
@@ -193,25 +127,20 @@ class Images:
         """
         if (path is None) == (context is None):
             raise ValueError("give either a path or a context")
-        body = context
+        body: bytes | Iterable[bytes] | None = context
         if body is None:
-            folder = os.fspath(path or "")
-            packed = contextfolder.packed(folder, os.path.join(folder, dockerfile))
-            body, dockerfile = packed.chunks, packed.dockerfile
-        query = build_query(dockerfile, tag, arguments, target, no_cache, pull)
+            body, dockerfile = imagecalls.packed(path, dockerfile)
+        query = imagecalls.build(dockerfile, tag, arguments, target, no_cache, pull)
         messages = Api(self._api.host).messages(
-            "POST", "/build", query, body=body, headers={"Content-Type": "application/x-tar"}
+            "POST", "/build", query, body=body, headers=imagecalls.TAR
         )
-        identifier = _follow(messages, report)
-        if not identifier and not tag:
-            raise OperationFailed("the build ended without an image")
-        return Image(self._api, tag or identifier)
+        return Image(self._api, imagecalls.made(_follow(messages, report), tag))
 
     def load(self, archive: bytes | Iterator[bytes] | BinaryIO, *, report: Report = ignore) -> None:
         """Read images from an archive that was saved."""
         body = archive if isinstance(archive, bytes) else _body(archive)
         messages = Api(self._api.host).messages(
-            "POST", "/images/load", body=body, headers={"Content-Type": "application/x-tar"}
+            "POST", "/images/load", body=body, headers=imagecalls.TAR
         )
         _follow(messages, report)
 
@@ -219,42 +148,19 @@ class Images:
         self, archive: bytes | Iterator[bytes] | BinaryIO, name: str, *, changes: Sequence[str] = ()
     ) -> Image:
         """Make an image of one layer from the tar of a file system."""
-        repository, tag = split_name(name)
+        query = imagecalls.imported(name, changes)
         body = archive if isinstance(archive, bytes) else _body(archive)
         messages = Api(self._api.host).messages(
-            "POST",
-            "/images/create",
-            {"fromSrc": "-", "repo": repository, "tag": tag, "changes": list(changes) or None},
-            body=body,
-            headers={"Content-Type": "application/x-tar"},
+            "POST", "/images/create", query, body=body, headers=imagecalls.TAR
         )
         _follow(messages, ignore)
         return Image(self._api, name)
 
     def prune(self, *, all: bool = False) -> int:
         """Remove images without a name (or ``all`` without a container); the bytes freed."""
-        query = {"filters": {"dangling": {"false" if all else "true": True}}}
-        return int(self._api.post("/images/prune", query).get("SpaceReclaimed") or 0)
-
-
-def build_query(
-    dockerfile: str,
-    tag: str,
-    arguments: Mapping[str, str] | None,
-    target: str,
-    no_cache: bool,
-    pull: bool,
-) -> dict[str, object]:
-    """The query of ``POST /build``."""
-    return {
-        "dockerfile": dockerfile,
-        "t": [tag] if tag else None,
-        "buildargs": wirejson.dumps(dict(arguments)) if arguments else None,
-        "target": target or None,
-        "nocache": no_cache,
-        "pull": pull,
-        "rm": True,
-    }
+        return int(
+            self._api.post("/images/prune", imagecalls.pruned(all)).get("SpaceReclaimed") or 0
+        )
 
 
 def _body(source: Iterator[bytes] | BinaryIO) -> Iterable[bytes]:

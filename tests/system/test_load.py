@@ -200,7 +200,7 @@ def test_clients_of_all_kinds(
             f"{grown / (1 << 20):+.1f} MB after {WARM_UP:.0%} of the time"
         )
     assert len(jobs) >= 8
-    assert late < 1 and pings[-1] < 5
+    assert late < 3 and pings[-1] < 10
     assert grown < 16 << 20
     _nothing_left(daemon)
 

@@ -6,16 +6,13 @@ import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from sampan.client import contextfolder
+from sampan.client import imagecalls
 from sampan.client.aio.api import AsyncApi
 from sampan.client.aio.http import Body
 from sampan.client.containers import conditions
-from sampan.client.failures import OperationFailed
 from sampan.client.http import quote
-from sampan.client.images import Following, Report, auth_header, build_query, ignore, split_name
+from sampan.client.imagecalls import Following, Report, ignore
 from sampan.client.models import ImageInfo
-
-_TAR = {"Content-Type": "application/x-tar"}
 
 
 async def _follow(messages: AsyncIterator[dict[str, Any]], report: Report) -> str:
@@ -41,9 +38,7 @@ class AsyncImage:
 
     async def tag(self, name: str) -> None:
         """Give it another name."""
-        repository, tag = split_name(name)
-        query = {"repo": repository, "tag": tag}
-        await self._api.post(f"/images/{quote(self.name)}/tag", query)
+        await self._api.post(f"/images/{quote(self.name)}/tag", imagecalls.tag(name))
 
     async def history(self) -> list[dict[str, Any]]:
         """The steps it was made of, newest first, as the API gives them."""
@@ -59,9 +54,8 @@ class AsyncImage:
 
         ``auth`` has ``username`` and ``password``.
         """
-        repository, tag = split_name(self.name)
-        path = f"/images/{quote(repository)}/push"
-        messages = self._api.messages("POST", path, {"tag": tag}, headers=auth_header(auth))
+        path, query, headers = imagecalls.push(self.name, auth)
+        messages = self._api.messages("POST", path, query, headers=headers)
         return await _follow(messages, report)
 
     def save(self) -> AsyncIterator[bytes]:
@@ -100,15 +94,9 @@ class AsyncImages:
         report: Report = ignore,
     ) -> AsyncImage:
         """Download an image."""
-        repository, tag = split_name(name)
-        query: dict[str, object] = {
-            "fromImage": repository,
-            "tag": tag,
-            "platform": platform or None,
-        }
-        await _follow(
-            self._api.messages("POST", "/images/create", query, headers=auth_header(auth)), report
-        )
+        query, headers = imagecalls.pull(name, platform, auth)
+        messages = self._api.messages("POST", "/images/create", query, headers=headers)
+        await _follow(messages, report)
         return AsyncImage(self._api, name)
 
     async def build(
@@ -134,38 +122,29 @@ class AsyncImages:
             raise ValueError("give either a path or a context")
         body = context
         if body is None:
-            folder = os.fspath(path or "")
-            packed = contextfolder.packed(folder, os.path.join(folder, dockerfile))
-            body, dockerfile = packed.chunks, packed.dockerfile
-        query = build_query(dockerfile, tag, arguments, target, no_cache, pull)
-        messages = self._api.messages("POST", "/build", query, body=body, headers=_TAR)
-        identifier = await _follow(messages, report)
-        if not identifier and not tag:
-            raise OperationFailed("the build ended without an image")
-        return AsyncImage(self._api, tag or identifier)
+            body, dockerfile = imagecalls.packed(path, dockerfile)
+        query = imagecalls.build(dockerfile, tag, arguments, target, no_cache, pull)
+        messages = self._api.messages("POST", "/build", query, body=body, headers=imagecalls.TAR)
+        return AsyncImage(self._api, imagecalls.made(await _follow(messages, report), tag))
 
     async def load(self, archive: Body, *, report: Report = ignore) -> None:
         """Read images from an archive that was saved."""
         await _follow(
-            self._api.messages("POST", "/images/load", body=archive, headers=_TAR), report
+            self._api.messages("POST", "/images/load", body=archive, headers=imagecalls.TAR), report
         )
 
     async def import_archive(
         self, archive: Body, name: str, *, changes: Sequence[str] = ()
     ) -> AsyncImage:
         """Make an image of one layer from the tar of a file system."""
-        repository, tag = split_name(name)
-        query: dict[str, object] = {
-            "fromSrc": "-",
-            "repo": repository,
-            "tag": tag,
-            "changes": list(changes) or None,
-        }
-        messages = self._api.messages("POST", "/images/create", query, body=archive, headers=_TAR)
+        query = imagecalls.imported(name, changes)
+        messages = self._api.messages(
+            "POST", "/images/create", query, body=archive, headers=imagecalls.TAR
+        )
         await _follow(messages, ignore)
         return AsyncImage(self._api, name)
 
     async def prune(self, *, all: bool = False) -> int:
         """Remove images without a name (or ``all`` without a container); the bytes freed."""
-        query = {"filters": {"dangling": {"false" if all else "true": True}}}
-        return int((await self._api.post("/images/prune", query)).get("SpaceReclaimed") or 0)
+        freed = await self._api.post("/images/prune", imagecalls.pruned(all))
+        return int(freed.get("SpaceReclaimed") or 0)
