@@ -45,6 +45,7 @@ _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
 _HEAD = 1 << 20
 # Forms of snapshots: "tar" with what is to be known of it.
 _TAR, _SPARSE, _OPAQUE, _APART = "tar", "+sparse", "+opaque", "+apart"
+_PADDED = "+padded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +105,15 @@ class ErofsSnapshotter(OverlaySnapshotter):
         form = _TAR + (_SPARSE if tree.sparse_size else "") + (_OPAQUE if tree.root.opaque else "")
         if apart and parent is not None and not tree.root.opaque:
             form += _APART
+        if tree.padded:
+            form += _PADDED
         usage = Usage(tree.size, tree.inodes)
         if self._records.adopt(directory, name, parent, usage, form):
             self._hold(id, tree)
 
     def layer_tar(self, name: str) -> Path | None:
         record = self._records.find(name)
-        if record.form == "directory":
+        if record.form == "directory" or _PADDED in record.form:
             return None
         return self._records.directory(record.id) / "layer.tar"
 

@@ -18,13 +18,14 @@ _WRITEBACK = 16 << 20
 
 def place_layer(layer: BinaryIO, source: Path | None, target: Path, device: int) -> LayerTree:
     """Have the layer's bytes at ``target``, on disk: by a link if they are a file (``source``)
-    already.  Returns its tree, whose data files are numbered from ``device``.
+    already.  Returns its tree, whose data files are numbered from ``device``.  Where the tar ends
+    without the padding of its last file, ``target`` has it: a device consists of whole blocks.
 
     Raises errors.InvalidParameter for a malformed or hostile tar; whatever the stream has to say
     when it ends, as that it is damaged, takes precedence.
     """
     try:
-        if source is not None and _linked(source, target):
+        if source is not None and _is_padded(source) and _linked(source, target):
             return read_tree(target, device)
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
         try:
@@ -33,6 +34,7 @@ def place_layer(layer: BinaryIO, source: Path | None, target: Path, device: int)
                 tree = read_layer(cursor, device)
             finally:
                 cursor.drain()
+            tree.padded = cursor.padded
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -65,6 +67,10 @@ def copy_sparse(tar: Path, target: Path, tree: LayerTree) -> None:
             os.close(fd)
 
 
+def _is_padded(tar: Path) -> bool:
+    return tar.stat().st_size % BLOCK == 0
+
+
 def _linked(source: Path, target: Path) -> bool:
     try:
         os.link(source, target)
@@ -80,6 +86,7 @@ class _PlacingCursor:
 
     def __init__(self, stream: BinaryIO, fd: int) -> None:
         self.position = 0
+        self.padded = False
         self._stream = stream
         self._fd = fd
         self._base = 0
@@ -107,11 +114,13 @@ class _PlacingCursor:
         return self._window[start : start + size]
 
     def skip_to(self, position: int, data_end: int = 0) -> None:
-        # The padding is needed here: the file serves as a device of whole blocks.
         while self._end() < position:
             self.position = self._end()
             if not self._more():
-                raise InvalidTar("the tar is cut short in the middle of a file")
+                if not 0 < data_end <= self._end():
+                    raise InvalidTar("the tar is cut short in the middle of a file")
+                self._put(bytes(position - self._end()))
+                self.padded = True
         self.position = position
 
     def drain(self) -> None:
@@ -133,8 +142,11 @@ class _PlacingCursor:
     def _more(self) -> bool:
         """Write the next piece; what is before the position leaves the window."""
         data = self._stream.read(_CHUNK)
-        if not data:
-            return False
+        if data:
+            self._put(data)
+        return bool(data)
+
+    def _put(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._fd, view) :]
@@ -144,4 +156,3 @@ class _PlacingCursor:
         if self._end() - self._begun >= _WRITEBACK:
             begin_writing(self._fd, self._begun, self._end() - self._begun)
             self._begun = self._end()
-        return True

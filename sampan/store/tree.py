@@ -88,7 +88,8 @@ class Node:
 class LayerTree:
     """``size`` is the sum of the regular files' sizes in bytes.  ``sparse`` lists what has to be
     copied into the layer's second data file, because a sparse file's pieces are packed in the tar:
-    ``(offset in the tar, offset in the data file, length)``; that file is ``sparse_size`` long."""
+    ``(offset in the tar, offset in the data file, length)``; that file is ``sparse_size`` long.
+    ``padded``: its data file is longer than the tar, which ends without its last padding."""
 
     root: Node
     size: int = 0
@@ -97,6 +98,7 @@ class LayerTree:
     borrowed: list[tuple[Node, bytes, bytes]] = field(default_factory=list)
     sparse: list[tuple[int, int, int]] = field(default_factory=list)
     sparse_size: int = 0
+    padded: bool = False
 
 
 def directory_node() -> Node:

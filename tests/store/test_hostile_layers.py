@@ -186,6 +186,21 @@ STRANGE = {
 }
 
 
+@pytest.mark.parametrize("blob", ["gzip", "plain"])
+@pytest.mark.parametrize("missing", [1, 300, 511])
+async def test_a_tar_without_its_last_padding(store: Store, missing: int, blob: str) -> None:
+    """As umoci and the docker CLI end theirs."""
+    content = os.urandom(512 * 3 - missing)
+    layer = archive(file("a", b"first"), file("z", content)).getvalue()[: -1024 - missing]
+    assert layer.endswith(content)
+    await admit(store, layer, layer if blob == "plain" else None)
+    store.snapshotter.prepare("c", await store.images.unpack(store.images.get("evil:1")))
+    with mounted(store.snapshotter, "c") as root:
+        assert (root / "z").read_bytes() == content
+    store.snapshotter.remove("c")
+    await forget(store)
+
+
 @pytest.mark.parametrize("name", STRANGE)
 async def test_strange_but_right(name: str, tmp_path: Path) -> None:
     seen = {}
