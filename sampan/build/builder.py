@@ -48,6 +48,7 @@ async def run(
             return await build.run(tags)
         finally:
             await build.close()
+            deps.shared.settle(deps.state_dir)
 
 
 class _Build:

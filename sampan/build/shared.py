@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import select
 import shutil
 import signal
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from sampan.build.solver.cache import PREFIX, UNFINISHED, BuildCache
 from sampan.build.solver.scheduler import Shared
 from sampan.errors import Conflict, NotFound
 from sampan.linux.mount import umount
+from sampan.linux.sync import syncfs
 from sampan.runtime.control import keeper_alive, read_state
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _PATIENCE = 5.0
+_CALM = 5.0
 
 
 @dataclass(slots=True)
@@ -31,6 +35,22 @@ class BuildShared:
     cache: BuildCache
     flights: Shared = field(default_factory=Shared)
     mounts: CacheMounts = field(default_factory=CacheMounts)
+    _settling: asyncio.Task[None] | None = None
+
+    def settle(self, state_dir: Path) -> None:
+        """Have the disk hold what builds have made, a little later: they do not wait for it."""
+        if self._settling is None or self._settling.done():
+            self._settling = asyncio.create_task(self._settle(state_dir))
+
+    async def _settle(self, state_dir: Path) -> None:
+        while ids := self.cache.unsettled():
+            # By then the kernel has written most of it without being asked.
+            await asyncio.sleep(_CALM)
+            await asyncio.to_thread(syncfs, state_dir)
+            try:
+                self.cache.settle(ids)
+            except sqlite3.ProgrammingError:
+                return  # The daemon has closed its database meanwhile.
 
     @classmethod
     def open(cls, deps: BuildDeps) -> BuildShared:
@@ -39,6 +59,7 @@ class BuildShared:
         cache = BuildCache(deps.metadata, deps.snapshots, deps.state_dir / "build-mounts")
         used = {name for record in cache.records() for name in (record.snapshot, record.parent)}
         _remove(deps, [name for name in _names(deps, PREFIX) if name not in used])
+        cache.distrust()
         deps.images.add_roots(cache.roots)
         return cls(cache)
 

@@ -11,6 +11,7 @@ from build_workshop import Workshop
 from sampan.build.errors import StepError
 from sampan.build.ops.archive import ArchiveTree
 from sampan.build.retained import RetainedContexts
+from sampan.build.solver.cache import CacheRecord
 from sampan.cli import buildsize
 from sampan.client import contextfolder
 from sampan.errors import InvalidParameter, NotFound, SampanError
@@ -39,6 +40,28 @@ async def test_a_failed_step_keeps_the_cache_of_those_before(workshop: Workshop)
         await workshop.build(text.format("false"))
     await workshop.build(text.format("true"))
     assert "StepCached" in workshop.kinds()
+
+
+async def test_what_may_not_have_reached_the_disk_is_made_again(workshop: Workshop) -> None:
+    """After the power failed, files of a step may be empty: its layer's tar is not."""
+    text = "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\n"
+    result = await workshop.build(text)
+    identity = await workshop.read(result, "/id")
+    deps = workshop.deps
+    records = deps.metadata.collection("build_cache", CacheRecord)
+    (record,) = records.all()
+    assert record.boot == deps.shared.cache.boot
+    upper = deps.snapshots.upper(record.snapshot or "")
+    (upper / "id").write_text("")
+    deps.shared.cache.settle([record.id])
+    deps.shared.cache.distrust()
+    assert await workshop.read(result, "/id") == ""
+    record.boot = "an-earlier-boot"
+    records.put(record)
+    deps.shared.cache.distrust()
+    assert not records.all()
+    assert await workshop.read(result, "/id") == identity
+    assert (await workshop.build(text)).image_id != result.image_id
 
 
 def test_a_context_that_is_too_large_is_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import time
 from collections import Counter
@@ -34,7 +35,8 @@ class CacheRecord(msgspec.Struct):
     of it and ``parent`` of what it lies on (None: nothing).  ``empty`` says that nothing changed,
     ``snapshot`` is then the parent's.  Times are seconds since the epoch.  ``kind`` is
     ``regular``, ``exec.cachemount`` or ``source.local``; a cache mount's directory is
-    ``snapshot``."""
+    ``snapshot``.  ``boot`` names the boot of this machine in which it was made, until its files
+    are known to be on the disk."""
 
     id: str
     snapshot: str | None
@@ -48,6 +50,7 @@ class CacheRecord(msgspec.Struct):
     kind: str = "regular"
     layer: LayerRef | None = None
     keys: list[str] = []
+    boot: str = ""
 
 
 class BuildCache:
@@ -63,6 +66,8 @@ class BuildCache:
         # Layers that are not in their records yet.
         self.made: dict[str, LayerRef] = {}
         self.in_use: Counter[str] = Counter()
+        self.boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._unsettled: set[str] = set()
 
     def lock(self, record_id: str) -> asyncio.Lock:
         """The lock for making something of a record."""
@@ -116,6 +121,52 @@ class BuildCache:
             if active is not None and record.snapshot is not None:
                 self._snapshotter.commit(record.snapshot, active)
             self.add(record, keys)
+        self._unsettled.add(record.id)
+
+    def unsettled(self) -> set[str]:
+        """The records whose files may not be on the disk yet."""
+        return set(self._unsettled)
+
+    def settle(self, ids: Iterable[str]) -> None:
+        """Note that the files of these records are on the disk."""
+        with self._metadata.transaction(durable=False):
+            for id in ids:
+                record = self._records.get(id)
+                if record is not None:
+                    record.boot = ""
+                    self._records.put(record)
+        self._unsettled.difference_update(ids)
+
+    def distrust(self) -> None:
+        """Forget what an earlier boot had not written to the disk for certain.
+
+        The snapshots lose the names by which images find them too: these unpack their layers.
+        """
+        rows = self._metadata.query(
+            "SELECT id FROM objects WHERE collection = 'build_cache'"
+            " AND CAST(data AS TEXT) NOT LIKE ?",
+            ('%"boot":""%',),
+        )
+        for (id,) in rows:
+            record = self._records.get(id)
+            if record is None or not record.boot:
+                continue
+            if record.boot == self.boot:
+                self._unsettled.add(id)
+                continue
+            self.drop(record)
+            if record.snapshot is None or record.empty:
+                continue
+            names = self._metadata.query(
+                "SELECT n.name FROM snapshot_names n JOIN snapshot_names m"
+                " ON m.snapshot = n.snapshot AND m.driver = n.driver"
+                " WHERE m.driver = ? AND m.name = ? ORDER BY n.name DESC",
+                (self._snapshotter.driver, record.snapshot),
+            )
+            for (name,) in names:
+                # One that something stands on keeps its last name.
+                with contextlib.suppress(Conflict, NotFound):
+                    self._snapshotter.remove(name)
 
     def touch(self, records: Iterable[CacheRecord]) -> None:
         """Note a use of each record, in one transaction."""

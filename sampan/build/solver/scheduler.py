@@ -219,6 +219,7 @@ class Solver:
             record = CacheRecord(
                 key, name, parent, now, now, description(vertex), uses=0, empty=empty
             )
+            record.boot = self._cache.boot
             record.layer = done.made
             self._use(record)
             self._cache.commit(record, keys, done.active)
