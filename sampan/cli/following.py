@@ -18,6 +18,7 @@ from sampan.client.streams import STDERR, TimedFrames
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sampan.cli.session import Session
+    from sampan.client.http import Response
 
 TIMED = "application/vnd.sampan.timed-stream"
 _PATIENCE, _PAUSE = 60.0, 0.1
@@ -29,45 +30,64 @@ def follow(session: Session, path: str, query: dict[str, object]) -> int:
 
     :raises ConnectionFailed: the connection broke, and for a minute there is no daemon.
     """
-    headers = {"Accept": TIMED}
     if query["tail"] != "all":
         # The pieces must be cut alike later, when there is no tail any more.
         query = {**query, "lines": True}
     sys.stdout.flush()
-    last, count = 0, 0
-    response = session.api.open("GET", path, query, headers=headers)
+    response = session.api.open("GET", path, query, headers={"Accept": TIMED})
+    if response.headers.get("content-type") != TIMED:
+        # A daemon that does not tell times.
+        return copy_out(session, path, response)
+    printer = _Printer()
+    deadline = 0.0
     while True:
-        if response.headers.get("content-type") != TIMED:
-            # A daemon that does not tell times.
-            return copy_out(session, path, response)
-        skip, since = count, last
         try:
-            frames = TimedFrames()
             for chunk in response.chunks():
-                for stream, at, data in frames.feed(chunk):
-                    if at == since and skip:
-                        skip -= 1
-                        continue
-                    count = count + 1 if at == last else 1
-                    last = at
-                    write_all(2 if stream == STDERR else 1, data)
+                printer.feed(chunk)
+                deadline = 0.0
             return 0
-        except ConnectionFailed as failure:
-            _wait_for_daemon(session, failure)
-        if last:
-            since_text = f"{last // _SECOND}.{last % _SECOND:09}"
-            query = {**query, "tail": "all", "since": since_text}
-        response = session.api.open("GET", path, query, headers=headers)
+        except ConnectionFailed:
+            # There may be no daemon for a while.  None is started: it may be away on purpose.
+            now = time.monotonic()
+            deadline = deadline or now + _PATIENCE
+            if now > deadline:
+                raise
+        response = _again(session, path, {**query, **printer.rest()}, deadline)
 
 
-def _wait_for_daemon(session: Session, failure: ConnectionFailed) -> None:
-    """Until one listens again.  None is started: it may have been stopped on purpose."""
-    deadline = time.monotonic() + _PATIENCE
+class _Printer:
+    """Prints pieces, and knows which was the last."""
+
+    def __init__(self) -> None:
+        self._frames = TimedFrames()
+        self._last = self._count = self._skip = 0
+
+    def feed(self, chunk: bytes) -> None:
+        for stream, at, data in self._frames.feed(chunk):
+            if self._skip and at == self._last:
+                self._skip -= 1
+                continue
+            self._skip = 0
+            self._count = self._count + 1 if at == self._last else 1
+            self._last = at
+            write_all(2 if stream == STDERR else 1, data)
+
+    def rest(self) -> dict[str, object]:
+        """The query for what comes after the last piece; that comes once more, with the others of
+        its time, and is left out."""
+        self._frames = TimedFrames()
+        self._skip = self._count
+        if not self._last:
+            return {}
+        return {"tail": "all", "since": f"{self._last // _SECOND}.{self._last % _SECOND:09}"}
+
+
+def _again(session: Session, path: str, query: dict[str, object], deadline: float) -> Response:
     while True:
         try:
             dial(session.host).close()
-            return
+            return session.api.open("GET", path, query, headers={"Accept": TIMED})
         except ConnectionFailed:
             if time.monotonic() > deadline:
-                raise failure from None
+                raise
         time.sleep(_PAUSE)

@@ -169,3 +169,20 @@ def test_any_output_comes_back(
     count = data.draw(st.integers(0, len(entries) + 2))
     last = asyncio.run(collect(config, tail=count))
     assert last == (entries[-count:] if count else [])
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_reader_ends_although_the_writer_does_not(tmp_path: Path, driver: Driver) -> None:
+    config = config_for(tmp_path, driver, max_size=3000, max_file=3)
+    writer = open_writer(config)
+    for number in range(50):
+        writer.write(1, b"line %d\n" % number, number)
+    for tail in (None, 5):
+        found = []
+        async for entry in read(config, tail=tail):
+            found.append(entry.data)
+            # Each line that is read makes more of them, in rotated files too.
+            for number in range(30):
+                writer.write(1, b"more %d\n" % number, number)
+        assert 0 < len(found) <= (tail or 500)
+    writer.close()

@@ -142,6 +142,6 @@ def test_much_through_standard_input_and_output(daemon: Daemon) -> None:
     sender.join()
     stream.close()
     assert received.digest() == sent.digest()
-    assert most - before < 4 << 20
+    assert most - before < 8 << 20
     container.kill()
     assert until(lambda: daemon.client.containers.get(container.id).status == "exited")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -68,6 +69,8 @@ async def read(
                 last.extend(entry for entry in cursor.finish() if chosen(entry))
             for entry in last:
                 yield entry
+        if follow:
+            cursor.lift_bounds()
         while batch := cursor.next_batch():
             for entry in batch:
                 if until and entry.time > until:
@@ -119,6 +122,11 @@ class _Cursor:
             self._decoder = JsonDecoder()
         self._fd = -1
         self._offset = 0
+        # What there is now, inodes to sizes: without an end a reader would never catch up with a
+        # container that writes without one.
+        self._bounds: dict[int, int] | None = None
+        self._bounds = self._sizes()
+        self._last = next(iter(self._bounds), 0)
         paths = self._paths()
         if paths:
             self._open(paths[0])
@@ -138,13 +146,33 @@ class _Cursor:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        if inode and os.fstat(fd).st_ino != inode:
+        found = os.fstat(fd).st_ino
+        if (inode and found != inode) or (self._bounds is not None and found not in self._bounds):
             os.close(fd)
             return False
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._offset = fd, 0
         return True
+
+    def _sizes(self) -> dict[int, int]:
+        """The inodes and sizes of the files, newest first."""
+        found: dict[int, int] = {}
+        for path in self._names():
+            try:
+                info = os.stat(path)
+            except FileNotFoundError:
+                continue
+            found.setdefault(info.st_ino, info.st_size)
+        return found
+
+    def lift_bounds(self) -> None:
+        """Go on to what has been written since the beginning."""
+        self._bounds = None
+
+    def _bound(self) -> int | None:
+        """Where reading of the current file ends, if it does."""
+        return None if self._bounds is None else self._bounds.get(os.fstat(self._fd).st_ino)
 
     def seek_tail(self, wanted: int | None) -> None:
         """Go to where the last ``wanted`` lines begin (None: stay at the beginning)."""
@@ -156,7 +184,7 @@ class _Cursor:
             if not self._open(path):
                 continue
             found_file = os.fstat(self._fd)
-            size = found_file.st_size
+            size = min(found_file.st_size, (self._bounds or {}).get(found_file.st_ino, sys.maxsize))
             if not size or found_file.st_ino in seen:
                 continue  # a rotation has moved it on meanwhile
             seen.add(found_file.st_ino)
@@ -186,27 +214,36 @@ class _Cursor:
 
     def _decode_block(self, entries: list[Entry]) -> bool:
         """Decode the next block; False at the end of what is complete."""
-        size = _BLOCK
+        size, bound = _BLOCK, self._bound()
         while True:
+            if bound is not None:
+                size = min(size, bound - self._offset)
+                if size <= 0:
+                    return False
             data = os.pread(self._fd, size, self._offset)
             if not data:
                 return False
             used = self._decoder.decode(data, entries)
             self._offset += used
-            if used or len(data) < size:
+            if used or len(data) < size or (bound is not None and self._offset + size >= bound):
                 return used > 0
             size *= 2  # one record is larger than the block
 
     def _next_file(self) -> bool:
         """Go on to the file that followed ours, if ours has been rotated away."""
         own = os.fstat(self._fd).st_ino
+        if self._bounds is not None and own == self._last:
+            return False
         while True:
             newer = self._files_after(own)
             if not newer:
                 return False
             # Ours does not grow any more, now that there is a newer one.
-            if os.fstat(self._fd).st_size > self._offset and self._grew():
-                return True
+            if self._bounds is None:
+                if os.fstat(self._fd).st_size > self._offset and self._grew():
+                    return True
+            elif newer[-1][1] not in self._bounds:
+                return False
             path, inode = newer[-1]
             if self._open(path, inode):
                 return True
