@@ -25,6 +25,8 @@ PEER = program()
 pytestmark = pytest.mark.skipif(OWN is None and PEER is None, reason="needs the docker CLI")
 WRITE = os.environ.get("SAMPAN_GOLDEN") == "write"
 GOLDEN = Golden()
+V1 = Path("/sys/fs/cgroup/memory").is_dir()
+"""The golden files were written with control groups of version 1."""
 
 ID = re.compile(r"[0-9a-f]{64}")
 
@@ -86,6 +88,9 @@ def compare(command: str, line: str, done: subprocess.CompletedProcess[bytes],
     wanted = GOLDEN.get(command, line)
     if PEER is None or wanted is None:
         return
+    if not V1 and not done.returncode:
+        # What is written beside the result is what the kernel lacks, and this is another kernel.
+        text, wanted = (each.partition("(errors)")[0].strip("\n") for each in (text, wanted))
     difference = difflib.unified_diff(
         wanted.splitlines(), text.splitlines(), "Docker's engine", "ours", lineterm=""
     )
