@@ -6,6 +6,7 @@ import os
 
 from sampan.cli.flags import size
 from sampan.cli.values import bad_flag, csv, refuse
+from sampan.ulimits import NAMES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,23 +35,6 @@ SIMPLE = {
     "oom-kill-disable": "OomKillDisable",
     "pids-limit": "PidsLimit",
 }
-_LIMITS = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-]
 
 
 def limits(options: Options) -> dict[str, Any]:
@@ -147,7 +131,7 @@ def ulimits(given: Iterable[str]) -> list[dict[str, Any]]:
         name, equals, value = text.partition("=")
         if not equals:
             raise bad_flag("--ulimit", text, f"invalid ulimit argument: {text}")
-        if name not in _LIMITS:
+        if name not in NAMES:
             raise bad_flag("--ulimit", text, f"invalid ulimit type: {name}")
         soft_text, colon, hard_text = value.partition(":")
         try:

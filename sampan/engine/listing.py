@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from sampan.durations import human_duration
 from sampan.engine.containers import Containers
 from sampan.engine.filters import Filters
 from sampan.engine.inspect import Inspector, endpoint_document, mount_document
@@ -254,34 +255,6 @@ def command_text(record: ContainerRecord) -> str:
     """The command line; arguments with a space are quoted."""
     path, *arguments = record.command
     return " ".join([path, *(f"'{a}'" if " " in a else a for a in arguments)])
-
-
-def human_duration(seconds: float) -> str:
-    """A duration in Docker's words, for ``Up 5 minutes``."""
-    whole = int(seconds)
-    if whole < 1:
-        return "Less than a second"
-    if whole == 1:
-        return "1 second"
-    if whole < 60:
-        return f"{whole} seconds"
-    minutes = whole // 60
-    if minutes == 1:
-        return "About a minute"
-    if minutes < 60:
-        return f"{minutes} minutes"
-    hours = int(seconds / 3600 + 0.5)
-    if hours == 1:
-        return "About an hour"
-    for limit, unit, name in (
-        (48, 1, "hours"),
-        (24 * 7 * 2, 24, "days"),
-        (24 * 30 * 2, 24 * 7, "weeks"),
-        (24 * 365 * 2, 24 * 30, "months"),
-    ):
-        if hours < limit:
-            return f"{hours // unit} {name}"
-    return f"{hours // 24 // 365} years"
 
 
 def status_text(state: State) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import signal
 
+from sampan import ulimits
 from sampan.engine import logoptions, resources
 from sampan.engine.types import ContainerConfig, HostConfig
 from sampan.errors import InvalidParameter, Unsupported
@@ -15,23 +16,6 @@ from sampan.errors import InvalidParameter, Unsupported
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _PORT = re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?\Z")
 _SAFE_SYSCTLS = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
-ULIMITS = (
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-)
 
 
 def check(config: ContainerConfig, host: HostConfig) -> None:
@@ -177,7 +161,7 @@ def _check_security(host: HostConfig) -> None:
 
 def _check_ulimits(host: HostConfig) -> None:
     for limit in host.ulimits or []:
-        if limit.name not in ULIMITS:
+        if limit.name not in ulimits.NAMES:
             raise InvalidParameter(f"invalid ulimit type: {limit.name}")
         if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
             raise InvalidParameter(

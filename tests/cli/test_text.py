@@ -12,6 +12,7 @@ from sampan.cli.failure import Failure
 from sampan.cli.networks import natural
 from sampan.cli.ps import ports_text
 from sampan.cli.references import canonical, familiar, registry_of, tagged
+from sampan.durations import human_duration
 
 CELLS = st.lists(
     st.lists(st.text(alphabet="ab é", max_size=14), min_size=3, max_size=3), min_size=1
@@ -60,7 +61,7 @@ def test_binary_sizes():
     ],
 )
 def test_durations(seconds, text):
-    assert units.human_duration(seconds) == text
+    assert human_duration(seconds) == text
 
 
 def test_moments():

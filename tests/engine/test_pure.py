@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sampan.durations import human_duration
 from sampan.engine import merge, names, ports, resources, timestamps, validate
 from sampan.engine.attach import detach_keys
-from sampan.engine.listing import human_duration
 from sampan.engine.types import (
     ContainerConfig,
     CreateRequest,
@@ -143,6 +143,7 @@ def test_any_port_text_is_normal_or_refused(text: str) -> None:
         (HostConfig(storage_opt={"size": "much"}), "invalid size"),
         (HostConfig(ulimits=[Ulimit("nosuch")]), "invalid ulimit type"),
         (HostConfig(ulimits=[Ulimit("nofile", 9, 5)]), "less than or equal to hard limit"),
+        (HostConfig(userns_mode="remap"), "invalid USER mode: remap"),
     ],
 )
 def test_impossible_hosts(host: HostConfig, text: str) -> None:
@@ -153,7 +154,6 @@ def test_impossible_hosts(host: HostConfig, text: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        HostConfig(userns_mode="remap"),
         HostConfig(cgroup="x"),
     ],
 )
