@@ -172,6 +172,37 @@ async def test_others_that_want_the_layer_wait_for_it(store: Store) -> None:
     assert images._has_snapshot(LAYER.diff_id)
 
 
+async def test_a_pull_given_up_leaves_no_thread_and_no_snapshot(store: Store) -> None:
+    def work(sender: Sender) -> None:
+        receiving = ingest(sender.store)
+        receiving.write(BLOB[:200_000])
+        sender.begin()
+        assert sender.step.acquire(timeout=60)
+        receiving.suspend()
+
+    images = store.images
+    sender = Sender(store, work)
+
+    async def pull() -> None:
+        async with images.attempt():
+            await images.apply_arriving([LAYER], sender)
+
+    pulling = asyncio.create_task(pull())
+    await asyncio.to_thread(until, lambda: images._following)
+    pulling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pulling
+    sender.step.release()
+    await sender.here()
+    while images._following:
+        await asyncio.wait(list(images._following.values()))
+    assert not images._has_snapshot(LAYER.diff_id)
+    await images.gc()
+    assert check(store.metadata, images) == []
+    kept = {path.name for path in (store.state / "snapshots" / store.snapshotter.driver).iterdir()}
+    assert kept <= {"empty"}
+
+
 async def test_a_bad_layer_is_refused_as_if_it_had_been_there(store: Store) -> None:
     tar = archive(file("a", CONTENT), file("../../out", b"")).getvalue()
     blob = gzip.compress(tar, mtime=0)

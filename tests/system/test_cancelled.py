@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -46,12 +48,15 @@ def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-@pytest.fixture
-def slow_registry() -> Iterator[SlowRegistry]:
+@pytest.fixture(params=["plain", "compressed"])
+def slow_registry(request: pytest.FixtureRequest) -> Iterator[SlowRegistry]:
     registry = SlowRegistry()
     layer = digest(b"never sent")
+    # A compressed layer is unpacked while it is being received.
+    inside = layer if request.param == "plain" else digest(b"unpacked")
+    sent = bytes(1 << 16) if request.param == "plain" else gzip.compress(os.urandom(1 << 16))
     config = json.dumps(
-        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [layer]}}
+        {"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [inside]}}
     ).encode()
     kind = "application/vnd.oci.image"
     manifest = json.dumps(
@@ -84,7 +89,7 @@ def slow_registry() -> Iterator[SlowRegistry]:
             elif self.path.endswith(digest(config)):
                 self.answer(config, "application/octet-stream")
             elif self.path.endswith(layer):
-                self.answer(bytes(1 << 16), "application/octet-stream", 10 << 20)
+                self.answer(sent, "application/octet-stream", 10 << 20)
                 registry.asked.set()
                 assert self.connection.recv(1) == b""
                 registry.left.set()
@@ -119,6 +124,18 @@ def test_pull(daemon: Daemon, slow_registry: SlowRegistry) -> None:
     connection.hang_up()
     assert slow_registry.left.wait(20), "the daemon goes on pulling"
     assert not any(tag.startswith(name) for tag in names(daemon))
+
+
+def test_the_daemon_ends_while_it_pulls(own_daemon: Daemon, slow_registry: SlowRegistry) -> None:
+    connection = UnixConnection(own_daemon)
+    name = f"127.0.0.1:{slow_registry.port}/slow"
+    connection.request("POST", f"/images/create?fromImage={name}&tag=1")
+    assert b"Pulling from slow" in connection.getresponse().readline()
+    assert slow_registry.asked.wait(20)
+    assert own_daemon.stop() == 0
+    assert slow_registry.left.wait(20)
+    own_daemon.start()
+    assert not any(tag.startswith(name) for tag in names(own_daemon))
 
 
 @pytest.mark.parametrize(
