@@ -57,10 +57,11 @@ def _kept(options: Options) -> dict[str, Any]:
     return {
         "root": Path(options["root"]).absolute(),
         "storage_url": options["storage-url"],
-        "storage_options": dict(
-            _pair("storage-option", text) for text in options["storage-option"]
-        ),
-        "database_url": options["database-url"],
+        "storage_options": {
+            name: _secret(value)
+            for name, value in (_pair("storage-option", t) for t in options["storage-option"])
+        },
+        "database_url": _secret(options["database-url"]),
         "upstreams": tuple(_upstream(text) for text in options["pull-through"]),
     }
 
@@ -117,6 +118,18 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
     return name, value
 
 
+def _secret(text: str) -> str:
+    """``@FILE`` stands for the file's contents, which no list of processes shows."""
+    if not text.startswith("@"):
+        return text
+    from pathlib import Path
+
+    try:
+        return Path(text[1:]).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"cannot read the secret {text[1:]}: {error}", 125) from None
+
+
 def _replica(text: str) -> Replica:
     from sampan.hub.config import Replica
 
@@ -141,7 +154,7 @@ def _remote(flag: str, kind: str, text: str) -> tuple[str, str, str, str]:
     rule, *more = text.split(",")
     name, url = _pair(flag, rule)
     given = dict(_pair(flag, option) for option in more)
-    user, password = given.pop("user", ""), given.pop("password", "")
+    user, password = given.pop("user", ""), _secret(given.pop("password", ""))
     if given or not url.startswith(("http:", "https:")):
         raise Failure(
             f"invalid --{flag} {text!r}: it must be {kind}=URL[,user=NAME,password=TEXT]", 125
@@ -155,7 +168,7 @@ def _webhook(text: str) -> Webhook:
     url, *more = text.split(",")
     given = dict(_pair("webhook", option) for option in more)
     events = tuple(given.pop("events", "push+delete").split("+"))
-    secret = given.pop("secret", "")
+    secret = _secret(given.pop("secret", ""))
     if given or not set(events) <= {"push", "delete"} or not url.startswith(("http:", "https:")):
         raise Failure(
             f"invalid --webhook {text!r}: it must be URL[,secret=TEXT][,events=push+delete]", 125
@@ -175,7 +188,7 @@ _KEPT = (
     Flag(
         "storage-option",
         "list",
-        "Option of the object store, as endpoint=URL or region=NAME (repeatable)",
+        "Option of the object store, as endpoint=URL or secret_access_key=@FILE (repeatable)",
     ),
     Flag("storage-url", "string", "Keep the blobs in this object store (s3://bucket/prefix)"),
 )

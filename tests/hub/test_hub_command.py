@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from sampan.cli.flags import parse
+from sampan.cli.hub import SERVE, _settings
 from sampan.image.reference import Reference
 from sampan.progress import ignore
 from sampan.registry.auth import Auth
@@ -103,9 +105,32 @@ def test_what_cannot_be_is_refused_in_one_sentence(tmp_path: Path) -> None:
         (("--quota", "many"), "invalid --quota"),
         (("--replicate", "x"), "invalid --replicate"),
         (("--webhook", "ftp://x"), "invalid --webhook"),
+        (("--mirror", "team/*=x"), "invalid --mirror"),
+        (("--pull-through", "a=http://x,b=c"), "invalid --pull-through"),
+        (("--storage-option", "key=@/none"), "cannot read the secret /none"),
+        (("--trusted-proxy", "nowhere"), "invalid address of a trusted proxy"),
+        (("--trusted-key", tmp_path / "file"), "cannot use the key"),
+        (("--rate-limit", "-1"), "invalid argument"),
         (("--database-url", f"postgresql://127.0.0.1:{taken}/x"), "cannot use the database"),
     ):
         command = [SAMPAN, "hub", "serve", "--root", tmp_path / "hub", *flags]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
         assert done.returncode in (1, 125), flags
         assert said in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hidden\n")
+    file = f"@{tmp_path}/secret"
+    words = [
+        "--storage-option", f"key={file}",
+        "--storage-option", "region=x",
+        "--database-url", file,
+        "--webhook", f"http://x.test,secret={file}",
+        "--mirror", f"a=http://x.test,user=u,password={file}",
+    ]  # fmt: skip
+    given = _settings(parse(SERVE.flags, words)[0])
+    assert given["storage_options"] == {"key": "hidden", "region": "x"}
+    assert given["database_url"] == "hidden"
+    assert given["webhooks"][0].secret == "hidden"
+    assert given["mirrors"][0].password == "hidden"
