@@ -123,7 +123,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         state_dir=settings.state,
         run_dir=settings.run,
     )
-    builds = Builds(build_deps, events)
+    builds = Builds(build_deps, events, settings.insecure_entitlements)
     engine = Engine(
         events=events,
         containers=containers,

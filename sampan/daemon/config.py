@@ -20,6 +20,7 @@ from sampan.engine.runtimes import OWN, RuntimeProgram
 from sampan.errors import InvalidParameter
 
 DEFAULT_FILE = Path("/etc/sampan/daemon.json")
+ENTITLEMENTS = ("security.insecure",)
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 STORAGE_DRIVERS = ("erofs", "overlay", "plain")
 FIREWALLS = ("nftables", "iptables")
@@ -78,6 +79,8 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     subid_dir: str = "/etc"
     runtimes: dict[str, RuntimeProgram] = {}
     default_runtime: str = OWN
+    insecure_entitlements: list[str] = []
+    exec_opts: list[str] = []
     cdi_spec_dirs: list[str] = msgspec.field(default_factory=lambda: list(cdi.DIRECTORIES))
     tls: bool = False
     tlsverify: bool = False
@@ -197,6 +200,14 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         help="directory of CDI specifications (repeatable; default /etc/cdi and /var/run/cdi)",
     )
+    add(
+        "--allow-insecure-entitlement",
+        dest="insecure_entitlements",
+        action="append",
+        choices=ENTITLEMENTS,
+        help="what builds may ask for by --allow",
+    )
+    add("--exec-opt", dest="exec_opts", action="append", help="native.cgroupdriver=cgroupfs")
     add("--default-runtime", help="runtime of containers that name none (default sampan)")
     add(
         "--userns-remap",
@@ -305,6 +316,19 @@ def _check_address_pool(pool: AddressPool) -> None:
         )
 
 
+def _check_exec_option(option: str) -> None:
+    name, _, value = option.partition("=")
+    if name != "native.cgroupdriver":
+        raise InvalidParameter(f"unknown exec-opt {name!r}: native.cgroupdriver is the only one")
+    if value == "systemd":
+        raise InvalidParameter(
+            "exec-opt native.cgroupdriver=systemd is not supported: groups are made in the control "
+            "group file system (cgroupfs), below --cgroup-parent; give a delegated group there"
+        )
+    if value != "cgroupfs":
+        raise InvalidParameter(f"unknown native.cgroupdriver {value!r}: it is cgroupfs")
+
+
 def _checked(settings: Settings) -> Settings:
     if settings.log_level not in LOG_LEVELS:
         raise InvalidParameter(f"invalid log-level {settings.log_level!r}")
@@ -322,6 +346,14 @@ def _checked(settings: Settings) -> Settings:
         _check_address_pool(pool)
     if settings.mtu and not 68 <= settings.mtu <= 65535:
         raise InvalidParameter(f"invalid mtu {settings.mtu}: it is a number from 68 to 65535")
+    for name in settings.insecure_entitlements:
+        if name not in ENTITLEMENTS:
+            raise InvalidParameter(
+                f"unknown entitlement {name!r} in insecure-entitlements: "
+                f"it must be one of {', '.join(ENTITLEMENTS)}"
+            )
+    for option in settings.exec_opts:
+        _check_exec_option(option)
     logoptions.check(settings.log_driver, settings.log_opts)
     absolute = {
         "state_dir": str(Path(settings.state_dir).absolute()),

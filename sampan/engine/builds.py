@@ -9,6 +9,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Collection,
     Iterator,
     Mapping,
     Sequence,
@@ -34,6 +35,7 @@ from sampan.errors import DiskFull, InvalidParameter
 from sampan.progress import Report
 
 NO_ATTESTATIONS = Attest()
+INSECURE = "security.insecure"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,10 @@ class Context:
 class Builds:
     """Runs builds and keeps their cache in bounds."""
 
-    def __init__(self, deps: BuildDeps, events: Events) -> None:
+    def __init__(self, deps: BuildDeps, events: Events, entitlements: Collection[str] = ()) -> None:
+        """``entitlements`` are what builds may ask for beyond the ordinary."""
         self._deps = deps
+        self._entitlements = entitlements
         self._cache = deps.shared.cache
         self._events = events
         self._retained = RetainedContexts()
@@ -72,6 +76,10 @@ class Builds:
 
         Raises what :func:`sampan.build.build` raises.  Cancelling ends the running steps.
         """
+        if request.allow_insecure and INSECURE not in self._entitlements:
+            raise InvalidParameter(
+                f"granting entitlement {INSECURE} is not allowed by build daemon configuration"
+            )
         platforms = [part.strip() for part in request.platform.split(",") if part.strip()]
         async with self._named(request) as named:
             with credentials_for(auths), self._disk_full_frees_contexts():

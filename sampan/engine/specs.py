@@ -21,6 +21,7 @@ from sampan.engine.remap import Remap
 from sampan.engine.state import ContainerRecord
 from sampan.engine.types import DeviceMapping, HostConfig
 from sampan.errors import InvalidParameter
+from sampan.linux import lsm
 from sampan.runtime.spec import capabilities, default_spec, make_privileged
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -148,6 +149,8 @@ def _security(spec: dict[str, Any], host: HostConfig) -> None:
             process["noNewPrivileges"] = value in ("", "true")
         elif name == "seccomp":
             _seccomp(linux, value)
+        elif name == "apparmor" and lsm.has_apparmor():
+            process["apparmorProfile"] = value
         elif name == "systempaths":
             linux["maskedPaths"], linux["readonlyPaths"] = [], []
         elif name == "writable-cgroups" and value in ("", "true"):

@@ -12,9 +12,11 @@ from sampan import ulimits
 from sampan.engine import logoptions, resources
 from sampan.engine.types import ContainerConfig, HostConfig
 from sampan.errors import InvalidParameter, Unsupported
+from sampan.linux import lsm
 
 _HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
 _PORT = re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?\Z")
+_LABEL = re.compile(r"disable|nested|(?:user|role|type|level|filetype):.+")
 _SAFE_SYSCTLS = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
 
 
@@ -141,15 +143,19 @@ def _check_security(host: HostConfig) -> None:
             continue
         if name == "seccomp" and value:
             continue
-        if name in ("apparmor", "systempaths", "writable-cgroups") and value == "unconfined":
+        if name == "systempaths" and value == "unconfined":
             continue
-        if name == "label" and value == "disable":
+        if name == "writable-cgroups" and value in ("", "true", "false"):
             continue
-        if name in ("apparmor", "label"):
-            raise Unsupported(
-                f"security option {option!r} is not supported: this host has no "
-                f"{'AppArmor' if name == 'apparmor' else 'SELinux'} support in the engine"
-            )
+        if name == "apparmor" and value:
+            continue  # on a host without AppArmor it means nothing, as under Docker
+        if name == "label" and _LABEL.fullmatch(value):
+            if value != "disable" and lsm.has_selinux():
+                raise Unsupported(
+                    f"security option {option!r} is not supported: the engine gives no SELinux "
+                    "labels; label=disable says so"
+                )
+            continue
         raise InvalidParameter(f"invalid --security-opt: {option!r}")
     if not -1000 <= host.oom_score_adj <= 1000:
         raise InvalidParameter(

@@ -202,6 +202,7 @@ class RootFs:
             target = self._plain_directory(destination)
         else:
             target = self._directory(destination)
+            self._keep_out_of_proc(target, destination)
         data = options.data
         late_read_only = 0
         if kind == "tmpfs" and options.set & MOUNT_ATTR_RDONLY:
@@ -292,6 +293,15 @@ class RootFs:
                     target = make_directories(self.fd, destination)
             else:
                 target = make_file(self.fd, destination)
+            if destination == "/proc":
+                # One that is seen already, as of the host; nothing that only looks like it.
+                if os.fstat(fd).st_dev != os.stat("/proc").st_dev:
+                    raise MountError(
+                        errno.EPERM,
+                        f"{source!r} cannot be mounted on /proc because it is not of type proc",
+                    )
+            else:
+                self._keep_out_of_proc(target, destination)
             mounts.apply_attributes(fd, options)
             if self._mapping and "idmap" in options.data:
                 userns.idmap(fd, self._user)
@@ -302,6 +312,15 @@ class RootFs:
             os.close(target)
         finally:
             os.close(fd)
+
+    def _keep_out_of_proc(self, target: int, destination: str) -> None:
+        """Refuse a place that is in /proc after all: a link of the root file system led there."""
+        if self.proc < 0 or destination in _PROC_OVERRIDES:
+            return
+        if os.fstat(target).st_dev == os.fstat(self.proc).st_dev:
+            raise MountError(
+                errno.EPERM, f"{destination!r} cannot be mounted because it is inside /proc"
+            )
 
     def add_cgroup(self, entry: dict[str, Any], own: dict[str, str]) -> None:
         """Show the control groups: version 2 as itself, version 1 as a directory of hierarchies.

@@ -96,11 +96,18 @@ class KeeperSide:
             pass
         return failure
 
+    def _receive(self) -> tuple[bytes, list[int]]:
+        flags = socket.MSG_CMSG_CLOEXEC
+        data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1, flags)
+        return data, fds
+
     def _next(self) -> bytes:
         try:
-            data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1, socket.MSG_CMSG_CLOEXEC)
+            data, fds = self._receive()
         except ConnectionResetError:
-            return b""
+            # The child has died without hearing our last word.  That is reported before what the
+            # child itself said last, which is still there.
+            data, fds = self._receive()
         if fds:
             self.terminal = fds[0]
         kind = data[:1]

@@ -113,6 +113,30 @@ async def test_nothing_is_mounted_over_proc(
             await output_of(spawner, request)
 
 
+async def test_nothing_is_mounted_into_proc_through_a_link(
+    spawner: Spawner, request_for: MakeRequest, tmp_path: Path
+) -> None:
+    """CVE-2019-16884: a link of the image leads a mount's destination into /proc."""
+    links = {"all": "/proc", "settings": "/proc/sys", "own": "/proc/self", "again": "all"}
+    for place in (*links, "all/sys", "settings/kernel", "own/attr", "again/fs"):
+        request = request_for("true")
+        for link, target in links.items():
+            (upper(request) / link).symlink_to(target)
+        request.spec["mounts"].append(bind(tmp_path, f"/{place}"))
+        with pytest.raises(StartError, match="inside /proc"):
+            await output_of(spawner, request)
+
+
+async def test_only_procfs_is_mounted_on_proc(
+    spawner: Spawner, request_for: MakeRequest, tmp_path: Path
+) -> None:
+    (tmp_path / "version").write_text("false\n")
+    request = request_for("cat", "/proc/version")
+    request.spec["mounts"].append(bind(tmp_path, "/proc"))
+    with pytest.raises(StartError, match="not of type proc"):
+        await output_of(spawner, request)
+
+
 async def test_masks_do_not_trust_the_image(spawner: Spawner, request_for: MakeRequest) -> None:
     """CVE-2025-31133: the image's /dev/null is a link to something worth masking."""
     request = request_for("sh", "-c", "cat /proc/keys; echo x > /proc/keys; cat /proc/keys; id -u")

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from sampan.errors import InvalidParameter
 from sampan.runtime import parcel
+from sampan.runtime.errors import StartError
 from sampan.runtime.spec import DEFAULT_CAPABILITIES, capabilities, default_spec, make_privileged
 from sampan.runtime.stdio import DetachScanner
-from sampan.runtime.sync import command_error
+from sampan.runtime.sync import ChildSide, KeeperSide, command_error
 from sampan.runtime.users import Identity, UnknownUser, resolve
 
 PASSWD = b"root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1001::/home/bob:\n1234:x:77:78::/n:\nbad\n"
@@ -163,3 +164,14 @@ except Forbidden:
     import sys
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+
+
+def test_the_last_words_of_a_child_that_died_are_heard() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        side = KeeperSide(ours)
+        side.go()
+        with theirs:
+            ChildSide(theirs).fail("this is why", 126)
+        with pytest.raises(StartError, match="this is why"):
+            side.wait_for_exec()
