@@ -207,6 +207,14 @@ def with_ports(endpoint: Endpoint, bindings: Sequence[PortBinding]) -> Endpoint:
     return msgspec.structs.replace(endpoint, interface=interface, ports=list(bindings))
 
 
+def moved_ports(before: Sequence[Endpoint], after: Sequence[Endpoint]) -> list[Endpoint]:
+    """The published ports belong to the endpoint with the default route."""
+    bindings = [binding for endpoint in before for binding in endpoint.ports]
+    return [
+        with_ports(endpoint, bindings if index == 0 else []) for index, endpoint in enumerate(after)
+    ]
+
+
 def _check_static(network: Network, wish: EndpointConfig) -> None:
     if (wish.ip or wish.ip6) and network.name == "bridge":
         raise InvalidParameter(

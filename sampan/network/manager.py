@@ -28,7 +28,8 @@ import msgspec
 from sampan.errors import Conflict, Forbidden, SampanError
 from sampan.linux import rtnetlink
 from sampan.network import bridge, definition, endpoints, live, ports, sandbox
-from sampan.network.firewall import Opening, Rules
+from sampan.network.composer import Composer
+from sampan.network.firewall import Rules
 from sampan.network.firewalld import WATCHED_CHAIN, Firewalld
 from sampan.network.members import Members
 from sampan.network.names import NamesDirectory
@@ -40,7 +41,6 @@ from sampan.network.types import (
     Collection,
     Endpoint,
     EndpointConfig,
-    Link,
     Network,
     NetworkConfig,
     NetworkEvent,
@@ -75,13 +75,7 @@ class NetworkManager:
         self._names = NamesDirectory(Path(settings.run_dir) / "networks")
         self._networks = Networks(networks, settings)
         self._members = Members(endpoints, self._names)
-        self._resolution = sandbox.Resolution(
-            Path(settings.resolv_conf),
-            self._names,
-            dns=settings.dns,
-            search=settings.dns_search,
-            options=settings.dns_options,
-        )
+        self._composer = Composer(settings, self._networks, self._members, self._names)
         self.found_stale = False
         """Whether the start met an interface that a predecessor had not recorded."""
         self._rules = RuleKeeper(settings.table, settings.firewall, self._wanted_rules)
@@ -231,9 +225,9 @@ class NetworkManager:
                 network = self._networks.get("host" if request.mode == "host" else "none")
                 made = [endpoints.without_interface(network, request)]
             if made[0].interface is not None:
-                reserved = self._reserve(made[0], request.ports)
+                reserved = self._composer.reserve(made[0], request.ports)
                 made[0] = endpoints.with_ports(made[0], [r.binding for r in reserved])
-            answer = self._compose(request, made, reserved)
+            answer = self._composer.compose(request, made, reserved)
             self._members.record(request.container_id, made)
         except BaseException:
             ports.release(reserved)
@@ -282,12 +276,12 @@ class NetworkManager:
                 f" {network.name}"
             )
         added = self._make_endpoint(config, request, before)
-        after = self._moved_ports(before, endpoints.with_routes([*before, added]))
+        after = endpoints.moved_ports(before, endpoints.with_routes([*before, added]))
         added = next(endpoint for endpoint in after if endpoint.id == added.id)
         try:
             assert added.interface is not None
             live.add_interface(netns, added.interface)
-            answer = self._compose(request, after, [])
+            answer = self._composer.compose(request, after, [])
             self._exchange(request.container_id, before, after)
         except OSError as error:
             self._members.give_back([added])
@@ -310,7 +304,7 @@ class NetworkManager:
         network = self._networks.get(reference)
         before = self._members.of(container_id)
         leaving = endpoints.find(before, network)
-        after = self._moved_ports(
+        after = endpoints.moved_ports(
             before, endpoints.with_routes([e for e in before if e.id != leaving.id])
         )
         self._exchange(container_id, before, after)
@@ -332,7 +326,7 @@ class NetworkManager:
 
         ``request`` as for :meth:`connect`; no sockets are handed out.
         """
-        return self._compose(request, self._members.of(request.container_id), [])
+        return self._composer.compose(request, self._members.of(request.container_id), [])
 
     def relink(self, request: SandboxRequest) -> Sandbox:
         """As :meth:`describe`, after a change of the containers that ``request`` links to."""
@@ -340,7 +334,7 @@ class NetworkManager:
         after = []
         for endpoint in before:
             network = self._networks.by_id(endpoint.network_id)
-            openings = self._openings(network, endpoint.ip, request)
+            openings = self._composer.openings(network, endpoint.ip, request)
             after.append(msgspec.structs.replace(endpoint, openings=openings))
         self._exchange(request.container_id, before, after)
         return self.describe(request)
@@ -386,95 +380,9 @@ class NetworkManager:
         )
         if network.name == "bridge":
             # Docker's default network has no names.
-            openings = self._openings(network, endpoint.ip, request)
+            openings = self._composer.openings(network, endpoint.ip, request)
             endpoint = msgspec.structs.replace(endpoint, dns_names=[], openings=openings)
         return endpoint
-
-    def _reserve(
-        self, endpoint: Endpoint, bindings: Sequence[PortBinding]
-    ) -> builtins.list[ports.Reservation]:
-        network = self._networks.by_id(endpoint.network_id)
-        if network.driver != "bridge" or network.internal:
-            return []
-        options = definition.bridge_options(network.options)
-        routed = [version for version, mode in options.modes.items() if mode == "routed"]
-        if not endpoint.ip6:
-            # What the host would relay from IPv6 is no more to be translated than IPv4 itself.
-            routed = [4, 6] if 4 in routed else []
-        default = options.host_binding or self._settings.default_host_ip
-        return ports.reserve(
-            bindings,
-            default_host_ip=default,
-            ipv6=self._networks.ipv6_kernel,
-            listen4=not endpoint.ip,
-            routed=routed,
-        )
-
-    def _compose(
-        self,
-        request: SandboxRequest,
-        made: Sequence[Endpoint],
-        reserved: Sequence[ports.Reservation],
-    ) -> Sandbox:
-        resolv_conf, services = self._resolution.compose(request, made)
-        host_file = b""
-        if request.mode == "host":
-            path = Path(self._settings.hosts_file)
-            host_file = path.read_bytes() if path.exists() else b""
-        hosts = sandbox.hosts(
-            request,
-            made,
-            self._linked(request),
-            self._networks.host_gateway(),
-            host_file,
-        )
-        if reserved:
-            services += sandbox.relay(made[0], reserved)
-        return Sandbox(
-            endpoints=[*made],
-            interfaces=[e.interface for e in made if e.interface is not None],
-            ports=[reservation.binding for reservation in reserved],
-            services=services,
-            hosts=hosts,
-            resolv_conf=resolv_conf,
-            hold_fds=[],
-        )
-
-    def _linked(self, request: SandboxRequest) -> builtins.list[tuple[str, Sequence[str]]]:
-        """The linked containers on the default bridge, for the hosts file."""
-        found: builtins.list[tuple[str, Sequence[str]]] = []
-        for link in request.links:
-            for address in self._addresses_of(link):
-                short = link.container_id[: endpoints.SHORT_ID]
-                found.append((address, [*dict.fromkeys((link.alias, short, link.name))]))
-        return found
-
-    def _addresses_of(self, link: Link) -> builtins.list[str]:
-        members = self._members.of(link.container_id)
-        return [e.ip for e in members if e.network_name == "bridge" and e.ip]
-
-    def _openings(
-        self, network: Network, source: str, request: SandboxRequest
-    ) -> builtins.list[Opening]:
-        """What links let through on a default bridge whose containers do not reach each other."""
-        if network.name != "bridge" or definition.bridge_options(network.options).icc:
-            return []
-        return [
-            Opening(protocol=protocol, ip=address, port=int(number), source=source)
-            for link in request.links
-            for address in self._addresses_of(link)
-            for number, _, protocol in (port.partition("/") for port in link.ports)
-        ]
-
-    def _moved_ports(
-        self, before: Sequence[Endpoint], after: Sequence[Endpoint]
-    ) -> builtins.list[Endpoint]:
-        """The published ports belong to the endpoint with the default route."""
-        bindings = [binding for endpoint in before for binding in endpoint.ports]
-        return [
-            endpoints.with_ports(endpoint, bindings if index == 0 else [])
-            for index, endpoint in enumerate(after)
-        ]
 
     def _exchange(
         self, container_id: str, before: Sequence[Endpoint], after: Sequence[Endpoint]
