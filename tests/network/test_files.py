@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sampan.errors import InvalidParameter
@@ -103,6 +103,7 @@ def test_bad_server(resolution: sandbox.Resolution) -> None:
         resolution.compose(request(dns=["nonsense"]), [endpoint("bridge")])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_resolv_conf_is_read(text: str) -> None:
     config = files.parse_resolv_conf(text)
@@ -122,6 +123,7 @@ def test_links() -> None:
     assert parse_links(["db:Database", "cache"]) == {"database": "db", "cache": "cache"}
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=600))
 def test_no_datagram_breaks_the_parser(data: bytes) -> None:
     try:
@@ -137,6 +139,7 @@ def test_no_datagram_breaks_the_parser(data: bytes) -> None:
 labels = st.text("abcdefghijklmnopqrstuvwxyz0123456789-", min_size=1, max_size=20)
 
 
+@settings(deadline=None)
 @given(st.lists(labels, min_size=1, max_size=5), st.integers(0, 65535))
 def test_questions_are_parsed(parts: list[str], identity: int) -> None:
     name = ".".join(parts)
@@ -145,6 +148,7 @@ def test_questions_are_parsed(parts: list[str], identity: int) -> None:
     assert (query.identity, query.name, query.kind) == (identity, name, dnswire.TYPE_A)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses())
 def test_reverse_names(address: object) -> None:
     name = address.reverse_pointer  # type: ignore[attr-defined]

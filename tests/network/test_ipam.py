@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
@@ -90,6 +90,7 @@ class Allocation(RuleBasedStateMachine):
 TestAllocation = Allocation.TestCase
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=30))
 def test_chosen_subnets_never_overlap(noise: list[int]) -> None:
     taken: list[ipam.IPNetwork] = [
