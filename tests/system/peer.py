@@ -25,12 +25,14 @@ class Peer:
         self.work = ROOT / "tmp" / f"peer-{os.getpid()}"
         self.place = f"/tmp/{self.work.name}"
         self.work.mkdir(parents=True)
-        # Mounts stay in a namespace of its own; a daemon wants its root to be a mount point.
-        binds = " && ".join(
+        # Mounts stay in a namespace of its own, and others' mounts do not stay there: a copy of one
+        # would keep a file system busy that another test unmounts.
+        setup = " && ".join(
             [
                 f"mount --bind {ROOT} {ROOT}",
                 *(f"mount --rbind /{name} {ROOT}/{name}" for name in ("proc", "sys", "dev")),
                 f"mount --bind /etc/resolv.conf {ROOT}/etc/resolv.conf",
+                f"cd {ROOT} && pivot_root . mnt && umount -l /mnt",
             ]
         )
         flags = [
@@ -49,7 +51,7 @@ class Peer:
             self.daemon = subprocess.Popen(
                 [
                     *("unshare", "--mount", "--propagation=private", "sh", "-c"),
-                    f'{binds} && exec chroot {ROOT} dockerd "$@"',
+                    f'{setup} && exec dockerd "$@"',
                     *("dockerd", *flags),
                 ],
                 stdout=log,
