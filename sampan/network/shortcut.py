@@ -12,7 +12,8 @@ Only containers that reach each other anyway get a program (not without ICC), an
 link is up and on its network's bridge.  Programs come a moment after a container's start, so that
 the start does not wait for them; they need no daemon, and the kernel removes an address from the
 map together with its link, so that nothing is ever sent to a container that is gone.  Where the
-kernel or its administrator does not have it (Linux 5.10, CAP_BPF), the bridge does it all.
+kernel or its administrator does not have it (CAP_BPF, and Linux 6.7: older ones do not count such
+frames among those that a container has received), the bridge does it all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +39,7 @@ _DELAY_SECONDS = 0.3
 _STEP_SECONDS = 0.1
 _AT_ONCE = 32
 _CONTAINERS = 4096
+_KERNEL = (6, 7)
 _LABEL = "sampan-shortcut"
 
 # Opcodes and helpers of eBPF that are used here.
@@ -103,7 +106,7 @@ class Shortcuts:
 
     def start(self, *, wanted: bool) -> None:
         """Look at all links; without ``wanted``, take off what a predecessor attached."""
-        if wanted:
+        if wanted and counts_frames(os.uname().release):
             self.look()
             return
         self._usable = False
@@ -252,6 +255,12 @@ def assemble(map_fd: int) -> bytes:
     ]
     end = [bpf.instruction(_MOVE, 0, value=_GO_ON), bpf.instruction(_EXIT)]
     return b"".join([*begin, *check, *look_up, *to_peer, *end])
+
+
+def counts_frames(release: str) -> bool:
+    """Whether the kernel of this release counts what takes a shortcut."""
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return found is not None and (int(found[1]), int(found[2])) >= _KERNEL
 
 
 def _key(mac: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import threading
 
@@ -11,7 +12,7 @@ import pytest
 
 from sampan.linux import bpf
 from sampan.network.manager import NetworkManager
-from sampan.network.shortcut import assemble
+from sampan.network.shortcut import assemble, counts_frames
 from sampan.network.types import EndpointConfig, NetworkConfig, Sandbox, SandboxRequest
 
 from .conftest import Namespace, World, ask, needs_root, run, unreachable
@@ -23,6 +24,8 @@ MOST = 14
 
 
 def _kernel_has_it() -> bool:
+    if not counts_frames(os.uname().release):
+        return False
     try:
         bpf.load_classifier(assemble(bpf.create_link_map(1)))
     except OSError:
@@ -32,7 +35,7 @@ def _kernel_has_it() -> bool:
 
 pytestmark = [
     needs_root,
-    pytest.mark.skipif(not _kernel_has_it(), reason="needs bpf_redirect_peer (Linux 5.10)"),
+    pytest.mark.skipif(not _kernel_has_it(), reason="needs bpf_redirect_peer (Linux 6.7)"),
 ]
 
 
@@ -229,6 +232,15 @@ async def test_own_addresses_and_moves_between_networks(world: World) -> None:
     with inside.entered():
         assert unreachable(server.endpoints[0].ip, 80)
     await manager.close(remove_all=True)
+
+
+def test_kernels_that_count() -> None:
+    counting = [
+        r
+        for r in ("5.10.0", "6.1.0-18", "6.6.99", "6.7-rc1", "6.18.44-x", "7.0", "?")
+        if counts_frames(r)
+    ]
+    assert counting == ["6.7-rc1", "6.18.44-x", "7.0"]
 
 
 def test_a_program_that_the_kernel_refuses() -> None:
