@@ -8,6 +8,7 @@ the kernel tells them apart, on TCP an answer that is a stream ends, as in Docke
 from __future__ import annotations
 
 import asyncio
+import logging
 import select
 import socket
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
+
+from sampan.api import errors
+
+log = logging.getLogger("sampan.api")
 
 FIRST_LOOK, WATCH = 0.002, 0.25
 """Seconds between two looks at a connection of which the client has ended its direction: at first,
@@ -40,6 +45,22 @@ class Connection(RequestHandler):
             return False
         self._look(FIRST_LOOK)
         return True
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is not HTTP as any bad request, without what was sent."""
+        if status >= 500 or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        log.debug("refused a request that is not valid HTTP: %r", exc)
+        body = errors.body("the request is not valid HTTP, or its head is too large")
+        answer = web.Response(status=status, body=body, content_type="application/json")
+        answer.force_close()
+        return answer
 
     def connection_lost(self, error: BaseException | None) -> None:
         super().connection_lost(error)

@@ -148,8 +148,14 @@ def test_terminal_size_and_detach(daemon: Daemon, terminals: list[Terminal]) -> 
     terminal.expect(b"/ # ")
     terminal.send(b"stty size\r")
     terminal.expect(b"33 101")
-    terminal.resize(44, 55)
-    assert until(lambda: _size(terminal) == b"44 55")
+
+    def resized() -> bool:
+        # The CLI may not have listened for the signal yet: change the size until it does.
+        terminal.resize(44, 56)
+        terminal.resize(44, 55)
+        return _size(terminal) == b"44 55"
+
+    assert until(resized)
     terminal.send(b"\x10\x11")
     assert terminal.wait() == 0
     assert text(daemon, "ps", "-q", "--no-trunc", "--filter", "name=tty") != ""
