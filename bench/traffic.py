@@ -77,6 +77,8 @@ def connected(track: Track) -> tuple[socket.socket, socket.socket]:
         far, _ = listener.accept()
     for end in (near, far):
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # One that does not probe for more: its experiments would be the figure.
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
         end.settimeout(None)
     return near, far
 
