@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import msgspec
-
 from sampan.linux.seccomp import MAX_INSTRUCTIONS
 from sampan.linux.syscalls import MACHINE
 from sampan.runtime.bpf_assembler import (
@@ -78,14 +76,29 @@ def compile_profile(
 ) -> bytes:
     """The program of a profile for a process with these (bounding) capabilities.
 
-    ``listener`` tells that there is one for SCMP_ACT_NOTIFY.  Raises ValueError for unknown actions, comparisons and architectures, and for a program that
+    ``listener`` tells that there is one for SCMP_ACT_NOTIFY.  Programs are kept.  Raises ValueError for unknown actions, comparisons and architectures, and for a program that
     the kernel would refuse for its length.
     """
+    # Only who starts many containers has it, and needs it; it takes long to import.
+    import msgspec
+
+    _check_listener(profile, listener)
+    return _compile(msgspec.json.encode(profile), frozenset(capabilities), MACHINE)
+
+
+def compile_once(
+    profile: dict[str, Any], capabilities: Iterable[str] = (), *, listener: bool = False
+) -> bytes:
+    """As :func:`compile_profile` for a process that compiles just one."""
+    _check_listener(profile, listener)
+    return _program(profile, frozenset(capabilities), MACHINE)
+
+
+def _check_listener(profile: dict[str, Any], listener: bool) -> None:
     if notifies(profile) and not listener:
         raise ValueError("seccomp: SCMP_ACT_NOTIFY needs a listener, which there is not here")
     if profile.get("defaultAction") == "SCMP_ACT_NOTIFY":
         raise ValueError("seccomp: SCMP_ACT_NOTIFY cannot be the default action")
-    return _compile(msgspec.json.encode(profile), frozenset(capabilities), MACHINE)
 
 
 def plain_profile(profile: dict[str, Any], capabilities: Iterable[str] = ()) -> dict[str, Any]:
@@ -107,7 +120,12 @@ def plain_profile(profile: dict[str, Any], capabilities: Iterable[str] = ()) -> 
 
 @lru_cache(maxsize=64)
 def _compile(encoded: bytes, capabilities: frozenset[str], machine: str) -> bytes:
-    profile: dict[str, Any] = msgspec.json.decode(encoded)
+    import msgspec
+
+    return _program(msgspec.json.decode(encoded), capabilities, machine)
+
+
+def _program(profile: dict[str, Any], capabilities: frozenset[str], machine: str) -> bytes:
     if machine not in _NATIVE:
         raise ValueError(f"seccomp filters are not made for the architecture {machine}")
     default = _answer(profile.get("defaultAction"), profile.get("defaultErrnoRet"))

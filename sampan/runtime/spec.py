@@ -8,6 +8,7 @@ from typing import Any
 from sampan.errors import InvalidParameter
 from sampan.linux.capabilities import NAMES
 from sampan.runtime import cgroups
+from sampan.runtime.devices import device_rules
 from sampan.runtime.seccomp_profile import default_profile
 
 OCI_VERSION = "1.2.0"
@@ -45,20 +46,6 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-
-_DEVICES = (
-    ("c", None, None, "m"),
-    ("b", None, None, "m"),
-    ("c", 1, 3, "rwm"),
-    ("c", 1, 5, "rwm"),
-    ("c", 1, 7, "rwm"),
-    ("c", 1, 8, "rwm"),
-    ("c", 1, 9, "rwm"),
-    ("c", 5, 0, "rwm"),
-    ("c", 5, 1, "rwm"),
-    ("c", 5, 2, "rwm"),
-    ("c", 136, None, "rwm"),
-)
 
 
 def default_spec(
@@ -154,19 +141,6 @@ def default_mounts(shm_size: int) -> list[dict[str, Any]]:
 
 def _mount(destination: str, kind: str, options: list[str]) -> dict[str, Any]:
     return {"destination": destination, "type": kind, "source": kind, "options": options}
-
-
-def device_rules() -> list[dict[str, Any]]:
-    """Nothing, then nodes of every kind may be made, and the harmless ones used."""
-    rules: list[dict[str, Any]] = [{"allow": False, "access": "rwm"}]
-    for kind, major, minor, access in _DEVICES:
-        rule: dict[str, Any] = {"allow": True, "type": kind, "access": access}
-        if major is not None:
-            rule["major"] = major
-        if minor is not None:
-            rule["minor"] = minor
-        rules.append(rule)
-    return rules
 
 
 def capability_sets(names: Sequence[str]) -> dict[str, list[str]]:

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from sampan.linux import namespaces, process
 from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
 from sampan.runtime import cgroups, confine
+from sampan.runtime.devices import device_rules
 from sampan.runtime.errors import StartError
 from sampan.runtime.oci import bundle as bundles
 from sampan.runtime.oci import child, hooks, listeners, notify, records, terminal
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options
 from sampan.runtime.rootfs import ID_MAP
-from sampan.runtime.spec import device_rules
 from sampan.runtime.sync import KeeperSide, describe
 
 _RDONLY = os.O_RDONLY | os.O_CLOEXEC
@@ -259,7 +259,7 @@ def prepare(spec_process: dict[str, Any], linux: dict[str, Any], kept: int) -> c
 
         bounding = (spec_process.get("capabilities") or {}).get("bounding") or ()
         listens = seccomp.notifies(profile)
-        program = seccomp.compile_profile(profile, bounding, listener=True)
+        program = seccomp.compile_once(profile, bounding, listener=True)
         flags = profile.get("flags") or ()
     prepared = confine.prepare(spec_process, program, flags)
     return prepared._replace(kept=kept, listens=listens)

@@ -26,5 +26,13 @@ def entry() -> None:
     except OSError as failure:
         print(f"sampan-oci: cannot copy the interpreter: {failure.strerror}", file=sys.stderr)
         sys.exit(1)
-    code = _CODE.format(sys.path, sys.argv[0])
+    code = _CODE.format(_path(), sys.argv[0])
     os.execve(image, [sys.executable, "-I", "-S", "-c", code, *sys.argv[1:]], os.environ)
+
+
+def _path() -> list[str]:
+    """``sys.path`` in the order in which things are found: each directory before costs a look."""
+    ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(__file__))))
+    library = os.path.dirname(os.__file__)
+    known = [entry for entry in sys.path if entry.startswith(library) and "-packages" not in entry]
+    return [*known, ours, *(entry for entry in sys.path if entry not in (*known, ours))]
