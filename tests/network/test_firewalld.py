@@ -26,6 +26,7 @@ PACKAGES = "base-files,netbase,firewalld,dbus"
 
 pytestmark = [
     needs_root,
+    pytest.mark.network,
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("mmdebstrap") is None, reason="needs mmdebstrap"),
 ]
