@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -109,6 +110,16 @@ def test_the_daemon_may_end_meanwhile(machine: Daemon, runtime: str) -> None:
     connection.close()
     one.kill(signal.SIGKILL)
     assert one.wait()["StatusCode"] == 137
+
+
+def test_a_keeper_that_is_killed_is_not_in_the_way(machine: Daemon, runtime: str) -> None:
+    one = start(machine, runtime, "sleep", "1000")
+    state = json.loads((machine.run / "containers" / one.id / "state.json").read_text())
+    os.kill(state["keeper_pid"], signal.SIGKILL)
+    until(lambda: one.reload() or one.status == "exited")
+    one.start()
+    assert one.exec_run("true").exit_code == 0
+    one.remove(force=True)
 
 
 @pytest.mark.parametrize("runtime", PLAIN, indirect=True)

@@ -43,6 +43,8 @@ def start_container(request: KeeperRequest, on_network: Callable[[int], None]) -
             raise StartError(
                 "user namespaces are remapped for the runtime sampan only: use --userns host", 125
             )
+        # What a keeper that was killed has left.
+        delete(runtime, request.id)
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("none", "/", "", mounts.MS_REC | mounts.MS_SLAVE)
         root = bundle.attach_root(request, runtime)
