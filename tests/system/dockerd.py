@@ -6,6 +6,7 @@ changes the rules of the network that it finds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -46,4 +47,7 @@ class Dockerd(Daemon):
         return []
 
     def clean(self) -> None:
+        for group in Path("/sys/fs/cgroup").glob("*/docker"):
+            with contextlib.suppress(OSError):
+                group.rmdir()
         shutil.rmtree(PEERS / str(self.root).lstrip("/"), ignore_errors=True)
