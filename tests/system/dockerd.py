@@ -47,7 +47,10 @@ class Dockerd(Daemon):
         return []
 
     def clean(self) -> None:
-        for group in Path("/sys/fs/cgroup").glob("*/docker"):
+        for group in (
+            *Path("/sys/fs/cgroup").glob("*/docker/*/"),
+            *Path("/sys/fs/cgroup").glob("*/docker"),
+        ):
             with contextlib.suppress(OSError):
                 group.rmdir()
         shutil.rmtree(PEERS / str(self.root).lstrip("/"), ignore_errors=True)
