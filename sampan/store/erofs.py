@@ -67,7 +67,6 @@ class ErofsSnapshotter(OverlaySnapshotter):
     keeps_tars = True
 
     def __init__(self, state_dir: Path, run_dir: Path, metadata: Metadata) -> None:
-        super().__init__(state_dir, metadata)
         self._places = run_dir / "mounts"
         self._places.mkdir(parents=True, exist_ok=True)
         self._building = threading.Lock()
@@ -75,7 +74,11 @@ class ErofsSnapshotter(OverlaySnapshotter):
         # Trees read by apply, for the merge that mostly follows.
         self._trees: OrderedDict[int, LayerTree] = OrderedDict()
         self._idle: OrderedDict[int, None] = OrderedDict()
+        super().__init__(state_dir, metadata)
+
+    def _open(self) -> None:
         self._adopt_mounts()
+        super()._open()
 
     def apply(
         self,

@@ -15,10 +15,11 @@ import shutil
 import stat
 import threading
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.errors import DiskFull, Unsupported
+from sampan.errors import DiskFull, SampanError, Unsupported
 from sampan.image.layer import is_opaque
 from sampan.linux import quota
 from sampan.linux.sync import syncfs
@@ -47,6 +48,21 @@ class OverlaySnapshotter:
         self._empty = self.root / "empty"
         self._empty.mkdir(exist_ok=True)
         self._applying = threading.Lock()
+        self._open()
+
+    def _open(self) -> None:
+        """Make good what a power failure did to the directories of active snapshots and views:
+        their record may be on the disk before they are, or their removal before the record's.
+        They become what they were at first; nothing that was written to them had been kept."""
+        for record in self._records.used():
+            directory = self._records.directory(record.id)
+            if not (directory / "fs").exists():
+                shutil.rmtree(directory, ignore_errors=True)
+                with suppress(SampanError, OSError):  # check() says what is wrong below it
+                    directory.mkdir(mode=0o700)
+                    self._fill(directory, record.kind, record.parent)
+            elif record.kind == "active":
+                (directory / "work").mkdir(mode=0o700, exist_ok=True)
 
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "active", parent)
@@ -162,14 +178,16 @@ class OverlaySnapshotter:
 
     def _create(self, key: str, kind: Kind, parent: str | None) -> list[Mount]:
         def fill(directory: Path) -> None:
-            lower = self._lower(self._records.committed(parent).id) if parent else []
-            self._make_fs(directory / "fs", lower)
-            if kind == "active":
-                (directory / "work").mkdir(mode=0o700)
+            self._fill(directory, kind, self._records.committed(parent).id if parent else None)
 
         with disk_full_as_error(self.root):
             with self._records.creating(key, kind, parent, "directory", fill) as record:
                 return self._mounts(record)
+
+    def _fill(self, directory: Path, kind: Kind, parent: int | None) -> None:
+        self._make_fs(directory / "fs", self._lower(parent) if parent is not None else [])
+        if kind == "active":
+            (directory / "work").mkdir(mode=0o700)
 
     def _make_fs(self, fs: Path, lower: list[Path]) -> None:
         """The directory takes the root's owner and mode from the layer below."""

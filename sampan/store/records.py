@@ -237,6 +237,15 @@ class SnapshotRecords:
         )
         return [name for (name,) in rows]
 
+    def used(self) -> list[Record]:
+        """Active snapshots and views."""
+        rows = self._metadata.query(
+            f"SELECT {_FIELDS} FROM snapshot_names n JOIN snapshots s ON s.id = n.snapshot"
+            " WHERE n.driver = ? AND s.kind IN ('active', 'view')",
+            (self._driver,),
+        )
+        return [Record(*row) for row in rows]  # type: ignore[arg-type]
+
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of committed image layers (digests) that neither ``roots`` nor any other snapshot
         reaches; those uppermost come first, so that they can be removed in this order."""

@@ -18,6 +18,7 @@ from sampan.image import tar
 from sampan.image.layer import changes, write_diff
 from sampan.image.tar import Entry
 from sampan.linux.openat2 import open_in_root
+from sampan.store.check import check
 
 
 def read(store: Store, key: str) -> dict[str, str]:
@@ -418,3 +419,21 @@ def test_many_layers(store: Store) -> None:
         assert len(os.listdir(root)) == count + 1
         fd = open_in_root(os.open(root, os.O_RDONLY | os.O_DIRECTORY), "f7")
         os.close(fd)
+
+
+@pytest.mark.parametrize("driver", ["overlay", "erofs"])
+def test_directories_that_a_power_failure_took_are_made_again(tmp_path: Path, driver: str) -> None:
+    with open_store(tmp_path, driver) as store:
+        store.snapshotter.apply("sha256:1", None, archive(file("a", b"x")))
+        store.snapshotter.prepare("c", "sha256:1")
+        store.snapshotter.prepare("bare", None)
+        for directory in {store.snapshotter.upper(key).parent for key in ("c", "bare")}:
+            shutil.rmtree(directory)
+        assert len(check(store.metadata, store.images)) == 2
+    with open_store(tmp_path, driver) as store:
+        assert check(store.metadata, store.images) == []
+        with mounted(store.snapshotter, "c") as root:
+            assert (root / "a").read_bytes() == b"x"
+            (root / "b").write_bytes(b"y")
+        for key in ("c", "bare"):
+            store.snapshotter.remove(key)
