@@ -212,7 +212,7 @@ def test_the_command_line_and_what_it_says_of_the_host(guest: Guest) -> None:
 
 def test_a_container_sees_its_own_group(guest: Guest) -> None:
     def run(script: str, **settings: Any) -> str:
-        command = ["sh", "-c", f"{script} 2>&1"]
+        command = ["sh", "-c", f"exec 2>&1; {script}"]
         said = guest.client.containers.run(
             "busybox", command, remove=True, network_mode="none", mem_limit=32 * MB, **settings
         )
