@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ _PORTS_FOR_ALL = {
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
+_OWN_DEVICES = frozenset(("pts", "shm", "fd", "mqueue", "console", "ptmx"))
 _DEVICE_TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
 
 
@@ -234,6 +235,9 @@ def _devices(spec: dict[str, Any], host: HostConfig) -> None:
     linux = spec["linux"]
     rules = linux["resources"].setdefault("devices", [])
     nodes = linux.setdefault("devices", [])
+    if host.privileged:
+        known = {item["path"] for item in nodes}
+        nodes += [node for node in _host_devices(Path("/dev")) if node["path"] not in known]
     for mapping in host.devices or []:
         for node in _nodes(mapping):
             nodes[:] = [item for item in nodes if item["path"] != node["path"]]
@@ -249,6 +253,20 @@ def _devices(spec: dict[str, Any], host: HostConfig) -> None:
             )
     for text in host.device_cgroup_rules or []:
         rules.append(_rule(text))
+
+
+def _host_devices(place: Path) -> Iterator[dict[str, Any]]:
+    """All device nodes of the host, but for those that each container has of its own."""
+    for entry in sorted(os.scandir(place), key=lambda entry: entry.name):
+        path = Path(entry.path)
+        try:
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in _OWN_DEVICES:
+                    yield from _host_devices(path)
+            elif entry.name not in _OWN_DEVICES and not entry.is_symlink() and _is_device(path):
+                yield _node(path, entry.path)
+        except FileNotFoundError:
+            continue  # Unplugged meanwhile.
 
 
 def _nodes(mapping: DeviceMapping) -> list[dict[str, Any]]:

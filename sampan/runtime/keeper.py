@@ -369,7 +369,10 @@ class Keeper:
         """The first process is gone and all of its output has been read."""
         group, state, restarts = self._group, self._state, self._restarts
         assert restarts is not None
-        state.oom_killed = state.oom_killed or bool(group.oom_kills())
+        if not state.oom_killed and group.oom_kills():
+            # The notice of it is still on its way.
+            state.oom_killed = True
+            self._emit(OutOfMemory(time.time_ns()))
         state.exit_code = code
         state.finished_at = time.time_ns()
         state.pid = 0

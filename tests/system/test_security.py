@@ -169,3 +169,25 @@ def test_settings_that_are_refused(tmp_path: Path, flags: list[str], text: str) 
 def test_the_cgroup_driver_that_there_is() -> None:
     for daemon in running("--exec-opt", "native.cgroupdriver=cgroupfs"):
         assert daemon.client.info()["CgroupDriver"] == "cgroupfs"
+
+
+def test_a_privileged_container_has_the_devices_of_the_host(daemon: Daemon) -> None:
+    listing = (
+        "find /dev \\( -type b -o -type c \\) ! -path '/dev/pts/*' -exec stat -c '%n %t:%T' {} +"
+    )
+    said = daemon.client.containers.run(
+        "busybox", ["sh", "-c", listing], privileged=True, remove=True, network_mode="none"
+    )
+    inside = set(said.decode().split("\n")) - {""}
+    host = subprocess.run(["sh", "-c", listing], capture_output=True, text=True, check=True)
+    # Each container has consoles of its own; other tests make loop devices meanwhile.
+    wanted = {
+        line
+        for line in host.stdout.splitlines()
+        if not line.startswith(("/dev/console ", "/dev/ptmx ", "/dev/loop"))
+    }
+    assert wanted <= inside and len(wanted) > 6
+    plain = daemon.client.containers.run(
+        "busybox", ["sh", "-c", listing], remove=True, network_mode="none"
+    )
+    assert len(plain.decode().splitlines()) == 6
