@@ -133,6 +133,7 @@ class Guest:
         self._ports: dict[int, int] = {}
         self._client: docker.DockerClient | None = None
         self.daemon = 0
+        self.reason = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.console: list[str] = []
 
@@ -231,13 +232,14 @@ class Guest:
 
     def start_daemon(self, *flags: str, state: str = "/var/lib/sampan") -> None:
         """Start a daemon at the socket that :attr:`client` talks to; :attr:`daemon` is its
-        process in the guest."""
+        process in the guest, :attr:`reason` why the first one chose its storage driver."""
         command = ["python3", "-m", "sampan.daemon", "--state-dir", state, "-D"]
         command += ["--run-dir", "/run/sampan", "--log-file", "/var/log/sampan.log", *flags]
         answer = self.ask("start", START_SECONDS, argv=command)
         assert answer["said"] == "READY\n", self.read("/var/log/sampan.log", "/var/log/daemon")
         self._client = None
         self.daemon = int(answer["pid"])
+        self.reason = self.reason or dict(self.client.info()["DriverStatus"])["Chosen because"]
 
     @property
     def client(self) -> docker.DockerClient:
