@@ -473,19 +473,10 @@ class Lifecycle:
                 if lost and self._wants_restart(container):
                     self._spawn_task(self._start_again(container))
             elif container.record.state.status == "removing" or (
-                container.record.host.auto_remove
-                and (container.record.state.finished_at or not self._has_files(container))
+                container.record.host.auto_remove and container.record.state.finished_at
             ):
                 async with container.lock:
                     await self._remove(container, volumes=True)
-
-    def _has_files(self, container: Container) -> bool:
-        """Whether the snapshot is whole: a power failure may bring back the record, and only that,
-        of a container that removed itself."""
-        try:
-            return self._snapshotter.upper(container.id).exists()
-        except NotFound:
-            return False
 
     def _sweep(self) -> None:
         """Delete what a crash left of containers without a record."""

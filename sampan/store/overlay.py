@@ -54,7 +54,7 @@ class OverlaySnapshotter:
         """Make good what a power failure did to the directories of active snapshots and views:
         their record may be on the disk before they are, or their removal before the record's.
         They become what they were at first; nothing that was written to them had been kept."""
-        for record in self._records.used():
+        for _, record in self._records.used():
             directory = self._records.directory(record.id)
             if not (directory / "fs").exists():
                 shutil.rmtree(directory, ignore_errors=True)
@@ -170,7 +170,7 @@ class OverlaySnapshotter:
 
     def active(self) -> list[str]:
         """The keys of active snapshots and views."""
-        return self._records.active()
+        return [name for name, _ in self._records.used()]
 
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""

@@ -123,7 +123,7 @@ class PlainSnapshotter:
 
     def active(self) -> list[str]:
         """The keys of active snapshots and views."""
-        return self._records.active()
+        return [name for name, _ in self._records.used()]
 
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of image layers that nothing needs, in the order to remove them."""

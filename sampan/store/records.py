@@ -228,23 +228,14 @@ class SnapshotRecords:
         )
         return bool(rows)
 
-    def active(self) -> list[str]:
-        """The names of active snapshots and views."""
+    def used(self) -> list[tuple[str, Record]]:
+        """Active snapshots and views with their names, the uppermost first."""
         rows = self._metadata.query(
-            "SELECT n.name FROM snapshot_names n JOIN snapshots s ON s.id = n.snapshot"
+            f"SELECT n.name, {_FIELDS} FROM snapshot_names n JOIN snapshots s ON s.id = n.snapshot"
             " WHERE n.driver = ? AND s.kind IN ('active', 'view') ORDER BY s.id DESC",
             (self._driver,),
         )
-        return [name for (name,) in rows]
-
-    def used(self) -> list[Record]:
-        """Active snapshots and views."""
-        rows = self._metadata.query(
-            f"SELECT {_FIELDS} FROM snapshot_names n JOIN snapshots s ON s.id = n.snapshot"
-            " WHERE n.driver = ? AND s.kind IN ('active', 'view')",
-            (self._driver,),
-        )
-        return [Record(*row) for row in rows]  # type: ignore[arg-type]
+        return [(name, Record(*fields)) for name, *fields in rows]  # type: ignore[arg-type]
 
     def unreached(self, roots: set[str]) -> list[str]:
         """Names of committed image layers (digests) that neither ``roots`` nor any other snapshot
