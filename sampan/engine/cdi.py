@@ -19,6 +19,7 @@ import msgspec
 
 from sampan.engine.types import DeviceRequest
 from sampan.errors import InvalidParameter
+from sampan.runtime.oci.hooks import KINDS as HOOK_KINDS
 
 DIRECTORIES = ("/etc/cdi", "/var/run/cdi")
 _GPU_KIND = "nvidia.com/gpu"
@@ -27,14 +28,6 @@ _NAME = re.compile(
     re.ASCII,
 )
 _DEVICE_TYPES = {stat.S_IFCHR: "c", stat.S_IFBLK: "b"}
-_HOOKS = (
-    "prestart",
-    "createRuntime",
-    "createContainer",
-    "startContainer",
-    "poststart",
-    "poststop",
-)
 
 
 class _Edit(msgspec.Struct, frozen=True, rename="camel"):
@@ -216,7 +209,7 @@ def _apply(edits: Edits, spec: dict[str, Any]) -> None:
             }
         )
     for hook in edits.hooks:
-        if hook.hook_name not in _HOOKS:
+        if hook.hook_name not in HOOK_KINDS:
             raise InvalidParameter(f"a CDI specification has an unknown hook {hook.hook_name!r}")
         entry: dict[str, Any] = {"path": hook.path}
         if hook.args:

@@ -14,6 +14,15 @@ from typing import Any
 
 from sampan.linux import process
 
+KINDS = (
+    "prestart",
+    "createRuntime",
+    "createContainer",
+    "startContainer",
+    "poststart",
+    "poststop",
+)
+
 
 def run(
     hooks: Sequence[dict[str, Any]], kind: str, state: bytes, failed: Callable[[str], None]
@@ -68,16 +77,8 @@ def _run(hook: dict[str, Any], state: bytes) -> str:
 
 def check(hooks: dict[str, Any]) -> None:
     """Raises ValueError for hooks that cannot be run."""
-    known = (
-        "prestart",
-        "createRuntime",
-        "createContainer",
-        "startContainer",
-        "poststart",
-        "poststop",
-    )
     for kind, entries in hooks.items():
-        if kind not in known:
+        if kind not in KINDS:
             raise ValueError(f"unknown kind of hook {kind!r}")
         for hook in entries or ():
             path = hook.get("path")

@@ -186,19 +186,13 @@ def features(_: str, options: Options) -> int:
     """``features``: what this runtime does, in the runtime specification's form."""
     from sampan.linux.capabilities import NAMES
     from sampan.linux.mount import option_names
+    from sampan.runtime.oci import hooks
 
     return _show(
         {
             "ociVersionMin": "1.0.0",
             "ociVersionMax": "1.2.1",
-            "hooks": [
-                "prestart",
-                "createRuntime",
-                "createContainer",
-                "startContainer",
-                "poststart",
-                "poststop",
-            ],
+            "hooks": hooks.KINDS,
             "mountOptions": option_names(),
             "linux": {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
