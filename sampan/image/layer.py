@@ -265,7 +265,7 @@ def _changes(
             yield Change(shown, "deleted")
             continue
         info = os.stat(name, dir_fd=upper, follow_symlinks=False)
-        below = _stat(name, lower)
+        below = status_in(lower, name)
         if is_whiteout(info):
             if below is not None:
                 yield Change(shown, "deleted")
@@ -287,7 +287,8 @@ def _changes(
                 os.close(beneath)
 
 
-def _stat(name: str, fd: int | None) -> os.stat_result | None:
+def status_in(fd: int | None, name: str | bytes) -> os.stat_result | None:
+    """What ``name`` is in the directory ``fd``; None when it, or the directory, is not there."""
     if fd is None:
         return None
     try:

@@ -25,7 +25,7 @@ from sampan.build.ops.owners import ModeChange, resolve_owner
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import Folder, Status, Tree
 from sampan.image import tar
-from sampan.image.layer import KINDS, WHITEOUT_PREFIX, xattrs_of
+from sampan.image.layer import KINDS, WHITEOUT_PREFIX, status_in, xattrs_of
 from sampan.image.tar import Entry
 from sampan.image.tarwrite import END, Gathered, header, padding
 
@@ -115,7 +115,7 @@ class DirectCopy:
             if raw.startswith(WHITEOUT_PREFIX):
                 raise Unsuitable
             holder = made[parent]
-            old = _status(below[parent], raw)
+            old = status_in(below[parent], raw)
             place = self._place(item, holder, raw, old)
             if place is None:
                 continue
@@ -188,7 +188,7 @@ class DirectCopy:
         for part in parts:
             name = os.fsencode(part)
             path = path + b"/" + name if path else name
-            info = _status(fd, name)
+            info = status_in(fd, name)
             if info is None:
                 # Made by the copy; what it is made in changes by that.
                 place.entry.mtime = self._now
@@ -208,15 +208,6 @@ class DirectCopy:
             place.inside[name] = inner = _Place(entry)
             place = inner
         return place, fd
-
-
-def _status(holder: int | None, name: bytes) -> os.stat_result | None:
-    if holder is None:
-        return None
-    try:
-        return os.stat(name, dir_fd=holder, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
 
 
 def _sorted(place: _Place) -> Iterator[_Place]:
