@@ -65,6 +65,7 @@ class _Build:
         self.remote = Remote(deps.state_dir / "tmp" / "build" / secrets.token_hex(8))
         self.solver: Solver | None = None
         self.execs: ExecRunner | None = None
+        self.ending: asyncio.Task[None] | None = None
         self.exporter: Exporter | None = None
         check_outputs(request)
         given = {k: v for k, v in request.build_args.items() if v is not None}
@@ -85,7 +86,9 @@ class _Build:
             await self.solver.close()
         if self.exporter is not None:
             await self.exporter.close()
-        if self.execs is not None:
+        if self.ending is not None:
+            await self.ending
+        elif self.execs is not None:
             await self.execs.close()
         await asyncio.to_thread(self.remote.close)
 
@@ -125,6 +128,9 @@ class _Build:
                 before = await carrier.before(self.solver.failed)
                 error.state_before = before.id if before is not None else ""
             raise
+        # The network is given back while the last layers are written.
+        assert self.execs is not None
+        self.ending = asyncio.create_task(self.execs.close())
         plan.target.draft.labels.update(request.labels)
         results = Results(request, self.deps, self.bases, self.solver, runner, exporter)
         inline = self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")

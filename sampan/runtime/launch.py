@@ -16,7 +16,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from sampan.linux import namespaces
-from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
+from sampan.linux.namespaces import (
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWTIME,
+    CLONE_NEWUSER,
+)
 from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel, supported, userns
 from sampan.runtime.errors import StartError
 from sampan.runtime.sync import KeeperSide, describe
@@ -188,11 +194,13 @@ def _plan(
 
 
 def _fits(spare: Spare | None, plan: init.Plan, fresh_pid: bool) -> bool:
+    """A spare opens and joins a network namespace itself; others must be new ones."""
     wanted = init.SPARE_NAMESPACES
+    only_network = not plan.remapped and all(flag == CLONE_NEWNET for _, flag in plan.joined)
     return (
         spare is not None
         and fresh_pid
-        and not plan.joined
+        and (only_network or not plan.joined)
         and plan.new_namespaces & wanted == wanted
     )
 

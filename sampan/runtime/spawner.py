@@ -163,7 +163,7 @@ class Spawner:
         spare, self._spare = self._spare, None
         if self._quiet:
             self._quiet.cancel()
-        self._quiet = asyncio.get_running_loop().call_later(_QUIET, self._fork_ahead)
+        self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.fork_ahead)
         if spare is not None:
             try:
                 with spare:
@@ -174,8 +174,12 @@ class Spawner:
         with await self._keeper() as keeper:
             await _send(keeper, message, fds)
 
-    def _fork_ahead(self) -> None:
-        """Nothing is wanted just now: the next keeper will be ready sooner."""
+    def fork_ahead(self) -> None:
+        """Have the next keeper forked now, so that it is ready when it is wanted.
+
+        Happens by itself when nothing has been wanted for a moment; a caller that starts one
+        container after another calls it while the one before works.
+        """
         if self._spare is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)

@@ -35,6 +35,7 @@ from sampan.runtime.types import (
     KeeperRequest,
     LogConfig,
     ServiceRequest,
+    Mount,
 )
 from sampan.store.snapshots import Snapshotter
 
@@ -170,7 +171,8 @@ class ExecRunner:
             )
             await self._execute(job, request)
             self._free_places[job.op.network].append(place)
-            self._stubs.clean(key, job.parent, job.name, stubs.mount_points(spec))
+            writable = self._writable(key, rootfs)
+            self._stubs.clean(writable, job.parent, job.name, stubs.mount_points(spec))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
             raise
@@ -201,6 +203,11 @@ class ExecRunner:
 
     def _discard(self, key: str) -> None:
         try:
+    def _writable(self, key: str, rootfs: Sequence[Mount]) -> Path:
+        """The directory that the command's changes are in: the whole tree, or an upper layer."""
+        top = rootfs[-1]
+        return Path(top.source) if top.type == "bind" else self._snapshots.upper(key)
+
             self._snapshots.remove(key)
         except NotFound:
             pass
@@ -288,6 +295,7 @@ class ExecRunner:
                 theirs.close()
             job.on_start(job.container_id)
             try:
+            self._spawner.fork_ahead()  # for the next command, while this one runs
                 await read_frames(ours, on_output)
                 await keeper.wait_closed()
             except asyncio.CancelledError:

@@ -24,10 +24,10 @@ class Stubs:
         self._snapshots = snapshots
         self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
-    def clean(self, key: str, parent: str | None, name: str, points: Sequence[str]) -> None:
-        """Remove from the active snapshot ``key`` what was made only to be mounted on; it will be
-        known as ``name``."""
-        root = os.open(self._writable(key), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def clean(self, writable: Path, parent: str | None, name: str, points: Sequence[str]) -> None:
+        """Remove from what a command has written over ``parent`` what was made only to be mounted
+        on; the result will be the snapshot ``name``."""
+        root = os.open(writable, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             made = [point for point in points if _is_stub(root, point)]
             missing = self._missing_in(parent, points) if made else frozenset()
@@ -55,11 +55,6 @@ class Stubs:
                 except OSError:
                     found.add(point)
         return frozenset(found)
-
-    def _writable(self, key: str) -> Path:
-        """The directory that the command's changes are in: the whole tree, or an upper layer."""
-        mount = self._snapshots.mounts(key)[-1]
-        return Path(mount.source) if mount.type == "bind" else self._snapshots.upper(key)
 
 
 # The command may have put a link in the place of a directory: none is followed.
