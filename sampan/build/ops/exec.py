@@ -34,8 +34,8 @@ from sampan.runtime.types import (
     KeeperEvent,
     KeeperRequest,
     LogConfig,
-    ServiceRequest,
     Mount,
+    ServiceRequest,
 )
 from sampan.store.snapshots import Snapshotter
 
@@ -201,13 +201,13 @@ class ExecRunner:
             (directory / file).write_bytes(content)
         return place
 
-    def _discard(self, key: str) -> None:
-        try:
     def _writable(self, key: str, rootfs: Sequence[Mount]) -> Path:
         """The directory that the command's changes are in: the whole tree, or an upper layer."""
         top = rootfs[-1]
         return Path(top.source) if top.type == "bind" else self._snapshots.upper(key)
 
+    def _discard(self, key: str) -> None:
+        try:
             self._snapshots.remove(key)
         except NotFound:
             pass
@@ -293,9 +293,9 @@ class ExecRunner:
                 ) from None
             finally:
                 theirs.close()
+            self._spawner.fork_ahead()  # for the next command, while this one runs
             job.on_start(job.container_id)
             try:
-            self._spawner.fork_ahead()  # for the next command, while this one runs
                 await read_frames(ours, on_output)
                 await keeper.wait_closed()
             except asyncio.CancelledError:
