@@ -36,8 +36,8 @@ _setfsgid = function("setfsgid", ctypes.c_uint)
 _names: dict[str, ctypes.Array[ctypes.c_char]] = {}
 
 
-def prctl(option: int, value: int = 0, third: int = 0) -> None:
-    if _prctl(option, value, third, 0, 0) < 0:
+def prctl(option: int, value: int = 0, third: int = 0, fourth: int = 0) -> None:
+    if _prctl(option, value, third, fourth, 0) < 0:
         raise error(f"prctl {option}")
 
 

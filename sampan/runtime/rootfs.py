@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Sequence
 from typing import Any
@@ -103,15 +102,15 @@ def open_source(source: str, recursive: bool) -> int:
     ``/proc/PID/root/…`` lies in another container's mount namespace, which is entered for it:
     the kernel copies only what the caller's own namespace holds.
     """
-    other = re.match(r"/proc/(\d+)/root(/.*)", source)
-    if other is None:
+    pid, found, path = source.removeprefix("/proc/").partition("/root/")
+    if not (found and pid.isdecimal() and source.startswith("/proc/")):
         return mounts.open_tree(AT_FDCWD, source, recursive=recursive)
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    theirs = os.open(f"/proc/{other[1]}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
         namespaces.setns(theirs, namespaces.CLONE_NEWNS)
         try:
-            place = openat2(AT_FDCWD, other[2], O_PATH, resolve=RESOLVE_IN_ROOT)
+            place = openat2(AT_FDCWD, f"/{path}", O_PATH, resolve=RESOLVE_IN_ROOT)
             try:
                 return mounts.open_tree(place, "", recursive=recursive)
             finally:

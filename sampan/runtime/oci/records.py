@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 from typing import Any, NamedTuple
 
 from sampan.linux import process
@@ -19,7 +18,7 @@ from sampan.runtime.oci.errors import OciError
 GATE = "gate"
 VERSION = "1.2.1"
 _STATE, _CONFIG, _LOCK = "state.json", "config.json", "lock"
-_NAME = re.compile(r"[\w+.-]+", re.ASCII)
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_+.-")
 
 
 class Record(NamedTuple):
@@ -97,7 +96,7 @@ def frozen(cgroup: str) -> bool:
 
 def check_name(identity: str) -> None:
     """Raises OciError unless the name may be one of a directory."""
-    if not _NAME.fullmatch(identity) or identity in (".", ".."):
+    if identity in ("", ".", "..") or not _LETTERS.issuperset(identity):
         raise OciError(f"invalid container ID: {identity!r} (letters, digits, and +-_. only)")
 
 

@@ -1,24 +1,51 @@
-"""The first stage of ``sampan-oci``: run again from a sealed copy of the interpreter.
+"""The start of ``sampan-oci``: a process that enters containers lets go of its executable first.
 
-A process that enters a container must not be the host's own executable, or a program inside could
-write to it through ``/proc/PID/exe``.  Commands that enter none go on at once.
+A process in a container must not run from the host's own executable, or a program inside could
+write to it through ``/proc/PID/exe``.  Commands that enter none go on at once; so do those that can
+let go of it as they are (:mod:`sampan.linux.executable`).  Else the interpreter is started again
+from a sealed copy.  Nobody in a container can look into the process either.
 """
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
 _ENTERING = frozenset({"create", "run", "exec", "restore"})
-_CODE = "import sys; sys.path = {!r}; from sampan.runtime.oci.main import main; main({!r})"
+_CODE = "import sys; sys.path = {!r}; from sampan.runtime.oci.seal import go_on; go_on({!r})"
 
 
 def entry() -> None:
     """The command line of the calling process; does not return."""
-    if _ENTERING.isdisjoint(sys.argv[1:]):
-        from sampan.runtime.oci.main import main
+    from sampan.runtime.oci import lean
 
-        main(sys.argv[0])
+    # A command ends before garbage would matter.
+    gc.disable()
+    lean.install()
+    if not _ENTERING.isdisjoint(sys.argv[1:]):
+        from sampan.linux import executable
+
+        if not executable.leave():
+            _start_again()
+    go_on(sys.argv[0])
+
+
+def go_on(program: str) -> None:
+    """The command line, by a process that may enter containers; does not return."""
+    from sampan.runtime.oci import lean
+
+    lean.install()
+    from sampan.runtime.oci.main import main
+
+    if not _ENTERING.isdisjoint(sys.argv[1:]):
+        from sampan.linux.process import set_dumpable
+
+        set_dumpable(False)
+    main(program)
+
+
+def _start_again() -> None:
     from sampan.linux.memfd import sealed_copy
 
     try:
