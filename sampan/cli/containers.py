@@ -8,8 +8,9 @@ from sampan.cli import table
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
-from sampan.cli.session import each
+from sampan.cli.session import each, failures
 from sampan.client.http import quote
+from sampan.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +62,10 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
         "v": options["volumes"],
         "link": options["link"],
     }
-    return each(session, arguments, "DELETE", "/containers/{}", query)
+    failed = failures(session, arguments, "DELETE", "/containers/{}", query)
+    # What is not there is said, but is no failure of a forced removal.
+    fine = (NotFound,) if options["force"] else ()
+    return int(any(not isinstance(error, fine) for error in failed.values()))
 
 
 def wait(session: Session, options: Options, arguments: list[str]) -> int:
@@ -122,7 +126,7 @@ def port(session: Session, options: Options, arguments: list[str]) -> int:
             raise Failure(f"Error: invalid port ({wanted})")
         key = f"{number}/{protocol if slash else 'tcp'}"
         if not ports.get(key):
-            raise Failure(f"Error: No public port '{key}' published for {arguments[0]}")
+            raise Failure(f"Error: No public port '{wanted}' published for {arguments[0]}")
         for binding in ports[key]:
             session.say(_address(binding))
         return 0

@@ -76,6 +76,9 @@ def _templated(found: list[Any], form: str) -> None:
 
     try:
         template = Template(form, strict=True)
+    except TemplateError as error:
+        raise Failure(f"template parsing error: {error}", 64) from None
+    try:
         for value in found:
             sys.stdout.write(template.render(value) + "\n")
     except TemplateError as error:

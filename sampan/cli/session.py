@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sampan.cli.flags import Options
     from sampan.client.api import Api
     from sampan.client.hosts import Host
+    from sampan.errors import SampanError
 
 
 class Session:
@@ -104,14 +105,25 @@ def each(
     path: str,
     query: dict[str, object] | None = None,
 ) -> int:
+    """Send one request a name as :func:`failures` does; the exit code is 1 if one failed."""
+    return int(bool(failures(session, names, method, path, query)))
+
+
+def failures(
+    session: Session,
+    names: list[str],
+    method: str,
+    path: str,
+    query: dict[str, object] | None = None,
+) -> dict[str, SampanError]:
     """Send one request a name, several at once, and say each name that succeeded.
 
-    ``path`` has ``{}`` for the name.  Failures go to standard error; the exit code is then 1.
+    ``path`` has ``{}`` for the name.  Failures go to standard error, and are returned by name.
     """
     from sampan.cli.main import describe
     from sampan.client.http import quote
 
-    failed = 0
+    failed: dict[str, SampanError] = {}
     plain = [name.removeprefix("/") for name in names]
     requests = [(method, path.format(quote(name)), query) for name in plain]
     for name, error in zip(names, session.api.together(requests), strict=True):
@@ -119,5 +131,5 @@ def each(
             session.say(name)
         else:
             session.complain(describe(error))
-            failed = 1
+            failed[name] = error
     return failed

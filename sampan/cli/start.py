@@ -8,7 +8,7 @@ from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
 from sampan.cli.pump import DETACHED
 from sampan.cli.run import resizer, signaller
-from sampan.cli.session import each
+from sampan.cli.session import failures
 from sampan.client.http import quote
 
 TYPE_CHECKING = False
@@ -24,9 +24,9 @@ def start(session: Session, options: Options, arguments: list[str]) -> int:
         "checkpoint-dir": options["checkpoint-dir"] or None,
     }
     if not options["attach"] and not options["interactive"]:
-        code = each(session, arguments, "POST", "/containers/{}/start", query)
-        if code:
-            raise Failure(f"failed to start containers: {', '.join(arguments)}")
+        failed = failures(session, arguments, "POST", "/containers/{}/start", query)
+        if failed:
+            raise Failure(f"Error: failed to start containers: {', '.join(failed)}")
         return 0
     if len(arguments) > 1:
         raise Failure("you cannot start and attach multiple containers at once")

@@ -39,7 +39,7 @@ from sampan.engine.mounts import (
 )
 from sampan.engine.types import HostConfig
 from sampan.engine.volumes import Volumes
-from sampan.errors import Conflict, DiskFull, InvalidParameter
+from sampan.errors import Conflict, DiskFull, InvalidParameter, NotFound
 from sampan.linux import mount as kernel
 from sampan.store.images import ImageStore
 
@@ -82,7 +82,11 @@ class Attachments:
         inherited: Mounts = []
         for text in host.volumes_from or ():
             wish = parse_volumes_from(text)
-            _, theirs = mounts_of(wish.container)
+            try:
+                _, theirs = mounts_of(wish.container)
+            except NotFound as error:
+                # As "not found" clients would take it for the image's absence.
+                raise InvalidParameter(str(error)) from None
             for mount in theirs:
                 if mount.shown and mount.destination not in taken:
                     taken[mount.destination] = mount

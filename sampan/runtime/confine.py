@@ -189,11 +189,9 @@ def enter_directory(cwd: str) -> None:
     try:
         os.chdir(cwd)
         current = os.getcwdb()
-    except FileNotFoundError:
-        raise Setup(f"chdir to cwd ({cwd!r}) set in config.json failed: no such file") from None
     except OSError as failure:
         text = (failure.strerror or "").lower()
-        raise Setup(f"chdir to cwd ({cwd!r}) set in config.json failed: {text}") from None
+        raise Setup(f'chdir to cwd ("{cwd}") set in config.json failed: {text}') from None
     if not current.startswith(b"/"):
         raise Setup("current working directory is outside of container mount namespace root")
 

@@ -128,7 +128,13 @@ def test_the_daemons_refusals(cli, fake):
         1,
         "",
         "Error response from daemon: No such thing: POST /containers/x/start\n"
-        "failed to start containers: x\n",
+        "Error: failed to start containers: x\n",
+    )
+    fake.answers["POST /containers/y/start"] = (204, "")
+    assert cli("start", "x", "y")[1:] == (
+        "y\n",
+        "Error response from daemon: No such thing: POST /containers/x/start\n"
+        "Error: failed to start containers: x\n",
     )
     fake.answers["POST /containers/create"] = (409, {"message": "Conflict. In use."})
     assert cli("run", "x") == (
@@ -214,6 +220,11 @@ def test_inspect(cli, fake):
         'template parsing error: template: :1:2: executing "" at <.Nope>: map has no entry for '
         'key "Nope"\n',
     )
+    assert cli("inspect", "-f", "{{", "a") == (
+        64,
+        "",
+        "template parsing error: template: :1: unclosed action\n",
+    )
 
 
 def test_removal_reports_each(cli, fake):
@@ -226,6 +237,12 @@ def test_removal_reports_each(cli, fake):
         "Error response from daemon: it runs\n",
     )
     assert ("DELETE", "/containers/a?force=1&v=1", b"") in fake.requests
+    assert cli("rm", "-f", "a", "gone") == (
+        0,
+        "a\n",
+        "Error response from daemon: No such thing: DELETE /containers/gone\n",
+    )
+    assert cli("rm", "a", "gone")[0] == 1
 
 
 def test_pull_prints_plain_lines(cli, fake):
