@@ -92,7 +92,7 @@ def test_volumes_from(daemon: Daemon, volumes: Any) -> None:
     with pytest.raises(ContainerError, match="Read-only"):
         sh(daemon, "touch /one/y", volumes_from=[f"{first.id}:ro"])
     # Not 404: the docker CLI would take that for the image's absence, and pull.
-    with pytest.raises(APIError, match="400.*No such container"):
+    with pytest.raises(APIError, match=r"400.*No such container"):
         daemon.client.containers.create("busybox", volumes_from=["nosuch"])
 
 
