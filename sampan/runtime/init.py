@@ -150,7 +150,8 @@ def _run(
         process.set_hostname(str(spec["hostname"]))
     if spec.get("domainname"):
         process.set_domainname(str(spec["domainname"]))
-    _sysctls(root.proc, linux.get("sysctl") or {})
+    with userns.settings_as_root_of(mapping):
+        _sysctls(root.proc, linux.get("sysctl") or {})
     _own_settings(root.proc, spec["process"], sync)
     persona = supported.personality(spec)
     if persona is not None:

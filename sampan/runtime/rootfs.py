@@ -138,12 +138,14 @@ class RootFs:
         bind_devices: bool,
         mapping: userns.Mapping | None = None,
         user: int = -1,
+        idmap_root: bool = True,
     ) -> None:
         """Attach ``root`` over the directory ``place`` of the caller's own namespace.
 
         ``bind_devices`` takes device nodes from the host instead of making them (in a user
         namespace nobody may make any).  With a ``mapping``, that of the user namespace ``user``
-        (a descriptor), the container's files show its own numbers there.
+        (a descriptor), the container's files show its own numbers there; those of the root only
+        with ``idmap_root``.
         """
         flags = _PROPAGATIONS.get(propagation)
         if flags is None:
@@ -153,7 +155,7 @@ class RootFs:
         self.bind_devices = bind_devices
         self._mapping = mapping
         self._user = user
-        if mapping is None:
+        if mapping is None or not idmap_root:
             self.fd = mounts.stacked(root)
         else:
             self.fd = idmapped.root(root, place, user)
@@ -302,11 +304,11 @@ class RootFs:
             else:
                 self._keep_out_of_proc(target, destination)
             mounts.apply_attributes(fd, options)
-            if self._mapping and "idmap" in options.data:
-                userns.idmap(fd, self._user)
+            recursive = "ridmap" in options.data
             if (users := entry.get(ID_MAP)) is not None:
-                recursive = "ridmap" in options.data
                 mounts.mount_setattr(fd, set=MOUNT_ATTR_IDMAP, userns_fd=users, recursive=recursive)
+            elif self._mapping and (recursive or "idmap" in options.data):
+                userns.idmap(fd, self._user, recursive=recursive)
             mounts.move_mount(fd, target)
             os.close(target)
         finally:

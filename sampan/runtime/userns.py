@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from sampan.linux import capabilities, files, mount, namespaces, process
+from sampan.runtime import host
 
 _MADE_INSIDE = {
     "network": namespaces.CLONE_NEWNET,
@@ -87,13 +88,14 @@ def of_spec(linux: dict[str, Any]) -> Mapping | None:
                 "linux.uidMappings and gidMappings are not supported without a new user namespace"
             )
         return None
-    mapping = Mapping(_ranges(linux.get("uidMappings")), _ranges(linux.get("gidMappings")))
+    mapping = Mapping(ranges(linux.get("uidMappings")), ranges(linux.get("gidMappings")))
     mapping.uid(0)
     mapping.gid(0)
     return mapping
 
 
-def _ranges(entries: Any) -> tuple[Range, ...]:
+def ranges(entries: Any) -> tuple[Range, ...]:
+    """The specification's mappings."""
     return tuple(
         Range(int(entry["containerID"]), int(entry["hostID"]), int(entry["size"]))
         for entry in entries or ()
@@ -116,12 +118,38 @@ def _read_map(path: str) -> tuple[Range, ...]:
     return tuple(Range(*map(int, line.split())) for line in lines)
 
 
-def make(mapping: Mapping, kinds: Sequence[str] = ()) -> dict[str, int]:
+def of_namespace(user: int) -> Mapping:
+    """The mapping of a user namespace given by its descriptor.  Raises OSError."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = os.fork()
+    if not pid:
+        try:
+            ours.close()
+            namespaces.setns(user, namespaces.CLONE_NEWUSER)
+            theirs.send(b"\0")
+            theirs.recv(1)
+        except OSError as failure:
+            theirs.send(bytes([failure.errno or 1]))
+        finally:
+            os._exit(0)
+    theirs.close()
+    try:
+        problem = ours.recv(1)[0]
+        if problem:
+            raise OSError(problem, f"cannot join the user namespace: {os.strerror(problem)}")
+        return Mapping(*(_read_map(f"/proc/{pid}/{name}") for name in ("uid_map", "gid_map")))
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def make(mapping: Mapping, kinds: Sequence[str] = (), existing: int = -1) -> dict[str, int]:
     """A new user namespace, and namespaces of these kinds that belong to it: kind to descriptor.
 
-    A short-lived child makes them.  Raises OSError.
+    ``existing`` is one that there is already (a descriptor), whose mapping it is.  A short-lived
+    child makes them.  Raises OSError.
     """
-    flags = namespaces.CLONE_NEWUSER
+    flags = 0 if existing >= 0 else namespaces.CLONE_NEWUSER
     for kind in kinds:
         flags |= _MADE_INSIDE[kind]
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -129,6 +157,8 @@ def make(mapping: Mapping, kinds: Sequence[str] = ()) -> dict[str, int]:
     if not pid:
         try:
             ours.close()
+            if existing >= 0:
+                _enter_as_root(existing)
             namespaces.unshare(flags)
             theirs.send(b"\0")
             theirs.recv(1)
@@ -141,8 +171,9 @@ def make(mapping: Mapping, kinds: Sequence[str] = ()) -> dict[str, int]:
         problem = ours.recv(1)[0]
         if problem:
             raise OSError(problem, f"cannot make a user namespace: {os.strerror(problem)}")
-        _write_map(pid, "uid_map", mapping.uids)
-        _write_map(pid, "gid_map", mapping.gids)
+        if existing < 0:
+            _write_map(pid, "uid_map", mapping.uids)
+            _write_map(pid, "gid_map", mapping.gids)
         return {kind: namespaces.open_namespace(pid, kind) for kind in ("user", *kinds)}
     finally:
         ours.close()
@@ -187,10 +218,27 @@ def as_root_of(mapping: Mapping) -> Iterator[None]:
         capabilities.set_capabilities(granted, granted, 0)
 
 
-def idmap(tree: int, user: int) -> None:
+@contextmanager
+def settings_as_root_of(mapping: Mapping | None) -> Iterator[None]:
+    """Let the process write the kernel settings of namespaces that belong to the user namespace:
+    some can be by its root only, whatever rights another has, and some by such rights."""
+    if mapping is None:
+        yield
+        return
+    try:
+        os.seteuid(mapping.uid(0))
+        held = capabilities.permitted()
+        capabilities.set_capabilities(held, held, 0)
+        yield
+    finally:
+        os.seteuid(0)
+        make_files_as_root(mapping)
+
+
+def idmap(tree: int, user: int, *, recursive: bool = False) -> None:
     """Make a detached mount show the container's numbers.  Raises OSError with what to do."""
     try:
-        mount.mount_setattr(tree, set=mount.MOUNT_ATTR_IDMAP, userns_fd=user)
+        mount.mount_setattr(tree, set=mount.MOUNT_ATTR_IDMAP, userns_fd=user, recursive=recursive)
     except OSError as failure:
         raise OSError(
             failure.errno,
@@ -239,5 +287,8 @@ def join(container: int) -> None:
 
 def _enter_as_root(user: int) -> None:
     namespaces.setns(user, namespaces.CLONE_NEWUSER)
+    # There every capability can be had, also those that this host has given up.
+    facts = host.get()
+    capabilities.drop_bounding(facts.bounding, facts.last_capability, -1)
     os.setresgid(0, 0, 0)
     os.setresuid(0, 0, 0)

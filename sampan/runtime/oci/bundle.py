@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sampan.linux import lsm
 from sampan.runtime import supported
-from sampan.runtime.oci import hooks, listeners, manner
+from sampan.runtime.oci import hooks, listeners, manner, remapping
 from sampan.runtime.oci.errors import OciError
 
 _MANNERS = ("scheduler", "ioPriority", "execCPUAffinity")
@@ -58,6 +58,9 @@ def check(config: Any) -> None:
     linux = dict(config.get("linux") or {})
     _check_time_offsets(linux.pop("timeOffsets", None) or {}, linux.get("namespaces") or ())
     _check_label(linux.pop("mountLabel", None), "linux.mountLabel")
+    if remapping.by_path(linux):
+        # They are compared with what the namespace has.
+        linux |= {"uidMappings": None, "gidMappings": None}
     supported.check(
         {
             **config,
@@ -73,10 +76,10 @@ def check(config: Any) -> None:
     hooks.check(config.get("hooks") or {})
     listeners.check(linux.get("seccomp") or {})
     for entry in config.get("mounts") or ():
-        _check_mount(entry)
+        _check_mount(entry, remapping.wanted(linux))
 
 
-def _check_mount(entry: dict[str, Any]) -> None:
+def _check_mount(entry: dict[str, Any], has_users: bool) -> None:
     if not entry.get("destination"):
         raise ValueError("a mount has no destination")
     options = entry.get("options") or ()
@@ -87,10 +90,10 @@ def _check_mount(entry: dict[str, Any]) -> None:
         raise ValueError(
             f"mounts[{entry['destination']}]: uidMappings and gidMappings are wanted both or neither"
         )
-    if ("idmap" in options or "ridmap" in options) and not all(mapped):
+    if ("idmap" in options or "ridmap" in options) and not (all(mapped) or has_users):
         raise ValueError(
             f"mounts[{entry['destination']}]: idmap without mappings of its own needs a user "
-            "namespace, which is not supported"
+            "namespace"
         )
 
 

@@ -6,6 +6,7 @@ hooks, a root file system that is a directory, namespaces joined without a keepe
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from sampan.linux.openat2 import (
     make_directories,
     openat2,
 )
-from sampan.runtime import confine, supported, sysctls
+from sampan.runtime import confine, supported, sysctls, userns
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.oci import hooks, manner
+from sampan.runtime.oci.remapping import Remapped
 from sampan.runtime.rootfs import RootFs
 from sampan.runtime.sync import ChildSide, describe
 from sampan.runtime.users import Identity, UnknownUser
@@ -30,6 +32,7 @@ from sampan.runtime.users import Identity, UnknownUser
 _SETUP_FAILED = 125
 _LARGEST = 65536
 _MS_MOVE = 8192
+_NULL = os.makedev(1, 3)
 _LABELLED = frozenset({"tmpfs", "devpts", "ramfs"})
 
 
@@ -54,6 +57,7 @@ class Plan(NamedTuple):
     gate: int
     no_pivot: bool
     keyring: bool
+    remapped: Remapped | None
 
 
 class Conversation(ChildSide):
@@ -120,11 +124,17 @@ def _run(plan: Plan, talk: Conversation) -> None:
     state = talk.wait()
     namespaces.unshare(plan.new_namespaces & late)
 
+    mapping = plan.remapped.mapping if plan.remapped else None
+    if mapping:
+        userns.make_files_as_root(mapping)
     root = RootFs(
         [Root("bind", plan.rootfs, ["rbind"])],
         plan.rootfs,
         str(linux.get("rootfsPropagation") or ""),
         bind_devices=False,
+        mapping=mapping,
+        user=plan.remapped.user if plan.remapped else -1,
+        idmap_root=False,
     )
     for entry in config.get("mounts") or ():
         entry = _labelled(entry, str(linux.get("mountLabel") or ""))
@@ -140,9 +150,9 @@ def _run(plan: Plan, talk: Conversation) -> None:
     hooks.run(own_hooks.get("createContainer") or (), "createContainer", state, _fail)
 
     if config["process"].get("terminal"):
-        confine.adopt_terminal(*root.open_console(), config["process"], who, talk)
+        confine.adopt_terminal(*root.open_console(), config["process"], who, talk, mapping)
     else:
-        confine.adopt_pipes((0, 1, 2), who)
+        adopt_streams(who, mapping)
     _settings(plan, root, talk)
     root.make_read_only(linux.get("readonlyPaths") or ())
     root.mask(linux.get("maskedPaths") or ())
@@ -152,6 +162,10 @@ def _run(plan: Plan, talk: Conversation) -> None:
     else:
         root.pivot()
     guard.inside()
+    if plan.remapped:
+        userns.enter(plan.remapped.user)
+    if plan.keyring:
+        take_keyring(plan.id, talk)
     environ = confine.environment(plan.confinement, who)
     confine.find_program(plan.confinement, environ)
     caller: ChildSide = talk
@@ -185,19 +199,38 @@ def _settings(plan: Plan, root: RootFs, talk: ChildSide) -> None:
         process.set_hostname(str(config["hostname"]))
     if config.get("domainname"):
         process.set_domainname(str(config["domainname"]))
-    for name, value in (linux.get("sysctl") or {}).items():
-        _sysctl(root.proc, str(name), str(value))
+    with userns.settings_as_root_of(plan.remapped.mapping if plan.remapped else None):
+        for name, value in (linux.get("sysctl") or {}).items():
+            _sysctl(root.proc, str(name), str(value))
     own_settings(root.proc, config["process"])
     persona = supported.personality(config)
     if persona is not None:
         process.set_personality(persona)
     confine.apply_limits(plan.confinement, talk.warn)
     manner.apply(config["process"])
-    if plan.keyring:
+
+
+def take_keyring(identity: str, talk: ChildSide) -> None:
+    """A session keyring of its own."""
+    try:
+        process.new_session_keyring(f"_ses.{identity}")
+    except OSError:
+        talk.warn("no session keyring of its own: the host refuses keyrings")
+
+
+def adopt_streams(who: Identity, mapping: userns.Mapping | None) -> None:
+    """Give our streams to the user, who may have to open /dev/stdout again; as runc does, not
+    where they are the host's null device or lie on a file system that has no such owners."""
+    uid = mapping.uid(who.uid) if mapping else who.uid
+    for fd in (1, 2):
+        found = os.fstat(fd)
+        if found.st_uid == uid or found.st_rdev == _NULL:
+            continue
         try:
-            process.new_session_keyring(f"_ses.{plan.id}")
-        except OSError:
-            talk.warn("no session keyring of its own: the host refuses keyrings")
+            os.fchown(fd, uid, -1)
+        except OSError as failure:
+            if failure.errno not in (errno.EINVAL, errno.EPERM, errno.EROFS):
+                raise
 
 
 def _sysctl(proc: int, name: str, value: str) -> None:

@@ -10,12 +10,12 @@ import time
 from typing import Any, NamedTuple
 
 from sampan.linux import namespaces, process
-from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
+from sampan.linux.namespaces import CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWTIME
 from sampan.runtime import cgroups, confine
 from sampan.runtime.devices import device_rules
 from sampan.runtime.errors import StartError
 from sampan.runtime.oci import bundle as bundles
-from sampan.runtime.oci import child, hooks, listeners, notify, records, terminal
+from sampan.runtime.oci import child, hooks, listeners, notify, records, remapping, terminal
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options
 from sampan.runtime.rootfs import ID_MAP
@@ -134,6 +134,7 @@ def _make(
     if group.pids():
         raise ValueError(f"the control group {path} is in use")
     new, fresh_pid, fds = _namespaces(linux, opened)
+    remapped, new, fds = remapping.arrange(linux, new, fds, opened)
     confinement = prepare(config["process"], linux, kept)
     gate = _open_gate(directory) if gated else -1
     plan = child.Plan(
@@ -147,6 +148,7 @@ def _make(
         gate,
         options.flag("no-pivot"),
         not options.flag("no-new-keyring"),
+        remapped,
     )
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = fork_into(dict(fds), fresh_pid, _time_offsets(linux))
@@ -282,12 +284,10 @@ def _namespaces(
             fresh_pid = True
         else:
             flags |= namespaces.TYPES[kind][0]
-    if flags & CLONE_NEWUSER:
-        raise ValueError("linux.namespaces: a new user namespace is not supported")
     if not flags & CLONE_NEWNS and not any(kind == "mount" for kind, _ in fds):
         raise ValueError("linux.namespaces: a container needs a mount namespace of its own")
-    # The user namespace first, for what it lets one do in the others; the mount namespace last.
-    fds.sort(key=lambda item: {"user": 0, "mount": 2}.get(item[0], 1))
+    # The mount namespace last: paths mean other files then.
+    fds.sort(key=lambda item: item[0] == "mount")
     return flags, fresh_pid, fds
 
 

@@ -8,11 +8,11 @@ import signal
 import socket
 from typing import Any, NamedTuple
 
-from sampan.linux import namespaces, process, pty
-from sampan.linux.namespaces import CLONE_NEWPID, CLONE_NEWTIME
+from sampan.linux import namespaces, pty
+from sampan.linux.namespaces import CLONE_NEWPID, CLONE_NEWTIME, CLONE_NEWUSER
 from sampan.linux.openat2 import open_in_root
 from sampan.linux.syscalls import AT_FDCWD
-from sampan.runtime import cgroups, confine
+from sampan.runtime import cgroups, confine, userns
 from sampan.runtime.guard import Guard
 from sampan.runtime.oci import bundle, child, create, listeners, manner, records, terminal
 from sampan.runtime.oci.errors import OciError
@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     container: int
     flags: int
     host_proc: int
+    mapping: userns.Mapping | None
 
 
 def execute(root: str, options: Options) -> int:
@@ -147,13 +148,14 @@ def _start(
     fds = {"pid": namespaces.open_namespace(record.pid, "pid")}
     if flags & CLONE_NEWTIME:
         fds["time"] = namespaces.open_namespace(record.pid, "time")
+    mapping = userns.of_process(record.pid)
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     flags &= ~(CLONE_NEWPID | CLONE_NEWTIME)
     pid = create.fork_into(fds, False, None)
     if not pid:
         talk = ChildSide(theirs)
-        plan = Plan(record.id, wanted, confinement, container, flags, proc)
+        plan = Plan(record.id, wanted, confinement, container, flags, proc, mapping)
         child.reporting(talk, lambda: _enter(plan, talk))
     theirs.close()
     os.close(container)
@@ -185,21 +187,21 @@ def _enter(plan: Plan, talk: ChildSide) -> None:
     talk.wait_for_go()
     manner.pin(plan.process, "final")
     child.own_settings(plan.host_proc, plan.process)
-    if plan.flags:
-        namespaces.setns(plan.container, plan.flags)
+    # The user namespace comes last: the streams are not its root's yet.
+    if plan.flags & ~CLONE_NEWUSER:
+        namespaces.setns(plan.container, plan.flags & ~CLONE_NEWUSER)
     guard.inside()
     root = open_in_root(AT_FDCWD, "/", os.O_RDONLY | os.O_DIRECTORY)
     who = confine.identity(root, plan.process)
     if plan.process.get("terminal"):
         ptmx = open_in_root(root, "dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY)
-        confine.adopt_terminal(*pty.open_pair(ptmx), plan.process, who, talk)
+        confine.adopt_terminal(*pty.open_pair(ptmx), plan.process, who, talk, plan.mapping)
     else:
-        confine.adopt_pipes((0, 1, 2), who)
+        child.adopt_streams(who, plan.mapping)
     os.close(root)
     confine.apply_limits(plan.confinement, talk.warn)
     manner.apply(plan.process)
-    try:
-        process.new_session_keyring(f"_ses.{plan.id}")
-    except OSError:
-        talk.warn("no session keyring of its own: the host refuses keyrings")
+    if plan.mapping:
+        userns.join(plan.container)
+    child.take_keyring(plan.id, talk)
     confine.start_program(plan.confinement, who, confine.environment(plan.confinement, who), talk)

@@ -51,25 +51,26 @@ def start(root: str, options: Options) -> int:
 
 
 def _open_gate(record: records.Record) -> None:
-    place = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    place = handle = -1
     try:
+        place = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Before the gate: the program may have ended, and been waited for, right after.
+        handle = os.pidfd_open(record.pid)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            side = KeeperSide(sock)
+            side.on_listener = listeners.on_listener(
+                record, record.config(), record.pid, handle, "created"
+            )
             sock.connect(f"/proc/self/fd/{place}/{records.GATE}")
             # From here on the process is as good as running.
             os.unlink(records.GATE, dir_fd=place)
-            side = KeeperSide(sock)
-            handle = os.pidfd_open(record.pid)
-            try:
-                side.on_listener = listeners.on_listener(
-                    record, record.config(), record.pid, handle, "created"
-                )
-                side.wait_for_exec()
-            finally:
-                os.close(handle)
+            side.wait_for_exec()
     except OSError as failure:
         raise OciError(f"cannot reach the container's first process: {failure.strerror}") from None
     finally:
-        os.close(place)
+        for fd in (place, handle):
+            if fd >= 0:
+                os.close(fd)
 
 
 def poststart(record: records.Record) -> None:

@@ -186,6 +186,7 @@ def features(_: str, options: Options) -> int:
     """``features``: what this runtime does, in the runtime specification's form."""
     from sampan.linux.capabilities import NAMES
     from sampan.linux.mount import option_names
+    from sampan.linux.namespaces import TYPES
     from sampan.runtime.oci import hooks
 
     return _show(
@@ -195,7 +196,7 @@ def features(_: str, options: Options) -> int:
             "hooks": hooks.KINDS,
             "mountOptions": option_names(),
             "linux": {
-                "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
+                "namespaces": sorted(TYPES),
                 "capabilities": NAMES,
                 "cgroup": {
                     "v1": True,

@@ -150,7 +150,7 @@ def test_features_name_what_there_is() -> None:
     assert "rro" in found["mountOptions"]
     assert "SCMP_ACT_NOTIFY" in found["linux"]["seccomp"]["actions"]
     assert found["linux"]["mountExtensions"]["idmap"] == {"enabled": True}
-    assert "user" not in found["linux"]["namespaces"]
+    assert "user" in found["linux"]["namespaces"]
     assert oci("--version").stdout.startswith("sampan-oci version ")
 
 

@@ -44,9 +44,10 @@ class Runtime:
         self.base = [*command(name), "--root", str(root)]
 
     def __call__(self, *words: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        # Not the null device: the peers would give the host's to the container's user.
         return subprocess.run(
             [*self.base, *words],
-            stdin=subprocess.DEVNULL,
+            input="",
             capture_output=True,
             text=True,
             timeout=60,
