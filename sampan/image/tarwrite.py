@@ -7,6 +7,7 @@ seconds (as every builder writes them into layers, because tools differ in what 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import BinaryIO
 
 from sampan.image.tar import BLOCK, BLOCKDEV, CHAR, DIRECTORY, Entry
@@ -67,25 +68,36 @@ def header(entry: Entry) -> bytes:
 
 
 class Gathered:
-    """Gathers small pieces, so that a sink is called with large ones."""
+    """Gathers small pieces, so that a sink is called with large ones.
+
+    The pieces are not to be changed before the next :meth:`flush`.  A sink with a method
+    ``write_pieces`` is given them as they are.
+    """
 
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
-        self._buffer = bytearray()
+        self._write = getattr(out, "write_pieces", self._joined)
+        self._pieces: list[bytes | memoryview] = []
+        self._size = 0
 
     def put(self, data: bytes | memoryview) -> None:
         if len(data) >= _LARGE_PIECE:
             self.flush()
             self._out.write(data)
             return
-        self._buffer += data
-        if len(self._buffer) >= _GATHERED:
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= _GATHERED:
             self.flush()
 
     def flush(self) -> None:
-        if self._buffer:
-            self._out.write(bytes(self._buffer))
-            self._buffer.clear()
+        if self._pieces:
+            self._write(self._pieces)
+            self._pieces.clear()
+            self._size = 0
+
+    def _joined(self, pieces: Sequence[bytes | memoryview]) -> None:
+        self._out.write(b"".join(pieces))
 
 
 def padding(size: int) -> bytes:

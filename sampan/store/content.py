@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -22,11 +22,15 @@ from sampan.image import digest as digests
 from sampan.image.digest import Digest
 from sampan.linux.sync import begin_writing
 from sampan.store.arriving import ArrivingStream, Flow
+from sampan.store.hashing import Hasher
 from sampan.store.leases import Leases
 
 _BLOCK = 1 << 20
 _WRITEBACK = 16 << 20
 """How much is written before the kernel is told to begin bringing it to the disk."""
+_APART = 1 << 19
+"""From this many bytes at once on, pieces are hashed in another thread."""
+_VECTOR = 1024  # IOV_MAX
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -75,6 +79,7 @@ class Ingest:
         self._fd = -1
         self._resumable = resumable
         self._hash = hashlib.new(digests.split(expected)[0] if expected else "sha256")
+        self._hasher: Hasher | None = None
         with disk_full_as_error(store.root):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -102,21 +107,49 @@ class Ingest:
     @property
     def digest(self) -> Digest:
         """The digest of what is here so far."""
+        self._hashed()
         return f"{self._hash.name}:{self._hash.hexdigest()}"
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append; raises DigestMismatch as soon as it is more than the expected size."""
+        self._hashed()
         view = memoryview(data).cast("B")
-        if self._size is not None and self._offset + len(view) > self._size:
+        self._grow(len(view))
+        self._hash.update(view)
+        self._put([view])
+
+    def write_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """Append several at once; many bytes are hashed while later ones are written."""
+        size = sum(len(piece) for piece in pieces)
+        if self._hasher is None and size < _APART:
+            self.write(b"".join(pieces))
+            return
+        if self._hasher is None:
+            self._hasher = Hasher(self._hash, self._fd, self._offset)
+        self._grow(size)
+        for start in range(0, len(pieces), _VECTOR):
+            self._put(pieces[start : start + _VECTOR])
+        self._hasher.written(self._offset)
+
+    def _hashed(self) -> None:
+        """Wait until all that was written has been hashed."""
+        hasher, self._hasher = self._hasher, None
+        if hasher is not None:
+            hasher.finish()
+
+    def _grow(self, size: int) -> None:
+        if self._size is not None and self._offset + size > self._size:
             raise DigestMismatch(
                 f"{self.expected or 'the blob'} is longer than the {self._size} bytes it should be"
             )
-        self._hash.update(view)
-        self._offset += len(view)
+        self._offset += size
+
+    def _put(self, pieces: Sequence[bytes | memoryview]) -> None:
         try:
             with disk_full_as_error(self._store.root):
-                while view:
-                    view = view[os.write(self._fd, view) :]
+                done = os.writev(self._fd, pieces)
+                if done < sum(len(piece) for piece in pieces):
+                    self._put_rest(pieces, done)
             if self._flow is not None:
                 self._flow.advance(self._offset)
             if self._offset - self._begun >= _WRITEBACK:
@@ -126,8 +159,16 @@ class Ingest:
             self.restart()  # a part kept for resuming would keep the disk full
             raise
 
+    def _put_rest(self, pieces: Sequence[bytes | memoryview], done: int) -> None:
+        for piece in pieces:
+            view = memoryview(piece)[done:]
+            done = max(0, done - len(piece))
+            while view:
+                view = view[os.write(self._fd, view) :]
+
     def restart(self) -> None:
         """Forget what is here, for a source that cannot resume."""
+        self._hashed()
         if self._flow is not None:
             self._flow.end()
             self._flow = None
@@ -182,6 +223,8 @@ class Ingest:
 
     def _close(self) -> None:
         if self._fd >= 0:
+            with suppress(OSError):  # what could not be read back is not wanted any more
+                self._hashed()
             if self._flow is not None:
                 self._flow.end()
             self._store._finished(self)

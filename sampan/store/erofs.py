@@ -34,7 +34,7 @@ from sampan.store.content import disk_full_as_error, fsync_directory
 from sampan.store.erofs_image import Device, build, read_devices
 from sampan.store.metadata import Metadata
 from sampan.store.overlay import OverlaySnapshotter
-from sampan.store.placing import copy_sparse, place_layer, read_tree
+from sampan.store.placing import copy_sparse, link_layer, place_layer, read_tree
 from sampan.store.records import Record
 from sampan.store.snapshots import Usage
 from sampan.store.tree import LayerTree, merge
@@ -87,7 +87,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
         layer: BinaryIO,
         source: Path | None = None,
         *,
-        apart: bool = False,
+        apart: Usage | None = None,
     ) -> None:
         if self._records.get(name) is not None:
             return
@@ -98,6 +98,11 @@ class ErofsSnapshotter(OverlaySnapshotter):
             with disk_full_as_error(self.root):
                 file = directory / "layer.tar"
                 id = int(directory.name)
+                if apart is not None and source is not None and link_layer(source, file):
+                    fsync_directory(directory)
+                    form = _TAR if parent is None else _TAR + _APART
+                    self._records.adopt(directory, name, parent, apart, form)
+                    return
                 tree = place_layer(layer, source, file, 2 * id)
                 if tree.sparse_size:
                     copy_sparse(file, directory / "sparse.data", tree)
@@ -106,7 +111,7 @@ class ErofsSnapshotter(OverlaySnapshotter):
             self._records.abandon(directory)
             raise
         form = _TAR + (_SPARSE if tree.sparse_size else "") + (_OPAQUE if tree.root.opaque else "")
-        if apart and parent is not None and not tree.root.opaque:
+        if apart is not None and parent is not None and not tree.root.opaque:
             form += _APART
         if tree.padded:
             form += _PADDED

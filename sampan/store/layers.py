@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -238,5 +238,8 @@ class _Sink(io.RawIOBase):
 
     def write(self, data: object, /) -> int:
         view = memoryview(data)  # type: ignore[arg-type]
-        self._ingest.write(view)
+        self._ingest.write_pieces([view])
         return view.nbytes
+
+    def write_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
+        self._ingest.write_pieces(pieces)

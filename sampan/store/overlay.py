@@ -131,7 +131,7 @@ class OverlaySnapshotter:
         layer: BinaryIO,
         source: Path | None = None,
         *,
-        apart: bool = False,
+        apart: Usage | None = None,
     ) -> None:
         if self._records.get(name) is not None:
             return

@@ -25,7 +25,7 @@ def place_layer(layer: BinaryIO, source: Path | None, target: Path, device: int)
     when it ends, as that it is damaged, takes precedence.
     """
     try:
-        if source is not None and _is_padded(source) and _linked(source, target):
+        if source is not None and link_layer(source, target):
             return read_tree(target, device)
         fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
         try:
@@ -41,6 +41,11 @@ def place_layer(layer: BinaryIO, source: Path | None, target: Path, device: int)
     except InvalidTar as error:
         raise InvalidParameter(f"invalid layer: {error}") from error
     return tree
+
+
+def link_layer(source: Path, target: Path) -> bool:
+    """Whether a layer's file can be linked as it is, to ``target``; it is then."""
+    return _is_padded(source) and _linked(source, target)
 
 
 def read_tree(path: Path, device: int) -> LayerTree:

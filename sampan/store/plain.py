@@ -86,7 +86,7 @@ class PlainSnapshotter:
         layer: BinaryIO,
         source: Path | None = None,
         *,
-        apart: bool = False,
+        apart: Usage | None = None,
     ) -> None:
         if self._records.get(name) is not None:
             return

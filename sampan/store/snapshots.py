@@ -114,13 +114,15 @@ class Snapshotter(Protocol):
         layer: BinaryIO,
         source: Path | None = None,
         *,
-        apart: bool = False,
+        apart: Usage | None = None,
     ) -> None:
         """Make the committed snapshot ``name`` of an uncompressed layer tar on ``parent``.  Does
         nothing when it exists.  Raises errors.InvalidParameter for a malformed or hostile tar.
         ``source`` is a file in the state directory with the same bytes, never to change, if there
-        is one: a driver may link it instead of reading ``layer``.  A snapshot that stands
-        ``apart`` is not merged with what it is on: it is ready sooner, and costs a lookup more."""
+        is one: a driver may link it instead of reading ``layer``.  A layer that is to stand
+        ``apart``, and takes this space, is not merged with what it is on, and not read before it
+        is used: for one that this program has written, with nothing in it that a snapshot could
+        not hold, and no whiteouts or holes.  It is ready sooner, and costs a lookup more."""
         ...
 
     def warm(self, name: str) -> None:

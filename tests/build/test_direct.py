@@ -18,6 +18,8 @@ from sampan.build.ops.tree import Folder, folder, mounted
 from sampan.image import tar
 from sampan.image.layer import clamp, write_diff
 from sampan.store.overlay import overlay
+from sampan.store.snapshots import Usage
+from sampan.store.tree import read_layer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and overlays need root")
 EPOCH = 1_000_000_000
@@ -50,7 +52,11 @@ class Place:
         op = File((action,))
         out = io.BytesIO()
         with folder(self.lower, local=False) as target:
-            size = DirectCopy(op, {1: tree}, target).write(out)
+            written = DirectCopy(op, {1: tree}, target)
+            size = written.write(out)
+        layer = read_layer(tar.StreamCursor(io.BytesIO(out.getvalue())), 0)
+        assert written.usage == Usage(layer.size, layer.inodes)
+        assert not (layer.whiteouts or layer.sparse or layer.root.opaque)
         direct = io.BytesIO()
         assert clamp(io.BytesIO(out.getvalue()), direct, EPOCH) == size
         with mounted([overlay([self.lower], self.upper, self.work)]) as made:
@@ -146,8 +152,15 @@ def _direct(place: Place, action: CopyAction, target: Folder) -> DirectCopy:
     return DirectCopy(File((action,)), {1: ArchiveTree(place.context)}, target)
 
 
-def test_names_that_a_layer_cannot_express_are_left_to_copying(place: Place) -> None:
+@pytest.mark.parametrize("name", [".wh.fine", "n" * 256])
+def test_names_that_a_layer_cannot_express_are_left_to_copying(place: Place, name: str) -> None:
     place.add("fine", b"")
-    place.add(".wh.fine", b"")
+    place.add(name, b"")
+    with folder(place.lower, local=False) as target, pytest.raises(Unsuitable):
+        _direct(place, copy("/new"), target)
+
+
+def test_links_that_no_file_system_holds_are_left_to_copying(place: Place) -> None:
+    place.add("link", type=tarfile.SYMTYPE, linkname="x" * 4096)
     with folder(place.lower, local=False) as target, pytest.raises(Unsuitable):
         _direct(place, copy("/new"), target)

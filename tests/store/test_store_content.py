@@ -137,3 +137,35 @@ def test_a_lease_that_ends_during_a_collection_still_counts() -> None:
     with leases.collecting() as held:
         lease.__exit__(None, None, None)
         assert held("a")
+
+
+@pytest.mark.parametrize(
+    "sizes", [[3, 0, 5], [1 << 20], [1, 1 << 19, 700, 1 << 21] * 4, [9] * 3000]
+)
+def test_pieces_are_hashed_in_their_order(content: ContentStore, sizes: list[int]) -> None:
+    pieces = [os.urandom(size) for size in sizes]
+    whole = b"".join(pieces)
+    with content.ingest() as ingest:
+        ingest.write(b"before")
+        ingest.write_pieces(pieces)
+        ingest.write_pieces([b"small", memoryview(whole)])
+        assert ingest.digest == sha256(b"before" + whole + b"small" + whole)
+        ingest.write_pieces([whole])
+        ingest.write(b"after")
+        digest = ingest.commit()
+    assert digest == sha256(b"before" + whole + b"small" + whole * 2 + b"after")
+    assert sha256(content.read_bytes(digest)) == digest
+
+
+def test_pieces_that_are_given_up_leave_nothing(content: ContentStore) -> None:
+    with content.ingest() as ingest:
+        ingest.write_pieces([bytes(8 << 20)])
+    assert partial(content) == []
+    assert not [thread for thread in threading.enumerate() if thread.name == "hasher"]
+
+
+def test_more_pieces_than_expected_are_refused(content: ContentStore) -> None:
+    data = bytes(2 << 20)
+    with pytest.raises(DigestMismatch), content.ingest(sha256(data), len(data)) as ingest:
+        ingest.write_pieces([data, b"x"])
+    assert partial(content) == []

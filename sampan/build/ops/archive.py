@@ -119,22 +119,37 @@ class ArchiveTree(Tree):
 
         Raises InvalidParameter for a path that is no regular file there.
         """
+        # Directories by name: those of the other archive, and those here.
+        known: dict[bytes, tuple[dict[str, _Node], dict[str, _Node]]] = {}
         for path in paths:
-            parts = _parts(path)
-            try:
-                node = other._find("/".join(parts), follow=False)
-            except OSError:
-                node = other._root
-            if not parts or not stat.S_ISREG(node.st_mode):
-                name = path.decode(errors="replace")
-                raise InvalidParameter(f"the retained build context has no file {name!r}")
+            above, _, name = path.rpartition(b"/")
+            pair = known.get(above)
+            if pair is None:
+                pair = known[above] = self._directories(other, above)
+            base = name.decode(errors="surrogateescape")
+            node = pair[0].get(base)
+            if node is None or not stat.S_ISREG(node.st_mode):
+                text = path.decode(errors="replace")
+                raise InvalidParameter(f"the retained build context has no file {text!r}")
             if node.source is None:
                 node.source = other._view
-            holder = self._holder(parts[:-1])
-            assert holder.children is not None
-            holder.children[parts[-1]] = node
+            pair[1][base] = node
         self.held += other.held
         self.memo = {}
+
+    def _directories(
+        self, other: ArchiveTree, path: bytes
+    ) -> tuple[dict[str, _Node], dict[str, _Node]]:
+        """What is in a directory of another archive (nothing if it has none there), and what is in
+        the one here."""
+        parts = _parts(path)
+        try:
+            theirs = other._find("/".join(parts), follow=False).children
+        except OSError:
+            theirs = None
+        ours = self._holder(parts).children
+        assert ours is not None
+        return theirs or {}, ours
 
     def _index(self) -> None:
         cursor = tar.BufferCursor(cast(bytes, self._data))  # slices of a map are bytes

@@ -28,9 +28,14 @@ from sampan.image import tar
 from sampan.image.layer import KINDS, WHITEOUT_PREFIX, status_in, xattrs_of
 from sampan.image.tar import Entry
 from sampan.image.tarwrite import END, Gathered, header, padding
+from sampan.store.snapshots import Usage
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SECOND = 1_000_000_000
+# What a file system can hold; copying says what is wrong with more.
+_NAME_LIMIT = 255
+_PATH_LIMIT = 4096
+_MAJORS, _MINORS = 1 << 12, 1 << 20
 
 
 class Unsuitable(Exception):
@@ -57,6 +62,8 @@ class DirectCopy:
         self._target = target
         self._now = time.time_ns()
         self._top = _Place(Entry(b"", tar.DIRECTORY, 0, 0, 0, 0, 0))
+        self.usage = Usage(0, 0)
+        """What the layer takes, once it is written."""
         action = op.actions[0] if len(op.actions) == 1 else None
         if not isinstance(action, CopyAction) or action.parents:
             raise Unsuitable
@@ -76,7 +83,7 @@ class DirectCopy:
         """Write the tar; returns the sum of the sizes of the regular files in bytes."""
         gathered = Gathered(out)
         first: dict[tuple[int, int], bytes] = {}
-        size = 0
+        size = inodes = 0
         for place in _sorted(self._top):
             entry = place.entry
             if place.inode is not None:
@@ -84,6 +91,7 @@ class DirectCopy:
                 if earlier != entry.name:
                     entry.type, entry.linkname, entry.size = tar.HARDLINK, earlier, 0
                     entry.xattrs = None
+            inodes += entry.type != tar.HARDLINK
             gathered.put(header(entry))
             if entry.type == tar.REGULAR and place.item is not None:
                 gathered.put(place.item.contents())
@@ -91,6 +99,7 @@ class DirectCopy:
                 size += entry.size
         gathered.put(END)
         gathered.flush()
+        self.usage = Usage(size, inodes)
         return size
 
     # what the copy makes
@@ -112,7 +121,7 @@ class DirectCopy:
                 if fd is not None:
                     os.close(fd)
             raw = os.fsencode(name)
-            if raw.startswith(WHITEOUT_PREFIX):
+            if raw.startswith(WHITEOUT_PREFIX) or len(raw) > _NAME_LIMIT:
                 raise Unsuitable
             holder = made[parent]
             old = status_in(below[parent], raw)
@@ -157,12 +166,16 @@ class DirectCopy:
         entry = Entry(path, kind, mode, uid, gid, 0, info.st_mtime_ns)
         if kind == tar.SYMLINK:
             entry.mode, entry.linkname = 0o777, os.fsencode(item.link())
+            if not 0 < len(entry.linkname) < _PATH_LIMIT:
+                raise Unsuitable
             return _Place(entry)
         place = _Place(entry)
         if info.st_nlink > 1 and not directory:
             place.inode = (info.st_dev, info.st_ino)
         if kind in (tar.CHAR, tar.BLOCKDEV):
             entry.major, entry.minor = os.major(info.st_rdev), os.minor(info.st_rdev)
+            if entry.major >= _MAJORS or entry.minor >= _MINORS:
+                raise Unsuitable
         if item.xattrs and (directory or kind == tar.REGULAR):
             entry.xattrs = {
                 os.fsencode(key): value for key, value in self._copier.attributes_of(item)

@@ -184,7 +184,7 @@ class OperationRunner:
         layer = self._images.layers.written(copy.write)
         path = self._images.content.path(layer.diff_id)
         with path.open("rb") as stream:
-            self._snapshots.apply(name, parent, stream, path, apart=True)
+            self._snapshots.apply(name, parent, stream, path, apart=copy.usage)
         return Done(None, made=layer)
 
     def _merge(self, inputs: Sequence[Result | None], key: str) -> Done:
