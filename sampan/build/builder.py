@@ -270,6 +270,7 @@ class _Build:
             shm_size=request.shm_size or 64 << 20,
             rlimits=request.ulimits,
             resources=request.resources,
+            groups=deps.groups,
             cgroup_parent=request.cgroup_parent,
             hostname=self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
             **parse_security_options(request.security_opt),

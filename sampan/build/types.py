@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sampan.runtime.cgroups.naming import PLAIN, GroupNames
+
 if TYPE_CHECKING:
     from sampan.build.ops.archive import ArchiveTree
     from sampan.build.shared import BuildShared
@@ -102,6 +104,7 @@ class BuildDeps:
     pull: Pull
     state_dir: Path
     run_dir: Path
+    groups: GroupNames = PLAIN
     shared: BuildShared = field(init=False)
 
     def __post_init__(self) -> None:

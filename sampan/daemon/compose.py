@@ -70,7 +70,7 @@ class _Stores:
 
 async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     """Build the engine; what must be closed at the end is pushed on ``stack``, in order."""
-    spawner = await Spawner.start(KEEPER_SERVICES)
+    spawner = await Spawner.start([*KEEPER_SERVICES, *settings.groups.modules])
     stack.push_async_callback(spawner.close)
     stores = _stores(settings, stack)
     events = Events()
@@ -81,7 +81,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     places = Places(
         settings.state,
         settings.run,
-        settings.cgroup_parent,
+        settings.groups,
         settings.journal_socket,
         runtimes,
         remap,
@@ -122,6 +122,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         pull=distribution.pull_for_build,
         state_dir=settings.state,
         run_dir=settings.run,
+        groups=settings.groups,
     )
     builds = Builds(build_deps, events, settings.insecure_entitlements)
     engine = Engine(
@@ -231,7 +232,12 @@ async def _find_again(
 
 def _defaults(settings: Settings, runtimes: Runtimes, remap: remaps.Remap | None) -> Defaults:
     return Defaults(
-        settings.log_driver, settings.log_opts, settings.default_shm_size, runtimes, remap
+        settings.log_driver,
+        settings.log_opts,
+        settings.default_shm_size,
+        runtimes,
+        remap,
+        settings.groups,
     )
 
 
@@ -281,4 +287,5 @@ def _facts(settings: Settings, stores: _Stores, runtimes: Runtimes) -> Facts:
         runtimes=runtimes,
         cdi_directories=settings.cdi_spec_dirs,
         remapped=bool(settings.userns_remap),
+        cgroup_driver=settings.groups.driver,
     )

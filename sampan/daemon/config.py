@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ import msgspec
 from sampan.engine import cdi, logoptions
 from sampan.engine.runtimes import OWN, RuntimeProgram
 from sampan.errors import InvalidParameter
+from sampan.runtime import cgroups
+from sampan.runtime.cgroups import systemd
+from sampan.runtime.cgroups.naming import CGROUPFS, DRIVERS, SYSTEMD, GroupNames
 
 DEFAULT_FILE = Path("/etc/sampan/daemon.json")
 ENTITLEMENTS = ("security.insecure",)
@@ -74,7 +77,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     journal_socket: str = logoptions.JOURNAL_SOCKET
     default_shm_size: int = 64 << 20
     default_stop_timeout: int = 10
-    cgroup_parent: str = "/sampan"
+    cgroup_parent: str = ""
     userns_remap: str = ""
     subid_dir: str = "/etc"
     runtimes: dict[str, RuntimeProgram] = {}
@@ -96,6 +99,11 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     @property
     def run(self) -> Path:
         return Path(self.run_dir)
+
+    @property
+    def groups(self) -> GroupNames:
+        """Where containers' control groups are."""
+        return GroupNames(_cgroup_driver(self.exec_opts), self.cgroup_parent)
 
     @property
     def listen(self) -> list[str]:
@@ -186,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-driver", choices=logoptions.DRIVERS, help="default log driver")
     add("--log-opt", dest="log_opts", action="append", help="default log option, key=value")
     add("--journal-socket", help="where the journald log driver finds the journal")
-    add("--cgroup-parent", help="control group below which containers live")
+    add("--cgroup-parent", help="control group (with systemd: slice) below which containers live")
     add(
         "--add-runtime",
         dest="runtimes",
@@ -207,7 +215,9 @@ def _parser() -> argparse.ArgumentParser:
         choices=ENTITLEMENTS,
         help="what builds may ask for by --allow",
     )
-    add("--exec-opt", dest="exec_opts", action="append", help="native.cgroupdriver=cgroupfs")
+    add(
+        "--exec-opt", dest="exec_opts", action="append", help="native.cgroupdriver=cgroupfs|systemd"
+    )
     add("--default-runtime", help="runtime of containers that name none (default sampan)")
     add(
         "--userns-remap",
@@ -316,17 +326,39 @@ def _check_address_pool(pool: AddressPool) -> None:
         )
 
 
-def _check_exec_option(option: str) -> None:
-    name, _, value = option.partition("=")
-    if name != "native.cgroupdriver":
-        raise InvalidParameter(f"unknown exec-opt {name!r}: native.cgroupdriver is the only one")
-    if value == "systemd":
+def _cgroup_driver(options: Iterable[str]) -> str:
+    """What ``native.cgroupdriver`` says; the last one counts.  Raises InvalidParameter."""
+    driver = CGROUPFS
+    for option in options:
+        name, _, driver = option.partition("=")
+        if name != "native.cgroupdriver":
+            raise InvalidParameter(
+                f"unknown exec-opt {name!r}: native.cgroupdriver is the only one"
+            )
+        if driver not in DRIVERS:
+            raise InvalidParameter(
+                f"unknown native.cgroupdriver {driver!r}: it is {' or '.join(DRIVERS)}"
+            )
+    return driver
+
+
+def _check_groups(groups: GroupNames) -> None:
+    try:
+        groups.check(groups.parent)
+    except ValueError as error:
+        raise InvalidParameter(str(error)) from None
+    if groups.driver != SYSTEMD:
+        return
+    if cgroups.version() != 2:
         raise InvalidParameter(
-            "exec-opt native.cgroupdriver=systemd is not supported: groups are made in the control "
-            "group file system (cgroupfs), below --cgroup-parent; give a delegated group there"
+            "exec-opt native.cgroupdriver=systemd needs control groups version 2: with version 1 "
+            "systemd would undo the rules for containers' devices; use cgroupfs"
         )
-    if value != "cgroupfs":
-        raise InvalidParameter(f"unknown native.cgroupdriver {value!r}: it is cgroupfs")
+    if not systemd.is_running():
+        raise InvalidParameter(
+            "exec-opt native.cgroupdriver=systemd: systemd is not this host's first process "
+            f"(there is no {systemd.SOCKET}); use cgroupfs"
+        )
 
 
 def _checked(settings: Settings) -> Settings:
@@ -352,8 +384,7 @@ def _checked(settings: Settings) -> Settings:
                 f"unknown entitlement {name!r} in insecure-entitlements: "
                 f"it must be one of {', '.join(ENTITLEMENTS)}"
             )
-    for option in settings.exec_opts:
-        _check_exec_option(option)
+    _check_groups(settings.groups)
     logoptions.check(settings.log_driver, settings.log_opts)
     absolute = {
         "state_dir": str(Path(settings.state_dir).absolute()),

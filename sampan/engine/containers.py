@@ -33,6 +33,7 @@ from sampan.engine.types import (
     RestartPolicy,
 )
 from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.store.images import Image, ImageStore
 from sampan.store.metadata import Metadata
 
@@ -49,6 +50,7 @@ class Defaults:
     shm_size: int = 64 << 20
     runtimes: Runtimes = field(default_factory=Runtimes)
     remap: Remap | None = None
+    groups: GroupNames = PLAIN
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,10 @@ class Containers:
             self._defaults.remap.check(host)
         _check_networking(config, host, request)
         self._check_references(host)
+        try:
+            self._defaults.groups.check(host.cgroup_parent)
+        except ValueError as error:
+            raise InvalidParameter(str(error)) from None
         config = exposed_and_bound(config, host)
         id = secrets.token_hex(32)
         volumes = self.volumes

@@ -26,6 +26,7 @@ from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthchec
 from sampan.errors import Conflict, NotFound
 from sampan.network.manager import NetworkManager
 from sampan.network.types import Endpoint, EndpointConfig, Sandbox, SandboxRequest
+from sampan.runtime.cgroups.naming import PLAIN, SYSTEMD, GroupNames
 from sampan.runtime.control import Keeper
 from sampan.runtime.spawner import Spawner
 from sampan.runtime.types import (
@@ -50,7 +51,7 @@ class Places:
 
     state_dir: Path
     run_dir: Path
-    cgroup_parent: str = "/sampan"
+    groups: GroupNames = PLAIN
     journal_socket: str = JOURNAL_SOCKET
     runtimes: Runtimes = field(default_factory=Runtimes)
     remap: Remap | None = None
@@ -181,12 +182,14 @@ class Launcher:
             mounts=[*self._shared_shm(record), *mounts],
             files=files,
             namespaces=self._namespaces(record),
-            cgroup_parent=self._places.cgroup_parent,
+            groups=self._places.groups,
             links=links.environment(record, self._find),
             remap=self._places.remap,
         )
         spec = specs.build(record, environment)
         runtime = self._places.runtimes.command(record.host.runtime)
+        if runtime and self._places.groups.driver == SYSTEMD:
+            runtime.append("--systemd-cgroup")
         self._places.cdi.inject(spec, record.host.device_requests or (), hooks=bool(runtime))
         run_dir = self._places.run_of(record.id)
         run_dir.mkdir(parents=True, exist_ok=True)

@@ -54,8 +54,8 @@ class Processes:
 
     def group(self, container: Container) -> cgroups.Group:
         """The container's control group."""
-        parent = container.record.host.cgroup_parent or self._places.cgroup_parent
-        return cgroups.group(f"{parent.rstrip('/')}/{container.id}")
+        parent = container.record.host.cgroup_parent
+        return cgroups.group(self._places.groups.path(container.id, parent))
 
     def pids(self, container: Container) -> list[int]:
         """Numbers of all its processes on the host."""

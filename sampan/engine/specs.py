@@ -22,6 +22,7 @@ from sampan.engine.state import ContainerRecord
 from sampan.engine.types import DeviceMapping, HostConfig
 from sampan.errors import InvalidParameter
 from sampan.linux import lsm
+from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.runtime.spec import capabilities, default_spec, make_privileged
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -47,7 +48,7 @@ class Environment:
     files: dict[str, str] = field(default_factory=dict)
     namespaces: dict[str, str] = field(default_factory=dict)
     shm_size: int = 64 << 20
-    cgroup_parent: str = "/sampan"
+    groups: GroupNames = PLAIN
     links: list[str] = field(default_factory=list)
     remap: Remap | None = None
 
@@ -70,7 +71,7 @@ def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
         groups=host.group_add or [],
         hostname=hostname(record),
         terminal=config.tty,
-        cgroups_path=f"{(host.cgroup_parent or environment.cgroup_parent).rstrip('/')}/{record.id}",
+        cgroups_path=environment.groups.path(record.id, host.cgroup_parent),
         read_only=host.readonly_rootfs,
         network="network" not in environment.namespaces,
         shm_size=host.shm_size or environment.shm_size,

@@ -39,6 +39,7 @@ class Facts:
     runtimes: Runtimes = field(default_factory=Runtimes)
     cdi_directories: list[str] = field(default_factory=list)
     remapped: bool = False
+    cgroup_driver: str = "cgroupfs"
 
 
 class System:
@@ -128,7 +129,7 @@ class System:
             .isoformat(timespec="microseconds")
             .replace("+00:00", "Z"),
             "LoggingDriver": facts.log_driver,
-            "CgroupDriver": "cgroupfs",
+            "CgroupDriver": facts.cgroup_driver,
             "CgroupVersion": str(version),
             "NEventsListener": self._events.listeners,
             "KernelVersion": os.uname().release,

@@ -352,7 +352,7 @@ class Keeper:
         starter.record(self._run_dir, self._state)
 
     def _oom_event(self, _: int) -> None:
-        if self._oom and self._oom.read() and self._group.oom_kills():
+        if self._oom and self._oom.read() and (self._oom.certain or self._group.oom_kills()):
             self._state.oom_killed = True
             self._emit(OutOfMemory(time.time_ns()))
 

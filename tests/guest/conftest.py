@@ -57,8 +57,22 @@ def bare_guest(project: Path) -> Iterator[Guest]:
         machine.cut()
 
 
-def _start(machine: Guest) -> None:
-    machine.start_daemon()
+@pytest.fixture(scope="session")
+def systemd_guest(project: Path) -> Iterator[Guest]:
+    """The same with systemd as the first process, which makes the control groups."""
+    machine = Guest(project, arguments="guest.systemd")
+    try:
+        machine.boot()
+        _start(machine, "--exec-opt", "native.cgroupdriver=systemd")
+        yield machine
+        assert machine.client.containers.list(all=True) == []
+        assert machine.read("/sys/fs/cgroup/*/sampan-*/cgroup.procs") == {}
+    finally:
+        machine.cut()
+
+
+def _start(machine: Guest, *flags: str) -> None:
+    machine.start_daemon(*flags)
     machine.client.api.import_image_from_data(
         busybox_tar(), repository="busybox", tag="latest", changes=['CMD ["sh"]']
     )

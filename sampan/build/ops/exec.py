@@ -23,6 +23,7 @@ from sampan.build.solver.cache import UNFINISHED
 from sampan.errors import InvalidParameter, NotFound, SampanError
 from sampan.network.manager import NetworkManager
 from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
+from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.runtime.control import Keeper
 from sampan.runtime.errors import KeeperGone, StartError
 from sampan.runtime.interfaces import Interface
@@ -51,7 +52,8 @@ class ExecSettings:
     shm_size: int = 64 << 20
     rlimits: tuple[Mapping[str, object], ...] = ()
     resources: Mapping[str, object] = field(default_factory=dict)
-    cgroup_parent: str = "/sampan"
+    groups: GroupNames = PLAIN
+    cgroup_parent: str = ""
     hostname: str = HOSTNAME
     no_new_privileges: bool = False
     seccomp: bool = True
@@ -236,7 +238,7 @@ class ExecRunner:
             cwd=op.cwd or "/",
             user=op.user,
             hostname=settings.hostname,
-            cgroups_path=f"{(settings.cgroup_parent or '/sampan').rstrip('/')}/{job.container_id}",
+            cgroups_path=settings.groups.path(job.container_id, settings.cgroup_parent),
             network=op.network != "host",
             shm_size=settings.shm_size,
         )

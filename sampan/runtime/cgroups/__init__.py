@@ -1,7 +1,9 @@
 """Control groups of containers, version 1 and version 2 by the same interface.
 
 A container's *group* is named by the specification's ``cgroupsPath`` (``/sampan/<id>``), one
-directory in version 2 and one a controller in version 1.
+directory in version 2 and one a controller in version 1.  A path of three parts with colons between
+(``system.slice:sampan:<id>``) names one that systemd makes, see
+:mod:`sampan.runtime.cgroups.systemd`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,11 @@ def group(cgroups_path: str) -> Group:
 
     Raises ValueError for a path that leaves the hierarchy, OSError if the host has no hierarchy.
     """
+    if cgroups_path.count(":") == 2:
+        # Where systemd makes the groups, the daemon has it imported before the first fork.
+        from sampan.runtime.cgroups.systemd import GroupSystemd
+
+        return GroupSystemd(cgroups_path, group)
     parts = [part for part in cgroups_path.split("/") if part not in ("", ".")]
     if not parts or ".." in parts:
         raise ValueError(f"cgroups path {cgroups_path!r} does not name a group")

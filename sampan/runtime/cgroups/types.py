@@ -44,6 +44,8 @@ class OomWatch(Protocol):
     fd: int
     urgent: bool
     """Whether the event is reported as EPOLLPRI rather than EPOLLIN."""
+    certain: bool
+    """Whether ``read`` knows of a kill, rather than of something that the group's count tells."""
 
     def read(self) -> bool: ...
 

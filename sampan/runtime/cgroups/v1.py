@@ -30,7 +30,7 @@ _EFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 class EventFdWatch:
     """Told by the kernel through an eventfd registered at ``memory.oom_control``."""
 
-    urgent = False
+    urgent = certain = False
 
     def __init__(self, fd: int) -> None:
         """``fd`` is an eventfd that has been registered."""

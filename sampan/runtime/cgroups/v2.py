@@ -28,7 +28,7 @@ _THROTTLES = (
 class MemoryEvents:
     """``memory.events`` is polled for EPOLLPRI; its ``oom_kill`` counter tells."""
 
-    urgent = True
+    urgent = certain = True
 
     def __init__(self, fd: int) -> None:
         """``fd`` is the open ``memory.events``."""
@@ -40,7 +40,11 @@ class MemoryEvents:
         return cls(os.open(f"{directory}/memory.events", os.O_RDONLY | os.O_CLOEXEC))
 
     def _read_count(self) -> int:
-        for line in os.pread(self.fd, 4096, 0).splitlines():
+        try:
+            events = os.pread(self.fd, 4096, 0)
+        except OSError:
+            return 0  # systemd has removed the group, as soon as its last process had ended
+        for line in events.splitlines():
             if line.startswith(b"oom_kill "):
                 return int(line.split()[1])
         return 0
