@@ -243,7 +243,6 @@ class Dispatcher:
                     into=into,
                     parents=bool(i.parents),
                     exclude=exclude,
-                    keep_owner=bool(i.source_stage),
                 )
             )
         if i.checksum and (len(sources) != 1 or not isinstance(actions[0], CopyAction)):

@@ -87,7 +87,6 @@ class CopyAction:
     into: bool = False
     parents: bool = False
     exclude: tuple[str, ...] = ()
-    keep_owner: bool = False
 
 
 @dataclass(frozen=True, slots=True)
