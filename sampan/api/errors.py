@@ -29,7 +29,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
         return InvalidParameter.status, f"invalid request body: {error}"
     if isinstance(error, web.HTTPException):
-        return error.status, "page not found" if error.status == 404 else error.reason
+        # Docker's router knows of a path only together with its method.
+        unknown = error.status in (404, 405)
+        return (404, "page not found") if unknown else (error.status, error.reason)
     if isinstance(error, ConnectionResetError):
         log.debug("the client has gone away: %s", error)
         return CLIENT_GONE, "the client closed the connection"

@@ -23,6 +23,7 @@ from sampan.api import versions
 _PLACE = re.compile(r"\{(\w+)(?::[^{}]*(?:\{[^{}]*\}[^{}]*)*)?\}")
 _READERS: dict[str, dict[str, Any]] = {
     "flag": {"type": "boolean"},
+    "truth": {"type": "boolean"},
     "integer": {"type": "integer"},
     "string_map": {"type": "string", "contentMediaType": "application/json"},
     "nullable_map": {"type": "string", "contentMediaType": "application/json"},
@@ -132,7 +133,7 @@ class _Reading:
                 self._parameter(call.args[0], name)
         elif name in _READERS and len(call.args) > 1:
             self._parameter(call.args[1], name)
-        elif name in ("decode", "convert") and len(call.args) > 1:
+        elif name in ("document", "decode", "convert") and len(call.args) > 1:
             kind = names.get(getattr(call.args[1], "id", ""))
             if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
                 self.body = kind

@@ -159,10 +159,12 @@ async def run(
     work: Callable[[Stream], Awaitable[None]],
     *,
     failure_message: Callable[[BaseException], Message] = failure,
+    in_stream: bool = False,
 ) -> web.StreamResponse:
     """Do ``work`` and answer with the messages that it sends.
 
-    Work that fails before it has sent anything raises; it is cancelled when the client goes away.
+    Work that fails before it has sent anything raises, or with ``in_stream`` is a message all the
+    same; it is cancelled when the client goes away.
     """
     stream = Stream(request)
     task = asyncio.ensure_future(work(stream))
@@ -175,7 +177,7 @@ async def run(
         await asyncio.gather(pump, return_exceptions=True)
         error = task.exception()
         if error is not None:
-            if stream.answer is None and not stream._pending:
+            if stream.answer is None and not stream._pending and not in_stream:
                 raise error
             stream.send(failure_message(error))
         await stream.flush()

@@ -19,6 +19,18 @@ def flag(request: web.Request, name: str, default: bool = False) -> bool:
     return default if value is None else value.strip().lower() not in _FALSE
 
 
+def truth(request: web.Request, name: str) -> bool:
+    """A truth value of those endpoints that know only Go's spellings.  Raises InvalidParameter."""
+    value = request.query.get(name, "")
+    if value in ("", "0", "f", "F", "false", "FALSE", "False"):
+        return False
+    if value in ("1", "t", "T", "true", "TRUE", "True"):
+        return True
+    raise InvalidParameter(
+        f"invalid value for {name}: {value}: strconv.ParseBool: parsing {value!r}: invalid syntax"
+    )
+
+
 def integer(request: web.Request, name: str, default: int = 0) -> int:
     """A decimal number.  Raises InvalidParameter for anything else."""
     value = request.query.get(name, "").strip()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sampan.engine import links, logconfig, names, specs, validate
+from sampan.engine import endpoints, links, logconfig, names, specs, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.events import Events
 from sampan.engine.merge import merge
@@ -102,6 +102,8 @@ class Containers:
         matches = [id for id in self._by_id if id.startswith(ref)] if ref else []
         if len(matches) == 1:
             return self._by_id[matches[0]]
+        if not ref:
+            raise InvalidParameter('invalid name or ID supplied: ""')
         if matches:
             raise InvalidParameter(f"multiple IDs found with provided prefix: {ref}")
         raise NotFound(f"No such container: {ref}")
@@ -131,12 +133,13 @@ class Containers:
         self._defaults.runtimes.check(host.runtime)
         if self._defaults.remap:
             self._defaults.remap.check(host)
-        _check_networking(config, host, request)
-        self._check_references(host)
         try:
             self._defaults.groups.check(host.cgroup_parent)
         except ValueError as error:
             raise InvalidParameter(str(error)) from None
+        _check_networking(config, host, request)
+        endpoints.check_hosts(host)
+        self._check_references(host)
         config = exposed_and_bound(config, host)
         id = secrets.token_hex(32)
         volumes = self.volumes
@@ -199,7 +202,10 @@ class Containers:
             raise InvalidParameter("Neither old nor new names may be empty")
         if name.removeprefix("/") == old:
             raise InvalidParameter("Renaming a container with the same name as its current name")
-        chosen = self._reserve(name, container.id)
+        try:
+            chosen = self._reserve(name, container.id)
+        except Conflict as error:
+            raise Conflict(f"Error when allocating new name: {error}") from None
         try:
             self._put(msgspec.structs.replace(container.record, name=chosen))
             container.record.name = chosen
@@ -288,7 +294,12 @@ class Containers:
         joined = [
             mode.removeprefix("container:") for mode in modes if mode.startswith("container:")
         ]
-        for name in [*joined, *(name for name, _ in links.of(host))]:
+        for name in joined:
+            try:
+                self.get(name)
+            except NotFound as error:
+                raise InvalidParameter(str(error)) from None
+        for name, _ in links.of(host):
             try:
                 self.get(name)
             except NotFound as error:
@@ -366,7 +377,10 @@ def _endpoints(host: HostConfig, request: CreateRequest) -> dict[str, EndpointSe
         raise InvalidParameter(
             f"Container cannot be connected to network endpoints: {', '.join(wanted)}"
         )
-    return {mode: primary, **wanted}
+    found = {mode: primary, **wanted}
+    for name, settings in found.items():
+        endpoints.check(name, settings)
+    return found
 
 
 def _warnings(host: HostConfig) -> list[str]:

@@ -7,11 +7,13 @@ learns of those that still run from their keepers, by id.
 
 from __future__ import annotations
 
+import base64
 import secrets
 from typing import Any
 
 import msgspec
 
+from sampan.engine.attach import detach_keys
 from sampan.engine.containers import Containers
 from sampan.engine.specs import confine, environment_variables, limit
 from sampan.engine.state import Container
@@ -61,14 +63,14 @@ class Exec:
                 "entrypoint": config.cmd[0],
                 "arguments": config.cmd[1:],
                 "privileged": config.privileged,
-                "user": config.user,
+                **({"user": config.user} if config.user else {}),
             },
             "OpenStdin": config.attach_stdin,
             "OpenStderr": config.attach_stderr,
             "OpenStdout": config.attach_stdout,
-            "CanRemove": self.exit_code is not None,
+            "CanRemove": False,
             "ContainerID": self.container.id,
-            "DetachKeys": config.detach_keys,
+            "DetachKeys": _encoded(config.detach_keys),
             "Pid": self.pid,
         }
 
@@ -76,8 +78,9 @@ class Exec:
 class Execs:
     """All execs of the containers that run."""
 
-    def __init__(self, containers: Containers) -> None:
+    def __init__(self, containers: Containers, apparmor: Profiles = NONE) -> None:
         self._containers = containers
+        self._apparmor = apparmor
         self._execs: dict[str, Exec] = {}
 
     def create(self, ref: str, config: ExecConfig) -> Exec:
@@ -133,13 +136,13 @@ class Execs:
             found.running = False
             found.exit_code = error.exit_code
             raise
-        if found.exit_code is None:
-            found.pid = pid
+        found.pid = pid
 
     def check(self, found: Exec) -> None:
         """Raises Conflict when it cannot start: it was started, or the container does not run."""
         if found.started:
-            raise Conflict(f"Error: Exec command {found.id} is already running")
+            state = "is already running" if found.running else "has already run"
+            raise Conflict(f"Error: Exec command {found.id} {state}")
         _check_running(found.container)
 
     async def resize(self, found: Exec, rows: int, columns: int) -> None:
@@ -163,7 +166,6 @@ class Execs:
             return
         found.running = False
         found.exit_code = event.code
-        found.pid = 0
         self._publish(found, "exec_die", exitCode=str(event.code))
 
     def container_ended(self, container: Container) -> None:
@@ -171,7 +173,6 @@ class Execs:
         for found in self._execs.values():
             if found.container is container and found.running:
                 found.running = False
-                found.pid = 0
                 found.exit_code = 137
 
     def forget(self, container_id: str) -> None:
@@ -196,12 +197,21 @@ class Execs:
         ]
         if config.tty and "TERM" not in names and not any(i.startswith("TERM=") for i in inherited):
             inherited.append("TERM=xterm")
-        return exec_process(
+        process = exec_process(
             found.container,
             config,
             [*inherited, *(item for item in config.env if "=" in item)],
             console_size if any(console_size) else config.console_size,
         )
+        # The container's own even if the exec is privileged, as under Docker.
+        if profile := self._apparmor.of(record.host):
+            process["apparmorProfile"] = profile
+        return process
+
+
+def _encoded(keys: str) -> str:
+    """Detach keys as the API shows them: the bytes, in base64."""
+    return base64.b64encode(detach_keys(keys, tty=True)).decode() if keys else ""
 
 
 def exec_process(

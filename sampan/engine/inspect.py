@@ -29,6 +29,11 @@ class Inspector:
         self._launcher = launcher
         self._places = places
 
+    def _apparmor(self, record: ContainerRecord) -> str:
+        """Docker calls privileged containers unconfined on hosts without AppArmor too."""
+        profile = self._places.apparmor.of(record.host)
+        return profile or ("unconfined" if record.host.privileged else "")
+
     def document(self, container: Container, *, size: bool = False) -> dict[str, Any]:
         """The whole document; with ``size`` the bytes that the container's files take."""
         record = container.record
@@ -52,7 +57,7 @@ class Inspector:
             "Platform": record.platform,
             "MountLabel": "",
             "ProcessLabel": "",
-            "AppArmorProfile": "unconfined" if record.host.privileged else "",
+            "AppArmorProfile": self._apparmor(record),
             "ExecIDs": self._execs.of(container),
             "HostConfig": host_document(record),
             "GraphDriver": self._graph_driver(record),
@@ -74,7 +79,7 @@ class Inspector:
         return {"SizeRw": own, "SizeRootFs": own + below}
 
     def _log_path(self, record: ContainerRecord) -> str:
-        if record.host.log_config.type != "json-file":
+        if record.host.log_config.type != "json-file" or not record.state.started_at:
             return ""
         return self._launcher.log_config(record).path
 
@@ -139,7 +144,22 @@ def config_document(record: ContainerRecord) -> dict[str, Any]:
     ):
         if not document[name]:
             del document[name]
+    if "Healthcheck" in document:
+        document["Healthcheck"] = _given(document["Healthcheck"])
+    endpoint = record.networks.get(record.host.network_mode)
+    wished = record.macs.get(record.host.network_mode)
+    if endpoint is not None and wished:
+        document["MacAddress"] = wished
     return document
+
+
+def _given(document: dict[str, Any]) -> dict[str, Any]:
+    """What of a document is set, as Docker writes those with optional members."""
+    return {
+        name: _given(value) if isinstance(value, dict) and name != "Labels" else value
+        for name, value in document.items()
+        if value not in (None, "", 0, False, [])
+    }
 
 
 def host_document(record: ContainerRecord) -> dict[str, Any]:
@@ -150,10 +170,8 @@ def host_document(record: ContainerRecord) -> dict[str, Any]:
     for name in ("Annotations", "StorageOpt", "Tmpfs", "Sysctls", "Mounts", "Init"):
         if document[name] is None:
             del document[name]
-    for mount in document.get("Mounts", ()):
-        for name in ("BindOptions", "VolumeOptions", "ImageOptions", "TmpfsOptions"):
-            if mount[name] is None:
-                del mount[name]
+    if "Mounts" in document:
+        document["Mounts"] = [_given(mount) for mount in document["Mounts"]]
     for name in ("KernelMemory", "KernelMemoryTCP"):
         del document[name]
     free = host.privileged or "systempaths=unconfined" in (host.security_opt or [])

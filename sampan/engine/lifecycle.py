@@ -94,7 +94,9 @@ class Lifecycle:
                 container, lambda event: self._on_event(container, event)
             )
         except Exception as error:
-            state.exit_code = error.exit_code if isinstance(error, StartError) else 128
+            # Only the command's own fault has a code of its own.
+            code = error.exit_code if isinstance(error, StartError) else 0
+            state.exit_code = code if code in (126, 127) else 128
             state.error = str(error)
             self._containers.save(container)
             if container.record.host.auto_remove:
@@ -176,9 +178,7 @@ class Lifecycle:
         """
         number = validate.signal_number(text or "KILL")
         if not container.running:
-            raise Conflict(
-                f"cannot kill container: {container.id}: container {container.id} is not running"
-            )
+            raise Conflict(f"container {container.id} is not running")
         own = validate.signal_number(container.record.config.stop_signal or "TERM")
         final = number == signal.SIGKILL
         gone = container.next_exit() if final else None
@@ -217,7 +217,7 @@ class Lifecycle:
                     f"Container {container.id} is restarting, wait until the container is running"
                 )
             if status != "running":
-                raise Conflict(f"Container {container.id} is not running")
+                raise Conflict(f"container {container.id} is not running")
             await container.live_keeper().pause()
             self._paused(container, True)
 

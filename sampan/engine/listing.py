@@ -93,7 +93,8 @@ class Listing:
             "Mounts": [mount_document(mount) for mount in record.mounts if mount.shown],
         }
         if size:
-            document.update(self._inspector.sizes(record))
+            sizes = self._inspector.sizes(record)
+            document.update({name: size for name, size in sizes.items() if size})
         return document
 
     def _image_name(self, record: ContainerRecord, names: dict[str, str]) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.engine import endpoints
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
 from sampan.engine.filters import EVERYTHING, Filters
@@ -116,6 +117,7 @@ class Networks:
         async with target.lock:
             record = target.record
             _check_connectable(target, network)
+            endpoints.check(network.name, wish)
             if network.name in record.networks:
                 raise Forbidden(
                     f"endpoint with name {target.name} already exists in network {network.name}"
@@ -143,7 +145,7 @@ class Networks:
         async with target.lock:
             record = target.record
             if network.name == "host":
-                raise Forbidden(
+                raise InvalidParameter(
                     "container cannot be disconnected from host network or connected to host "
                     "network"
                 )
@@ -170,16 +172,16 @@ def _check_connectable(container: Container, network: Network) -> None:
     mode = container.record.host.network_mode
     networks = container.record.networks
     if mode.startswith("container:"):
-        raise Conflict(
+        raise InvalidParameter(
             "container sharing network namespace with another container or host cannot be "
             "connected to any other network"
         )
     if mode == "host" or network.name == "host":
-        raise Forbidden(
+        raise InvalidParameter(
             "container cannot be disconnected from host network or connected to host network"
         )
     if "none" in networks or (network.name == "none" and networks):
-        raise Forbidden(
+        raise InvalidParameter(
             "container cannot be connected to multiple networks with one of the networks in "
             "private (none) mode"
         )
@@ -205,7 +207,7 @@ def document(
         "IPAM": {
             "Driver": network.ipam_driver,
             "Options": network.ipam_options or None,
-            "Config": [_pool(pool) for pool in network.pools],
+            "Config": [_pool(pool) for pool in network.pools] or None,
         },
         "Internal": network.internal,
         "Attachable": network.attachable,

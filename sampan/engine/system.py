@@ -40,6 +40,7 @@ class Facts:
     cdi_directories: list[str] = field(default_factory=list)
     remapped: bool = False
     cgroup_driver: str = "cgroupfs"
+    apparmor: bool = False
 
 
 class System:
@@ -124,6 +125,7 @@ class System:
             "Debug": facts.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "OomKillDisable": version == 1,
+            **({"KernelMemoryTCP": True} if version == 1 else {}),
             "NGoroutines": 1,
             "SystemTime": datetime.now(UTC)
             .isoformat(timespec="microseconds")
@@ -174,8 +176,10 @@ class System:
             "RuncCommit": {"ID": ""},
             "InitCommit": {"ID": ""},
             "SecurityOptions": [
+                *(["name=apparmor"] if facts.apparmor else []),
                 "name=seccomp,profile=builtin",
                 *(["name=userns"] if facts.remapped else []),
+                *(["name=cgroupns"] if version == 2 else []),
             ],
             "DefaultAddressPools": facts.default_address_pools,
             "CDISpecDirs": facts.cdi_directories,

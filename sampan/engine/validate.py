@@ -31,6 +31,10 @@ def check(config: ContainerConfig, host: HostConfig) -> None:
     log = host.log_config
     logoptions.check(log.type or "local", log.config)
     _check_unsupported(host)
+    if "" in (host.annotations or {}):
+        raise InvalidParameter(
+            "invalid Annotations: the empty string is not permitted as an annotation key"
+        )
     for port in [*(config.exposed_ports or {}), *host.port_bindings]:
         if not _PORT.match(port):
             raise InvalidParameter(f"invalid port specification: {port!r}")

@@ -96,7 +96,7 @@ def test_only_docker_py_sees_another_log_driver(daemon: Daemon) -> None:
     "GET /containers/json",
 )
 def test_create_from_config(api: docker.APIClient) -> None:
-    endpoint = api.create_endpoint_config(aliases=["other"])
+    endpoint = api.create_endpoint_config(mac_address="02:42:ac:11:00:09")
     config = api.create_container_config(
         "busybox",
         ["true"],
@@ -109,6 +109,7 @@ def test_create_from_config(api: docker.APIClient) -> None:
     found = api.inspect_container(id)
     assert found["HostConfig"]["Memory"] == 64 << 20
     assert found["HostConfig"]["CapDrop"] == ["ALL"]
+    assert found["Config"]["MacAddress"] == "02:42:ac:11:00:09"
     assert "A=b" in found["Config"]["Env"]
     (listed,) = api.containers(all=True, filters={"label": "of=docker-py"})
     assert listed["Id"] == id

@@ -59,8 +59,8 @@ def test_life_of_a_network(networks: Any) -> None:
     ("options", "status"),
     [
         ({"driver": "nosuch"}, 404),
-        ({"driver": "overlay"}, 503),
-        ({"ingress": True}, 503),
+        ({"driver": "overlay"}, 403),
+        ({"ingress": True}, 403),
         ({"ipam": IPAMConfig(pool_configs=[IPAMPool(subnet="10.0.0.0/99")])}, 400),
     ],
 )

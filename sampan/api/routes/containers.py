@@ -7,13 +7,14 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from sampan.api import clients, progress, query, streams, versions
+from sampan.api import body, clients, progress, query, streams, versions
 from sampan.api import filters as wire_filters
 from sampan.engine import Engine
+from sampan.engine.networks import PREDEFINED
 from sampan.engine.state import Container
-from sampan.engine.types import CreateRequest, HostConfig, decode, docker_name
+from sampan.engine.types import CreateRequest, HostConfig, docker_name
 from sampan.engine.waits import condition, wait
-from sampan.errors import InvalidParameter
+from sampan.errors import Conflict, InvalidParameter, NotFound
 
 _UPDATABLE = (
     "blkio_weight",
@@ -30,6 +31,11 @@ _UPDATABLE = (
     "nano_cpus",
     "pids_limit",
     "restart_policy",
+)
+
+MAC_ADDRESS_MOVED = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in "
+    "EndpointsConfig instead."
 )
 
 
@@ -50,17 +56,23 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return streams.json(documents)
 
     async def create(request: web.Request) -> web.Response:
-        body = decode(await request.read(), CreateRequest)
+        version = versions.requested(request)
+        wish = await body.document(request, CreateRequest, required=True)
         created = await containers.create(
             request.query.get("name"),
-            _for_version(body, versions.requested(request)),
+            _for_version(wish, version),
             request.query.get("platform", ""),
         )
-        return streams.json({"Id": created.id, "Warnings": created.warnings}, status=201)
+        warnings = [*created.warnings]
+        if wish.mac_address and version >= (1, 44):
+            warnings.append(MAC_ADDRESS_MOVED)
+        return streams.json({"Id": created.id, "Warnings": warnings}, status=201)
 
     async def inspect(request: web.Request) -> web.Response:
         container = named(request)
         document = engine.inspector.document(container, size=query.flag(request, "size"))
+        if versions.requested(request) < (1, 44):
+            _name_by_id(container, document)
         return streams.json(clients.container_for(request, document))
 
     async def start(request: web.Request) -> web.Response:
@@ -78,7 +90,11 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.Response(status=204)
 
     async def kill(request: web.Request) -> web.Response:
-        await lifecycle.kill(named(request), request.query.get("signal", ""))
+        try:
+            await lifecycle.kill(named(request), request.query.get("signal", ""))
+        except (NotFound, Conflict) as error:
+            name = request.match_info["name"]
+            raise type(error)(f"cannot kill container: {name}: {error}") from None
         return web.Response(status=204)
 
     async def pause(request: web.Request) -> web.Response:
@@ -100,7 +116,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def update(request: web.Request) -> web.Response:
         container = named(request)
-        warnings = await lifecycle.update(container, _changes(await request.read()))
+        wish = await body.document(request, HostConfig, required=True)
+        warnings = await lifecycle.update(container, _changes(wish))
         return streams.json({"Warnings": warnings or None})
 
     async def remove(request: web.Request) -> web.Response:
@@ -176,11 +193,22 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
 
 def window_size(request: web.Request) -> tuple[int, int]:
-    """Rows and columns of a resize.  Raises InvalidParameter."""
+    """Rows and columns of a resize, both of which are needed.  Raises InvalidParameter."""
+    for name in ("h", "w"):
+        if not request.query.get(name):
+            raise InvalidParameter(f"invalid value for {name}: a number is needed")
     rows, columns = query.integer(request, "h"), query.integer(request, "w")
     if not (0 <= rows < 1 << 16 and 0 <= columns < 1 << 16):
         raise InvalidParameter(f"invalid window size: {columns} columns, {rows} rows")
     return rows, columns
+
+
+def _name_by_id(container: Container, document: dict[str, Any]) -> None:
+    """Show the short id among the aliases, as it was before names in the DNS were shown."""
+    for name, endpoint in document["NetworkSettings"]["Networks"].items():
+        if name not in PREDEFINED:
+            aliases = [*(endpoint["Aliases"] or ()), container.id[:12]]
+            endpoint["Aliases"] = list(dict.fromkeys(aliases))
 
 
 def _seconds(request: web.Request) -> int | None:
@@ -197,9 +225,8 @@ def _for_version(body: CreateRequest, version: tuple[int, int]) -> CreateRequest
     return msgspec.structs.replace(body, host_config=host)
 
 
-def _changes(body: bytes) -> dict[str, Any]:
+def _changes(host: HostConfig) -> dict[str, Any]:
     """What an update sets: Docker's clients send every field, and zero means unchanged."""
-    host = decode(body, HostConfig)
     unset = HostConfig()
     changes: dict[str, Any] = {}
     for name in HostConfig.__struct_fields__:

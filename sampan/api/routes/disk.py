@@ -23,22 +23,25 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             if kind not in KINDS:
                 raise InvalidParameter(f"unknown object type: {kind}")
         measured = await engine.disk_usage.measure(kinds or KINDS)
-        body: dict[str, Any] = {}
-        if measured.images is not None:
-            body["LayersSize"] = measured.layers_size
-            body["Images"] = measured.images
-        if measured.containers is not None:
-            body["Containers"] = measured.containers
+        # What was not asked for is null.
+        body: dict[str, Any] = {
+            "LayersSize": measured.layers_size,
+            "Images": measured.images,
+            "Containers": measured.containers,
+            "Volumes": None,
+            "BuildCache": measured.build_cache,
+        }
         if measured.volumes is not None:
             body["Volumes"] = [
                 volume_document(engine.volumes, volume)
                 | {"UsageData": {"RefCount": users, "Size": size}}
                 for volume, size, users in measured.volumes
             ]
-        if measured.build_cache is not None:
-            body["BuildCache"] = measured.build_cache
-            if version < (1, 42):
-                body["BuilderSize"] = measured.builder_size
+        if version < (1, 44):
+            for image in measured.images or ():
+                image["VirtualSize"] = image["Size"]
+        if version < (1, 42) and measured.builder_size:
+            body["BuilderSize"] = measured.builder_size
         return streams.json(body)
 
     async def prune(request: web.Request) -> web.Response:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from sampan.api import body as bodies
 from sampan.api import streams
 from sampan.api.query import flag
 from sampan.engine import Engine
-from sampan.engine.types import decode
 from sampan.errors import InvalidParameter
 from sampan.image.manifest import Descriptor
 from sampan.image.reference import InvalidReference, Reference
@@ -61,7 +61,7 @@ def _raw(descriptor: Descriptor, data: bytes) -> web.Response:
 
 def routes(engine: Engine) -> list[web.RouteDef]:
     async def log_in(request: web.Request) -> web.Response:
-        wish = decode(await request.read(), LogIn)
+        wish = await bodies.document(request, LogIn)
         auth = Auth(
             wish.username,
             wish.password,
@@ -94,7 +94,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return _raw(*found)
 
     async def put(request: web.Request) -> web.Response:
-        wish = decode(await request.read(), ManualIndex)
+        wish = await bodies.document(request, ManualIndex)
         pushed = await engine.distribution.push_index(
             _named(request.match_info["name"]),
             wish.manifest.encode(),

@@ -7,13 +7,12 @@ import os
 import msgspec
 from aiohttp import web
 
-from sampan.api import clients, hijack, streams, versions
+from sampan.api import body, clients, hijack, streams, versions
 from sampan.api.routes.attach import content_type
 from sampan.api.routes.containers import window_size
 from sampan.engine import Engine
 from sampan.engine.attach import detach_keys
 from sampan.engine.execs import ExecConfig
-from sampan.engine.types import decode
 from sampan.errors import InvalidParameter, SampanError
 from sampan.runtime.types import AttachRequest
 
@@ -31,7 +30,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     execs = engine.execs
 
     async def create(request: web.Request) -> web.Response:
-        config = decode(await request.read(), ExecConfig)
+        config = await body.document(request, ExecConfig)
         if not config.cmd:
             raise InvalidParameter("No exec command specified")
         detach_keys(config.detach_keys, config.tty)
@@ -40,7 +39,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def start(request: web.Request) -> web.StreamResponse:
         found = execs.get(request.match_info["id"])
-        wish = decode(await request.read(), ExecStart)
+        wish = await body.document(request, ExecStart)
         if wish.detach:
             await execs.start(found, console_size=wish.console_size)
             return web.Response(status=200)

@@ -18,9 +18,10 @@ from sampan.engine.images import parse_name, platform_of
 from sampan.engine.timestamps import parse_time
 from sampan.engine.transfers import download
 from sampan.engine.types import ContainerConfig, decode
-from sampan.errors import InvalidParameter, NotFound
+from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
+from sampan.progress import ignore
 from sampan.registry.auth import Auth
 from sampan.store.images import Image
 
@@ -36,6 +37,8 @@ _LEGACY_CONFIG: dict[str, Any] = {
     "Tty": False,
 }
 SEARCH_MAX = 100
+UNCOUNTED = -1
+"""Docker's number of containers where nobody counts them."""
 EVERY_PLATFORM = "all"
 """A pull's platform for an index with all its images."""
 
@@ -53,12 +56,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if flag(request, "manifests") and version >= (1, 47):
             for image, document in zip(found, documents, strict=True):
                 document["Manifests"] = images.manifests(image)
+        else:
+            for document in documents:
+                document["Containers"] = UNCOUNTED
         for document in documents:
             if version < (1, 44):
                 document["VirtualSize"] = document["Size"]
             if version < (1, 43):
-                document["RepoTags"] = document["RepoTags"] or ["<none>:<none>"]
-                document["RepoDigests"] = document["RepoDigests"] or ["<none>@<none>"]
+                if not document["RepoTags"] and not document["RepoDigests"]:
+                    document["RepoTags"] = ["<none>:<none>"]
+                    document["RepoDigests"] = ["<none>@<none>"]
+                document["RepoDigests"] = document["RepoDigests"] or None
             if version < (1, 48):
                 document.pop("Descriptor", None)
         return streams.json(documents)
@@ -78,7 +86,6 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         if version < (1, 50):
             document["Config"] = _LEGACY_CONFIG | document["Config"]
         if version < (1, 45):
-            document["Container"] = ""
             document["ContainerConfig"] = document["Config"]
         if version < (1, 44):
             document["VirtualSize"] = document["Size"]
@@ -159,7 +166,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             body = chunks(request) if source == "-" else download(source, stream.report)
             image = await engine.transfers.import_(
                 body,
-                stream.report,
+                ignore,
                 repository=query.get("repo", ""),
                 tag=query.get("tag", ""),
                 message=query.get("message", "")
@@ -237,7 +244,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 for line in _loaded(image):
                     stream.send({"stream": line})
 
-        return await progress.run(request, work)
+        return await progress.run(request, work, in_stream=True)
 
     async def commit(request: web.Request) -> web.Response:
         query = request.query
@@ -285,9 +292,12 @@ def pull_reference(name: str, tag: str) -> Reference:
     if tag:
         text += f"@{tag}" if ":" in tag else f":{tag}"
     try:
-        return Reference.parse_name(text)
+        reference = Reference.parse_name(text)
     except InvalidReference as error:
-        raise InvalidParameter(f"invalid reference format: {error}") from None
+        raise InvalidParameter(str(error)) from None
+    if reference.familiar_name == "scratch":
+        raise Forbidden("'scratch' is a reserved name")
+    return reference
 
 
 def until_of(filters: Filters) -> int | None:

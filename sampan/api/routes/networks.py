@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from sampan.api import body as bodies
 from sampan.api import filters as wire_filters
-from sampan.api import streams, versions
+from sampan.api import query, streams, versions
 from sampan.engine import Engine
 from sampan.engine.networks import document
 from sampan.engine.timestamps import parse_time
-from sampan.engine.types import Document, EndpointSettings, decode
-from sampan.errors import InvalidParameter, Unavailable
+from sampan.engine.types import Document, EndpointSettings
+from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.network.types import NetworkConfig, Pool
 
 
@@ -30,7 +32,7 @@ class IPAM(Document, frozen=True):
     """How addresses are chosen."""
 
     driver: str = "default"
-    options: dict[str, str] = msgspec.field(default_factory=dict)
+    options: dict[str, str] | None = None
     config: list[IPAMConfig] = msgspec.field(default_factory=list)
 
 
@@ -53,16 +55,22 @@ class NetworkCreate(Document, frozen=True):
     labels: dict[str, str] = msgspec.field(default_factory=dict)
 
     def config(self) -> NetworkConfig:
-        """The network that is asked for.  Raises for what only a swarm has."""
+        """The network that is asked for.
+
+        Raises InvalidParameter, or Forbidden for what only a swarm has.
+        """
         if not self.name:
-            raise InvalidParameter("invalid network name: name is empty")
+            raise InvalidParameter("invalid name: ")
         if self.ingress or self.scope in ("swarm", "global") or self.driver == "overlay":
-            raise Unavailable(
+            raise Forbidden(
                 "This node is not a swarm manager: swarm-scoped, ingress and overlay networks "
                 "need one"
             )
         if self.scope not in ("", "local"):
             raise InvalidParameter(f"invalid network scope {self.scope!r}: it must be local")
+        for pool in self.ipam.config:
+            if pool.subnet:
+                _check_subnet(pool.subnet)
         return NetworkConfig(
             name=self.name,
             driver=self.driver or "bridge",
@@ -71,7 +79,7 @@ class NetworkCreate(Document, frozen=True):
             internal=self.internal,
             attachable=self.attachable,
             ipam_driver=self.ipam.driver or "default",
-            ipam_options=self.ipam.options,
+            ipam_options=self.ipam.options or {},
             pools=[
                 Pool(
                     subnet=pool.subnet,
@@ -85,6 +93,21 @@ class NetworkCreate(Document, frozen=True):
             labels=self.labels,
             config_only=self.config_only,
             config_from=self.config_from.get("Network", ""),
+        )
+
+
+def _check_subnet(text: str) -> None:
+    """Raises InvalidParameter for an address with bits beside its network's; the rest of a pool is
+    the engine's to judge."""
+    try:
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid subnet {text}: invalid CIDR block notation"
+        ) from None
+    if ipaddress.ip_interface(text).ip != network.network_address:
+        raise InvalidParameter(
+            f"invalid network config:\ninvalid subnet {text}: it should be {network}"
         )
 
 
@@ -119,15 +142,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def inspect(request: web.Request) -> web.Response:
         scope = request.query.get("scope", "")
+        # Tasks of a swarm, which this engine has none of, are all that it would add.
+        query.truth(request, "verbose")
         network = networks.get(request.match_info["id"])
         if scope not in ("", network.scope):
-            raise wrong_scope(request.match_info["id"])
+            raise NotFound(f"network {request.match_info['id']} not found")
         version = versions.requested(request)
         body: dict[str, Any] = document(network, networks.endpoints(network), version)
         return streams.json(body)
 
     async def create(request: web.Request) -> web.Response:
-        wish = decode(await request.read(), NetworkCreate)
+        wish = await bodies.document(request, NetworkCreate)
         network = await networks.create(wish.config())
         return streams.json({"Id": network.id, "Warning": ""}, status=201)
 
@@ -136,13 +161,13 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.Response(status=204)
 
     async def connect(request: web.Request) -> web.Response:
-        wish = decode(await request.read(), Connect)
+        wish = await bodies.document(request, Connect)
         settings = wish.endpoint_config or EndpointSettings()
         await networks.connect(request.match_info["id"], wish.container, settings)
         return web.Response(status=200)
 
     async def disconnect(request: web.Request) -> web.Response:
-        wish = decode(await request.read(), Disconnect)
+        wish = await bodies.document(request, Disconnect)
         await networks.disconnect(request.match_info["id"], wish.container, wish.force)
         return web.Response(status=200)
 
@@ -161,7 +186,3 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         web.post("/networks/{id}/connect", connect),
         web.post("/networks/{id}/disconnect", disconnect),
     ]
-
-
-def wrong_scope(name: str) -> InvalidParameter:
-    return InvalidParameter(f"network {name} not found in this scope")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -13,7 +15,7 @@ from sampan.engine import Engine
 from sampan.engine.events import Event
 from sampan.engine.filters import Filters
 from sampan.engine.timestamps import parse_time
-from sampan.errors import Unavailable
+from sampan.errors import InvalidParameter, Unavailable
 
 EVENT_FILTERS = (
     "config",
@@ -51,16 +53,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return streams.json(engine.system.version())
 
     async def info(request: web.Request) -> web.Response:
-        answer = engine.system.info()
-        if versions.requested(request) < (1, 42):
-            answer["KernelMemoryTCP"] = True
-        return streams.json(answer)
+        return streams.json(_info_for(engine.system.info(), versions.requested(request)))
 
     async def events(request: web.Request) -> web.StreamResponse:
         query = request.query
         chosen = _event_filter(wire_filters.parse(query.get("filters")).only(*EVENT_FILTERS))
         since = parse_time(query.get("since"))
         until = parse_time(query.get("until"))
+        if since is not None and until is not None and since > until:
+            raise InvalidParameter(
+                f"`since` time ({query['since']}) cannot be after `until` time ({query['until']})"
+            )
         answer = await streams.start(request)
         feed = Feed(request, answer, encoder)
 
@@ -96,6 +99,35 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         found += [web.route("*", f"/{name}", swarm), web.route("*", f"/{name}/{{rest:.*}}", swarm)]
     found.append(web.route("*", "/plugins/{rest:.+}", managed_plugins))
     return found
+
+
+def _info_for(info: dict[str, Any], version: tuple[int, int]) -> dict[str, Any]:
+    """What ``info`` had in older versions of the API."""
+    if version < (1, 50):
+        info |= {"BridgeNfIptables": _filtered(""), "BridgeNfIp6tables": _filtered("6")}
+    if version < (1, 49):
+        for name in ("ContainerdCommit", "RuncCommit", "InitCommit"):
+            info[name]["Expected"] = info[name]["ID"]
+        registries = info["RegistryConfig"]
+        registries["AllowNondistributableArtifactsCIDRs"] = None
+        registries["AllowNondistributableArtifactsHostnames"] = None
+    if version < (1, 42):
+        info["KernelMemory"] = True
+    if version < (1, 25):
+        info["ExecutionDriver"] = "<not supported>"
+        info["SecurityOptions"] = [
+            option.removeprefix("name=").partition(",")[0] for option in info["SecurityOptions"]
+        ]
+    return info
+
+
+def _filtered(family: str) -> bool:
+    """Whether the host's packet filter sees what crosses a bridge."""
+    setting = Path(f"/proc/sys/net/bridge/bridge-nf-call-ip{family}tables")
+    try:
+        return setting.read_text().strip() == "1"
+    except OSError:
+        return False
 
 
 def _event_filter(filters: Filters) -> Callable[[Event], bool]:

@@ -6,12 +6,12 @@ from typing import Any
 
 from aiohttp import web
 
+from sampan.api import body, streams, versions
 from sampan.api import filters as wire_filters
-from sampan.api import streams, versions
 from sampan.api.query import flag
 from sampan.engine import Engine
 from sampan.engine.timestamps import format_time
-from sampan.engine.types import Document, decode
+from sampan.engine.types import Document
 from sampan.engine.volumes import Volume, Volumes
 from sampan.errors import Unavailable
 
@@ -47,7 +47,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return streams.json({"Volumes": [document(volumes, v) for v in found], "Warnings": None})
 
     async def create(request: web.Request) -> web.Response:
-        wish = decode(await request.read(), VolumeCreate)
+        wish = await body.document(request, VolumeCreate)
         if wish.cluster_volume_spec is not None:
             raise Unavailable("This node is not a swarm manager: cluster volumes need one")
         volume = await volumes.create(wish.name, wish.driver, wish.driver_opts, wish.labels)
