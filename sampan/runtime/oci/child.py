@@ -152,6 +152,7 @@ def _run(plan: Plan, talk: Conversation) -> None:
     if config["process"].get("terminal"):
         confine.adopt_terminal(*root.open_console(), config["process"], who, talk, mapping)
     else:
+        _own_null(root)
         adopt_streams(who, mapping)
     _settings(plan, root, talk)
     root.make_read_only(linux.get("readonlyPaths") or ())
@@ -216,6 +217,20 @@ def take_keyring(identity: str, talk: ChildSide) -> None:
         process.new_session_keyring(f"_ses.{identity}")
     except OSError:
         talk.warn("no session keyring of its own: the host refuses keyrings")
+
+
+def _own_null(root: RootFs) -> None:
+    """Streams that are the host's null device become the container's: nothing that is done to
+    them, by whatever rights, is done to the host's."""
+    if root.dev < 0:
+        return
+    for fd in (0, 1, 2):
+        if os.fstat(fd).st_rdev != _NULL:
+            continue
+        own = os.open("null", os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root.dev)
+        if os.fstat(own).st_rdev == _NULL:
+            os.dup2(own, fd)
+        os.close(own)
 
 
 def adopt_streams(who: Identity, mapping: userns.Mapping | None) -> None:

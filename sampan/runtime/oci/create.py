@@ -127,12 +127,9 @@ def _make(
 ) -> Made:
     config = notify.prepare(directory, _with_mappings(loaded.config, opened))
     linux = config.get("linux") or {}
-    path = str(linux.get("cgroupsPath") or f"/sampan-oci/{identity}")
-    if ":" in path:
-        raise ValueError(f"linux.cgroupsPath {path!r} is systemd's form, which is not supported")
-    group = cgroups.group(path)
+    group = cgroups.group(cgroup_path(linux, identity))
     if group.pids():
-        raise ValueError(f"the control group {path} is in use")
+        raise ValueError(f"the control group {group.path} is in use")
     new, fresh_pid, fds = _namespaces(linux, opened)
     remapped, new, fds = remapping.arrange(linux, new, fds, opened)
     confinement = prepare(config["process"], linux, kept)
@@ -159,17 +156,7 @@ def _make(
         os.close(gate)
     handle = os.pidfd_open(pid)
     side = _Side(ours)
-    record = records.Record(
-        directory,
-        identity,
-        pid,
-        process.start_time(pid),
-        loaded.directory,
-        loaded.rootfs,
-        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z",
-        group.path,
-        config.get("annotations") or {},
-    )
+    record = new_record(directory, identity, pid, loaded, group.path)
     ready = None if gated else notify.bind(record)
     side.on_listener = listeners.on_listener(record, config, pid, handle, "creating")
     try:
@@ -188,6 +175,31 @@ def _make(
     finally:
         ours.close()
     return Made(record, handle, master, config, ready)
+
+
+def cgroup_path(linux: dict[str, Any], identity: str) -> str:
+    """The control group's path.  Raises ValueError for a form that is not supported."""
+    path = str(linux.get("cgroupsPath") or f"/sampan-oci/{identity}")
+    if ":" in path:
+        raise ValueError(f"linux.cgroupsPath {path!r} is systemd's form, which is not supported")
+    return path
+
+
+def new_record(
+    directory: str, identity: str, pid: int, loaded: bundles.Bundle, cgroup: str
+) -> records.Record:
+    """The record of a container whose first process has just been made."""
+    return records.Record(
+        directory,
+        identity,
+        pid,
+        process.start_time(pid),
+        loaded.directory,
+        loaded.rootfs,
+        time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z",
+        cgroup,
+        loaded.config.get("annotations") or {},
+    )
 
 
 def _with_mappings(config: dict[str, Any], opened: list[int]) -> dict[str, Any]:

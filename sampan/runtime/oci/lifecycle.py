@@ -104,7 +104,7 @@ def run(root: str, options: Options) -> int:
     master = None if options.text("console-socket") else made.master
     code = joining.wait(made.record.pid, made.handle, master)
     if not options.flag("keep"):
-        _delete(made.record)
+        forget(made.record)
     return code
 
 
@@ -169,11 +169,12 @@ def delete(root: str, options: Options) -> int:
     status = record.status()
     if status not in ("stopped", "created") and not force:
         raise OciError(f"cannot delete container {identity} that is not stopped: {status}")
-    _delete(record)
+    forget(record)
     return 0
 
 
-def _delete(record: records.Record) -> None:
+def forget(record: records.Record) -> None:
+    """End what is left of a container, run its last hooks, and remove its record."""
     held = records.lock(record)
     try:
         _end(record)

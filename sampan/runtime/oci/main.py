@@ -27,6 +27,8 @@ class _Command(NamedTuple):
 
 _MAKING = "no-pivot no-new-keyring"
 _MAKING_VALUED = "bundle console-socket pid-file preserve-fds"
+_CRIU = "tcp-established ext-unix-sk shell-job file-locks auto-dedup"
+_CRIU_VALUED = "image-path work-path manage-cgroups-mode empty-ns criu"
 _COMMANDS = {
     "create": _Command("create:create", _MAKING, _MAKING_VALUED, {"b": "bundle"}),
     "run": _Command(
@@ -67,14 +69,20 @@ _COMMANDS = {
         "cpu-rt-runtime cpuset-cpus cpuset-mems pids-limit blkio-weight resources",
         {"r": "resources"},
     ),
+    "checkpoint": _Command(
+        "checkpoint:checkpoint", f"{_CRIU} leave-running pre-dump", f"{_CRIU_VALUED} parent-path"
+    ),
+    "restore": _Command(
+        "checkpoint:restore",
+        f"{_CRIU} detach no-subreaper",
+        f"{_CRIU_VALUED} bundle console-socket pid-file lsm-profile lsm-mount-context",
+        {"b": "bundle", "d": "detach"},
+    ),
     "features": _Command("reports:features"),
     "spec": _Command("reports:spec", "rootless", "bundle", {"b": "bundle"}),
 }
-_REFUSED = {
-    "checkpoint": "checkpoint is not supported",
-    "restore": "restore is not supported",
-}
-_USAGE = """usage: sampan-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] COMMAND …
+_USAGE = """usage: sampan-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--criu PROGRAM]
+                  COMMAND …
 
 commands: {commands}
 """
@@ -88,7 +96,7 @@ def main(program: str) -> NoReturn:
         options = parse(
             sys.argv[1:],
             "debug systemd-cgroup help version",
-            "root log log-format rootless cgroup-manager log-level",
+            "root log log-format rootless cgroup-manager log-level criu",
             {"h": "help", "v": "version"},
         )
         code = _run(options)
@@ -124,15 +132,28 @@ def _run(options: Options) -> int:
     if options.text("log-format", "text") not in ("text", "json"):
         raise OciError(f"unknown log format {options.text('log-format')!r} (text or json)")
     name, *words = options.arguments
-    if name in _REFUSED:
-        raise OciError(_REFUSED[name])
     command = _COMMANDS.get(name)
     if command is None:
         raise OciError(f"unknown command {name!r}")
-    given = parse(words, command.flags, command.valued, command.short, mixed=command.mixed)
+    short = {**command.short, "h": "help"}
+    given = parse(words, f"{command.flags} help", command.valued, short, mixed=command.mixed)
+    if given.flag("help"):
+        return _explain(name, command)
+    if options.text("criu"):
+        given.values.setdefault("criu", options.all("criu"))
     if os.geteuid() != 0 and name not in ("features", "spec", "list", "state"):
         raise OciError("sampan-oci must be run by root")
     return _load(command.place)(options.text("root", DEFAULT_ROOT).rstrip("/"), given)
+
+
+def _explain(name: str, command: _Command) -> int:
+    letters = {full: letter for letter, full in command.short.items()}
+    print(f"usage: sampan-oci {name} [OPTION …] [CONTAINER] …\n\noptions:")
+    for option in sorted([*command.flags.split(), *command.valued.split()]):
+        value = " VALUE" if option in command.valued.split() else ""
+        letter = f"-{letters[option]}, " if option in letters else ""
+        print(f"  {letter}--{option}{value}")
+    return 0
 
 
 def _load(place: str) -> Callable[[str, Options], int]:

@@ -187,7 +187,7 @@ def features(_: str, options: Options) -> int:
     from sampan.linux.capabilities import NAMES
     from sampan.linux.mount import option_names
     from sampan.linux.namespaces import TYPES
-    from sampan.runtime.oci import hooks
+    from sampan.runtime.oci import criu, hooks
 
     return _show(
         {
@@ -217,6 +217,9 @@ def features(_: str, options: Options) -> int:
                 "selinux": {"enabled": True},
                 "intelRdt": {"enabled": False},
                 "mountExtensions": {"idmap": {"enabled": True}},
+            },
+            "annotations": {
+                "io.sampan.checkpoint.enabled": str(criu.works(options.text("criu"))).lower()
             },
         }
     )

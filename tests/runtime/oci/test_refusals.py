@@ -122,8 +122,6 @@ def test_a_bundle_is_refused_by_name_and_leaves_nothing(
         (["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"),
         (["--rootless", "true", "list"], "--rootless is not supported"),
         (["--nosuch", "list"], "unknown option --nosuch"),
-        (["checkpoint", "x"], "checkpoint is not supported"),
-        (["restore", "x"], "restore is not supported"),
         (["nosuch"], "unknown command 'nosuch'"),
         (["state"], "exactly one argument"),
         (["state", "../x"], "invalid container ID"),
