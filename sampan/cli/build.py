@@ -61,9 +61,12 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         query["t"] = []
     context = buildcontext.from_argument(arguments[0], options["file"])
     query["dockerfile"] = context.dockerfile
-    if "attest" in query and context.source:
+    if "attest" in query:
         attest = wirejson.loads(str(query["attest"]))
-        attest |= {"source": context.source, "commit": context.commit}
+        if context.source:
+            attest |= {"source": context.source, "commit": context.commit}
+        if any(output.artifact for output in outputs):
+            attest["artifact"] = True
         query["attest"] = wirejson.dumps(attest)
     # What goes to standard output must not be mixed with progress.
     to_stdout = any(output.dest == "-" for output in outputs)
@@ -363,7 +366,7 @@ BUILD = Command(
             "output",
             "list",
             'Where the result goes: a folder, "-", or "type=local|tar|oci|docker|image|registry"'
-            ' with "dest=PATH"',
+            ' with "dest=PATH", "name=NAME", "push=true", "oci-artifact=true"',
             "o",
         ),
         Flag("platform", "string", "Set platform if server is multi-platform capable"),

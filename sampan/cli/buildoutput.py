@@ -20,12 +20,15 @@ _TO_FILE = ("oci", "tar")
 
 
 class Output:
-    """One ``--output``: ``dest`` is empty where none is needed, ``-`` for standard output."""
+    """One ``--output``: ``dest`` is empty where none is needed, ``-`` for standard output.
+    ``artifact``: attestations are to be referrers of the image too."""
 
-    __slots__ = ("dest", "names", "type")
+    __slots__ = ("artifact", "dest", "names", "type")
 
-    def __init__(self, type: str, dest: str = "", names: tuple[str, ...] = ()) -> None:
-        self.type, self.dest, self.names = type, dest, names
+    def __init__(
+        self, type: str, dest: str = "", names: tuple[str, ...] = (), artifact: bool = False
+    ) -> None:
+        self.type, self.dest, self.names, self.artifact = type, dest, names, artifact
 
     @property
     def keeps_image(self) -> bool:
@@ -34,7 +37,7 @@ class Output:
 
 
 def parse(text: str) -> Output:
-    """``type=TYPE[,dest=PATH][,name=NAME][,push=true]``, or just a folder, or ``-`` for a tar on standard output.
+    """``type=TYPE[,dest=PATH][,name=NAME][,push=true][,oci-artifact=true]``, or just a folder, or ``-`` for a tar on standard output.
 
     :raises Failure: an unknown type or attribute, a missing destination.
     """
@@ -46,7 +49,7 @@ def parse(text: str) -> Output:
     for field in next(csv.reader([text])):
         key, _, value = field.partition("=")
         key = key.strip()
-        if key not in ("type", "dest", "push", "name"):
+        if key not in ("type", "dest", "push", "name", "oci-artifact"):
             raise Failure(f"invalid output {text!r}: unexpected attribute {key!r}", 125)
         given[key] = value
     kind = given.get("type", "")
@@ -60,7 +63,10 @@ def parse(text: str) -> Output:
     if kind in _TO_FILE and not dest:
         dest = "-"
     names = tuple(name for name in given.get("name", "").split(",") if name)
-    return Output(kind, dest, names)
+    artifact = given.get("oci-artifact", "false") == "true"
+    if artifact and kind in ("local", "tar"):
+        raise Failure(f"invalid output {text!r}: oci-artifact is for images", 125)
+    return Output(kind, dest, names, artifact)
 
 
 def wanted(options: Options) -> list[Output]:

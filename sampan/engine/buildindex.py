@@ -25,7 +25,7 @@ from sampan.store.images import Image, Member
 class Attest:
     """Which attestations to make.  ``provenance`` is ``min`` or ``max``, empty for none;
     ``version`` is SLSA's, ``v0.2`` or ``v1``; ``source`` and ``commit`` are where the context
-    comes from."""
+    comes from.  ``artifact`` makes them referrers of the image as well."""
 
     sbom: bool = False
     provenance: str = ""
@@ -34,6 +34,7 @@ class Attest:
     reproducible: bool = False
     source: str = ""
     commit: str = ""
+    artifact: bool = False
 
     def __post_init__(self) -> None:
         """Raises InvalidParameter."""
@@ -86,7 +87,12 @@ async def build_index(
                 names = [predicates.subject(t.familiar(), str(entry.platform)) for t in tags]
                 attestations.append(
                     await asyncio.to_thread(
-                        manifests.attestation, images.content, names, entry, about
+                        manifests.attestation,
+                        images.content,
+                        names,
+                        entry,
+                        about,
+                        artifact=attest.artifact,
                     )
                 )
         index = manifests.index_of([*entries, *attestations], dict(request.annotations))

@@ -395,3 +395,27 @@ def test_what_tools_read_of_an_attested_build(
         assert {"uri": source, "digest": {"sha1": commit}} in said["materials"]
     assert origin["uri"] == source and origin["digest"] == {"sha1": commit}
     assert asked("{{json .SBOM}}")["SPDX"]["spdxVersion"] == "SPDX-2.3"
+
+
+def test_attestations_as_referrers(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nLABEL a=b\n")
+    repository = f"{registry.host}/referred"
+    output = f"type=image,name={repository}:1,push=true,oci-artifact=true"
+    ok(daemon, "build", "-q", "--sbom=true", "--provenance=mode=max", "-o", output, place)
+
+    def manifest(reference: str) -> Any:
+        return json.loads(ok(daemon, "manifest", "inspect", reference))
+
+    image, about = manifest(f"{repository}:1")["manifests"]
+    assert about["artifactType"] == "application/vnd.docker.attestation.manifest.v1+json"
+    attestation = manifest(f"{repository}@{about['digest']}")
+    assert attestation["artifactType"] == about["artifactType"]
+    assert attestation["config"]["mediaType"] == "application/vnd.oci.empty.v1+json"
+    subject = {key: image[key] for key in ("mediaType", "digest", "size")}
+    assert attestation["subject"] == subject
+    # Where a registry keeps no list of referrers, it is under a tag.
+    listed = manifest(f"{repository}:{image['digest'].replace(':', '-')}")["manifests"]
+    assert [entry["digest"] for entry in listed] == [about["digest"]]
+    assert ok(daemon, "run", "--rm", f"{repository}:1", "echo", "runs") == "runs\n"
+    done = sampan(daemon, "build", "-o", f"type=local,dest={tmp_path},oci-artifact=true", place)
+    assert done.returncode == 125 and "oci-artifact is for images" in done.stderr

@@ -18,6 +18,7 @@ IN_TOTO = "application/vnd.in-toto+json"
 PREDICATE_TYPE = "in-toto.io/predicate-type"
 REFERENCE_TYPE = "vnd.docker.reference.type"
 REFERENCE_DIGEST = "vnd.docker.reference.digest"
+ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json"
 UNKNOWN = Platform(os="unknown", architecture="unknown")
 
 
@@ -28,10 +29,18 @@ class Predicate:
 
 
 def attestation(
-    content: ContentStore, subjects: Sequence[str], about: Descriptor, predicates: list[Predicate]
+    content: ContentStore,
+    subjects: Sequence[str],
+    about: Descriptor,
+    predicates: list[Predicate],
+    *,
+    artifact: bool = False,
 ) -> Descriptor:
     """Write the statements on the manifest ``about`` and their manifest; returns its descriptor
-    for the index.  ``subjects`` are the image's names as package URLs."""
+    for the index.  ``subjects`` are the image's names as package URLs.
+
+    As an ``artifact`` (OCI image specification 1.1) the manifest names its subject, so that
+    registries list it among the referrers of the image."""
     algorithm, _, value = about.digest.partition(":")
     layers = []
     for predicate in predicates:
@@ -50,19 +59,25 @@ def attestation(
                 annotations={PREDICATE_TYPE: predicate.type},
             )
         )
-    config = msgspec.json.encode(
-        {
-            "architecture": "unknown",
-            "os": "unknown",
-            "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
-        }
-    )
+    if artifact:
+        config, kind = b"{}", media.OCI_EMPTY
+    else:
+        kind = media.OCI_CONFIG
+        config = msgspec.json.encode(
+            {
+                "architecture": "unknown",
+                "os": "unknown",
+                "config": {},
+                "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+            }
+        )
     manifest = media.encode(
         Manifest(
             schema_version=2,
-            config=Descriptor(media.OCI_CONFIG, content.write_bytes(config), len(config)),
+            config=Descriptor(kind, content.write_bytes(config), len(config)),
             layers=tuple(layers),
+            artifact_type=ARTIFACT if artifact else "",
+            subject=Descriptor(about.media_type, about.digest, about.size) if artifact else None,
         )
     )
     content.write_bytes(manifest)
@@ -75,6 +90,7 @@ def attestation(
             REFERENCE_DIGEST: about.digest,
             REFERENCE_TYPE: "attestation-manifest",
         },
+        artifact_type=ARTIFACT if artifact else "",
     )
 
 
