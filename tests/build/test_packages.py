@@ -86,12 +86,25 @@ def test_rpm(tmp_path: Path) -> None:
     assert found(tmp_path / "root") == []
 
 
-def test_apk(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["lib", "usr/lib", "linked"])
+def test_apk(tmp_path: Path, place: str) -> None:
+    # Each file has lines of its own, with keys that differ from a package's in their case alone.
     text = (
-        "C:Q1abc=\nP:musl\nV:1.2.4-r2\nA:x86_64\nS:1\nL:MIT\no:musl\nF:lib\nR:ld-musl.so.1\n\n"
-        "P:busybox\nV:1.36.1-r15\nA:x86_64\nL:GPL-2.0-only\n\n"
+        "C:Q1abcdefghijklmnopqrstuvwxyz0=\nP:musl\nV:1.2.4-r2\nA:x86_64\nS:360760\nI:516096\n"
+        "T:the C library: an implementation\nU:https://musl.example/\nL:MIT\no:musl\n"
+        "m:Somebody Téras <s@example>\nt:1620570927\nc:0123456789abcdef0123\n"
+        "p:so:libc.musl-x86_64.so.1=1\nF:lib\nR:ld-musl-x86_64.so.1\na:0:0:755\n"
+        "Z:Q1abcdefghijklmnopqrstuvwxyz1=\nR:libc.musl-x86_64.so.1\na:0:0:777\n"
+        "Z:Q1abcdefghijklmnopqrstuvwxyz2=\n\n"
+        "C:Q1abcdefghijklmnopqrstuvwxyz3=\nP:busybox\nV:1.36.1-r15\nA:x86_64\nL:GPL-2.0-only\n"
+        "D:so:libc.musl-x86_64.so.1\np:/bin/sh cmd:busybox\nr:other\nk:900\ni:a=1 b\n"
+        "F:tmp\nM:0:0:1777\n\n"
     )
-    put(tmp_path, "lib/apk/db/installed", text)
+    if place == "linked":
+        put(tmp_path, "usr/lib/apk/db/installed", text)
+        (tmp_path / "lib").symlink_to("usr/lib")
+    else:
+        put(tmp_path, f"{place}/apk/db/installed", text)
     assert [package.purl("alpine") for package in found(tmp_path)] == [
         "pkg:apk/alpine/busybox@1.36.1-r15?arch=x86_64",
         "pkg:apk/alpine/musl@1.2.4-r2?arch=x86_64",

@@ -18,6 +18,7 @@ from sampan.image.ignore import IgnoreMatcher
 _LIMIT = 256 << 20
 _SEARCHED = ("usr", "opt", "app", "srv", "home", "root", "venv", "code", "workspace")
 _NOTHING = IgnoreMatcher(())
+_APK_DATABASES = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
 _RPM = {1000: "name", 1001: "version", 1002: "release", 1014: "license", 1022: "arch"}
 _RPM_STRINGS = (6, 9)
 _RPM_DATABASES = ("usr/lib/sysimage/rpm/rpmdb.sqlite", "var/lib/rpm/rpmdb.sqlite")
@@ -81,12 +82,15 @@ def _dpkg(tree: Tree) -> Iterator[Package]:
 
 
 def _apk(tree: Tree) -> Iterator[Package]:
-    path = "lib/apk/db/installed"
-    for block in tree.read(path, _LIMIT).decode(errors="replace").split("\n\n"):
-        fields = _fields(block.splitlines(), ":")
-        if fields.get("P") and fields.get("V"):
-            arch, licence = fields.get("A", ""), fields.get("L", "")
-            yield Package("apk", fields["P"], fields["V"], arch, licence, path)
+    for path in _APK_DATABASES:
+        data = tree.read(path, _LIMIT)
+        for block in data.decode(errors="replace").split("\n\n"):
+            fields = _fields(block.splitlines(), ":")
+            if fields.get("P") and fields.get("V"):
+                arch, licence = fields.get("A", ""), fields.get("L", "")
+                yield Package("apk", fields["P"], fields["V"], arch, licence, path)
+        if data:
+            return  # The other one is the same, by way of a link.
 
 
 def _fields(lines: Iterable[str], separator: str) -> dict[str, str]:
