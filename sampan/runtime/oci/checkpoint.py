@@ -41,7 +41,7 @@ def checkpoint(root: str, options: Options) -> int:
         words += criu.common(options, record.cgroup)
         words += _dump_options(options, images)
         words += _dump_resources(record, config)
-        _write_descriptors(record.pid, images)
+        words += _write_descriptors(record.pid, images)
         if code := criu.execute(words):
             raise criu.failure("dump", log, code)
     finally:
@@ -87,11 +87,28 @@ def _dump_resources(record: records.Record, config: dict[str, Any]) -> list[str]
     return words
 
 
-def _write_descriptors(pid: int, images: str) -> None:
-    """What the standard streams are, as ``restore`` has to put ours in their place."""
-    names = [os.readlink(f"/proc/{pid}/fd/{number}") for number in (0, 1, 2)]
+def _write_descriptors(pid: int, images: str) -> list[str]:
+    """Note what the standard streams are, as ``restore`` has to put ours in their place; options
+    for those that are files of the host."""
+    with open(f"/proc/{pid}/mountinfo", "rb") as file:
+        own = {line.split()[0] for line in file}
+    names, words = [], []
+    for number in (0, 1, 2):
+        name = os.readlink(f"/proc/{pid}/fd/{number}")
+        place = _mount_of(pid, number)
+        if name.startswith("/") and place not in own:
+            inode = os.stat(f"/proc/{pid}/fd/{number}").st_ino
+            name = f"file[{int(place):x}:{inode:x}]"
+            words += ["--external", name]
+        names.append(name)
     with open(f"{images}/{criu.DESCRIPTORS}", "w", encoding="utf-8") as file:
         json.dump(names, file)
+    return words
+
+
+def _mount_of(pid: int, number: int) -> bytes:
+    with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
+        return next(line.split()[1] for line in file if line.startswith(b"mnt_id:"))
 
 
 def restore(root: str, options: Options) -> int:
@@ -186,7 +203,7 @@ def _restore(
 
 
 def _inherited(config: dict[str, Any], images: str) -> tuple[list[int], list[str]]:
-    """(descriptors, options) of pipes, which become our own streams, and the network namespace."""
+    """(descriptors, options) of streams, which become our own, and the network namespace."""
     try:
         with open(f"{images}/{criu.DESCRIPTORS}", encoding="utf-8") as file:
             names = json.load(file)
@@ -194,7 +211,7 @@ def _inherited(config: dict[str, Any], images: str) -> tuple[list[int], list[str
         names = []
     kept, words, seen = [], [], set()
     for number, name in enumerate(names[:3]):
-        if str(name).startswith("pipe:") and name not in seen:
+        if str(name).startswith(("pipe:", "file[")) and name not in seen:
             seen.add(name)
             kept.append(os.dup(number))
             words += ["--inherit-fd", f"fd[{kept[-1]}]:{name}"]

@@ -174,9 +174,15 @@ def delete(root: str, options: Options) -> int:
 
 
 def forget(record: records.Record) -> None:
-    """End what is left of a container, run its last hooks, and remove its record."""
-    held = records.lock(record)
+    """End what is left of a container, run its last hooks, and remove its record; nothing if
+    another command has done so meanwhile."""
     try:
+        held = records.lock(record)
+    except OciError:
+        return
+    try:
+        if not records.exists(record):
+            return
         _end(record)
         cgroups.group(record.cgroup).delete()
         _late_hooks(record, "poststop", "stopped")

@@ -150,6 +150,11 @@ def names(root: str) -> list[str]:
     return [name for name in found if os.path.exists(f"{root}/{name}/{_STATE}")]
 
 
+def exists(record: Record) -> bool:
+    """Whether it has not been removed since it was read."""
+    return os.path.exists(f"{record.directory}/{_STATE}")
+
+
 def lock(record: Record) -> int:
     """Hold the record against other commands until the descriptor is closed."""
     try:
