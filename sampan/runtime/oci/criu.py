@@ -79,8 +79,9 @@ def common(options: Options, group: str) -> list[str]:
         raise OciError(f"--manage-cgroups-mode {mode!r} is unknown: {', '.join(_CGROUP_MODES)}")
     words = [f"--manage-cgroups={mode}"]
     # Of each hierarchy where it is, so that it may have another name when it is brought back.
+    # Version 2 is the one without a name.
     for controller in cgroups.layout().points or ("",):
-        words += ["--cgroup-root", f"{controller}:{group}" if controller else group]
+        words += ["--cgroup-root", f"{controller}:{group}"]
     words += [f"--{name}" for name in _SAME if options.flag(name)]
     if options.text("empty-ns"):
         if options.text("empty-ns") != "network":
