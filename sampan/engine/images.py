@@ -271,7 +271,7 @@ def parse_name(repository: str, tag: str = "") -> Reference:
         else:
             reference = Reference.parse(repository)
     except InvalidReference as error:
-        raise InvalidParameter(f"invalid reference format: {error}") from None
+        raise InvalidParameter(str(error)) from None
     if reference.digest:
         raise InvalidParameter("refusing to create a tag with a digest reference")
     if reference.familiar_name == "sha256":

@@ -186,7 +186,8 @@ class Volumes:
     async def prune(self, filters: Filters, everything: bool = False) -> Pruned:
         """Remove unused volumes: the anonymous ones, or all with ``all=true`` or ``everything``.
 
-        Filters: all, label, label!.  Returns the names and the bytes freed.
+        A volume with options of its driver names what is elsewhere (a disk, a server's share), and
+        stays.  Filters: all, label, label!.  Returns the names and the bytes freed.
         """
         filters.only("all", "label", "label!")
         everything = filters.boolean("all", everything)
@@ -194,7 +195,7 @@ class Volumes:
         removed: list[str] = []
         freed = 0
         for volume in self._records.all():
-            if volume.id in in_use or not (everything or volume.anonymous):
+            if volume.id in in_use or volume.options or not (everything or volume.anonymous):
                 continue
             if not filters.labels(volume.labels) or not filters.no_labels(volume.labels):
                 continue
