@@ -135,7 +135,7 @@ class _Build:
         results = Results(request, self.deps, self.bases, self.solver, runner, exporter)
         inline = self.build_args.get("BUILDKIT_INLINE_CACHE") in ("1", "true")
         image = await results.make(plan, tags, inline_cache=inline)
-        shared.cache.touch([record for record in self.solver.used if record.uses])
+        shared.cache.touch(self.solver.hits)
         cache_id = ""
         if request.cache_export:
             everything = request.cache_export == "max"
@@ -271,6 +271,7 @@ class _Build:
             rlimits=request.ulimits,
             resources=request.resources,
             groups=deps.groups,
+            apparmor=deps.apparmor,
             cgroup_parent=request.cgroup_parent,
             hostname=self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
             **parse_security_options(request.security_opt),

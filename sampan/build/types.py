@@ -109,6 +109,7 @@ class BuildDeps:
 
     def __post_init__(self) -> None:
         from sampan.build.shared import BuildShared
+    apparmor: str = ""
 
         object.__setattr__(self, "shared", BuildShared.open(self))
 

@@ -6,6 +6,7 @@ stores, the networks, the nouns; then what ran before this daemon is found again
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from sampan.build import BuildDeps
 from sampan.daemon.config import Settings
-from sampan.engine import Engine, uses
+from sampan.engine import Engine, apparmor, uses
 from sampan.engine import remap as remaps
 from sampan.engine.archive import Archive
 from sampan.engine.attach import Attach
@@ -78,10 +79,12 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     images, snapshotter = stores.images, stores.images.snapshotter
     runtimes = Runtimes(settings.runtimes, settings.default_runtime)
     remap = remaps.read(settings.userns_remap, Path(settings.subid_dir))
+    profiles = await asyncio.to_thread(apparmor.load)
     places = Places(
         settings.state,
         settings.run,
         settings.groups,
+        profiles,
         settings.journal_socket,
         runtimes,
         remap,
@@ -98,7 +101,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     attachments = Attachments(volumes, images, settings.run, events)
     containers.volumes = attachments
     images.add_roots(containers.snapshot_keys)
-    execs = Execs(containers)
+    execs = Execs(containers, profiles)
     launcher = Launcher(places, spawner, snapshotter, manager, attachments, containers.get)
     lifecycle = Lifecycle(
         containers, execs, launcher, attachments, snapshotter, places, settings.default_stop_timeout
@@ -123,6 +126,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         state_dir=settings.state,
         run_dir=settings.run,
         groups=settings.groups,
+        apparmor=profiles.default,
     )
     builds = Builds(build_deps, events, settings.insecure_entitlements)
     engine = Engine(
@@ -148,7 +152,10 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         distribution=distribution,
         transfers=Transfers(Archives(images), image_noun, events),
         system=System(
-            _facts(settings, stores, runtimes), containers, events, lambda: len(images.list())
+            _facts(settings, stores, runtimes, profiles),
+            containers,
+            events,
+            lambda: len(images.list()),
         ),
     )
     await _find_again(lifecycle, containers, manager, attachments, connector, stack)
@@ -265,7 +272,9 @@ def _proxies(settings: Settings) -> Proxies:
     )
 
 
-def _facts(settings: Settings, stores: _Stores, runtimes: Runtimes) -> Facts:
+def _facts(
+    settings: Settings, stores: _Stores, runtimes: Runtimes, profiles: apparmor.Profiles
+) -> Facts:
     """The facts that ``info`` reports; the host's id is made once and kept."""
     identity = settings.state / "engine-id"
     if not identity.exists():
@@ -288,4 +297,5 @@ def _facts(settings: Settings, stores: _Stores, runtimes: Runtimes) -> Facts:
         cdi_directories=settings.cdi_spec_dirs,
         remapped=bool(settings.userns_remap),
         cgroup_driver=settings.groups.driver,
+        apparmor=bool(profiles.default),
     )

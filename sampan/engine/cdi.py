@@ -1,6 +1,6 @@
 """Devices by the Container Device Interface: what vendors say is needed to use a device.
 
-A *specification* is a JSON file below one of the directories (``/etc/cdi``, ``/var/run/cdi``; those
+A *specification* is a JSON or YAML file below one of the directories (``/etc/cdi``, ``/var/run/cdi``; those
 named later count more) and describes devices of one *kind* (``vendor.com/class``).  A device's
 *qualified name* is ``vendor.com/class=name``.  Its *edits* are made to the container's OCI
 specification when it is started, with those of the specification as a whole.
@@ -144,15 +144,21 @@ class Registry:
             except OSError:
                 continue
             for file in files:
-                if file.suffix in (".yaml", ".yml"):
-                    unread.append(f"{file} is YAML, write it as JSON")
-                if file.suffix != ".json":
+                if file.suffix not in (".json", ".yaml"):
                     continue
                 try:
-                    found.append(msgspec.json.decode(file.read_bytes(), type=Specification))
+                    found.append(_decode(file))
                 except (OSError, msgspec.DecodeError) as failure:
                     unread.append(f"{file}: {failure}")
         return found, unread
+
+
+def _decode(file: Path) -> Specification:
+    data = file.read_bytes()
+    if file.suffix == ".json":
+        return msgspec.json.decode(data, type=Specification)
+    # This imports PyYAML, in some 30 ms, and so is called only where there is such a file.
+    return msgspec.yaml.decode(data, type=Specification)
 
 
 def _find(

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from sampan.engine.apparmor import NONE, Profiles
 from sampan.engine.attach import detach_keys
 from sampan.engine.containers import Containers
 from sampan.engine.specs import confine, environment_variables, limit

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from sampan.engine import links, logconfig, ports, specs
+from sampan.engine.apparmor import NONE, Profiles
 from sampan.engine.attachments import Attachments
 from sampan.engine.cdi import Registry
 from sampan.engine.logoptions import JOURNAL_SOCKET
@@ -52,6 +53,7 @@ class Places:
     state_dir: Path
     run_dir: Path
     groups: GroupNames = PLAIN
+    apparmor: Profiles = NONE
     journal_socket: str = JOURNAL_SOCKET
     runtimes: Runtimes = field(default_factory=Runtimes)
     remap: Remap | None = None
@@ -185,6 +187,7 @@ class Launcher:
             groups=self._places.groups,
             links=links.environment(record, self._find),
             remap=self._places.remap,
+            apparmor=self._places.apparmor.of(record.host),
         )
         spec = specs.build(record, environment)
         runtime = self._places.runtimes.command(record.host.runtime)

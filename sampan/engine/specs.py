@@ -21,7 +21,6 @@ from sampan.engine.remap import Remap
 from sampan.engine.state import ContainerRecord
 from sampan.engine.types import DeviceMapping, HostConfig
 from sampan.errors import InvalidParameter
-from sampan.linux import lsm
 from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.runtime.spec import capabilities, default_spec, make_privileged
 
@@ -41,7 +40,8 @@ class Environment:
 
     ``mounts`` are OCI mounts (volumes, binds, tmpfs); ``files`` maps ``hostname``, ``hosts`` and
     ``resolv.conf`` to host paths; ``namespaces`` maps an OCI namespace type to a path to join, or
-    to "" for the host's own; ``links`` are the variables that tell of linked containers.
+    to "" for the host's own; ``links`` are the variables that tell of linked containers, and
+    ``apparmor`` is the profile, if any.
     """
 
     mounts: list[dict[str, Any]] = field(default_factory=list)
@@ -51,6 +51,7 @@ class Environment:
     groups: GroupNames = PLAIN
     links: list[str] = field(default_factory=list)
     remap: Remap | None = None
+    apparmor: str = ""
 
 
 def hostname(record: ContainerRecord) -> str:
@@ -81,6 +82,8 @@ def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
     _process(spec, record)
     _namespaces(spec, environment.namespaces)
     _security(spec, host)
+    if environment.apparmor:
+        spec["process"]["apparmorProfile"] = environment.apparmor
     _limits(spec, host)
     remapped = environment.remap is not None and environment.remap.applies(host)
     _mounts(spec, host, environment, remapped)
@@ -151,8 +154,6 @@ def _security(spec: dict[str, Any], host: HostConfig) -> None:
             process["noNewPrivileges"] = value in ("", "true")
         elif name == "seccomp":
             _seccomp(linux, value)
-        elif name == "apparmor" and lsm.has_apparmor():
-            process["apparmorProfile"] = value
         elif name == "systempaths":
             linux["maskedPaths"], linux["readonlyPaths"] = [], []
         elif name == "writable-cgroups" and value in ("", "true"):

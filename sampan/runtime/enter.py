@@ -54,9 +54,16 @@ def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, ...] | None) -> None:
     os.setsid()
     guard = Guard()
     sync.wait_for_go()
+    # /proc is the host's before the namespaces are entered.
     score = plan.confinement.process.get("oomScoreAdj")
-    if score is not None:
-        _set_badness(int(score), sync)
+    if score is not None and not _write_self("oom_score_adj", str(score)):
+        sync.warn(f"oom_score_adj {score} is not permitted on this host")
+    profile = plan.confinement.process.get("apparmorProfile")
+    if profile and not (
+        _write_self("attr/apparmor/exec", f"exec {profile}")
+        or _write_self("attr/exec", f"exec {profile}")
+    ):
+        raise confine.Setup(f"apparmor failed to apply profile {profile!r}: not available here")
     # A user namespace comes last: the streams are not its root's yet.
     namespaces.setns(plan.container, plan.flags & ~namespaces.CLONE_NEWUSER)
     guard.inside()
@@ -80,13 +87,13 @@ def _run(plan: Plan, sync: ChildSide, stdio: tuple[int, ...] | None) -> None:
     confine.start_program(plan.confinement, who, environ, sync)
 
 
-def _set_badness(score: int, sync: ChildSide) -> None:
-    """Before the namespaces are entered: /proc is the host's here."""
+def _write_self(name: str, value: str) -> bool:
     try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/self/{name}", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, str(score).encode())
+            os.write(fd, value.encode())
         finally:
             os.close(fd)
     except OSError:
-        sync.warn(f"oom_score_adj {score} is not permitted on this host")
+        return False
+    return True

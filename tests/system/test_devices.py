@@ -12,6 +12,20 @@ from typing import Any
 import pytest
 from harness import Daemon, running
 
+YAML = """\
+# as vendors' tools write it
+cdiVersion: 0.6.0
+kind: written.com/otherwise
+containerEdits:
+  env: [KIND=written]
+devices:
+  - name: "0"
+    containerEdits:
+      deviceNodes:
+        - path: /dev/written
+          hostPath: /dev/null
+          fileMode: 0640
+"""
 HOOK = "#!/bin/sh\ncat > {log}\n"
 
 
@@ -33,6 +47,7 @@ def machine(folder: Path) -> Iterator[Daemon]:
     write(folder / "second/newer.json", "vendor.com/device", [device("both", env=["WHICH=second"])])
     gpus = [device(name, env=[f"GPU_{name}=1"]) for name in ("0", "1", "all")]
     write(folder / "first/gpu.json", "nvidia.com/gpu", gpus)
+    (folder / "first/written.yaml").write_text(YAML)
     (folder / "first/other.yaml").write_text("cdiVersion: 0.6.0\n")
     (folder / "first/broken.json").write_text("{")
     flags = [word for name in ("first", "second") for word in ("--cdi-spec-dir", folder / name)]
@@ -93,6 +108,12 @@ def test_a_device_brings_what_it_needs(machine: Daemon, runtime: str) -> None:
     assert shown == wanted
 
 
+def test_a_specification_in_yaml(machine: Daemon) -> None:
+    words = ["--device", "written.com/otherwise=0", "busybox", "sh", "-c"]
+    script = "echo $KIND; stat -c '%t:%T %a' /dev/written"
+    assert run(machine, *words, script) == (0, "written\n1:3 640\n")
+
+
 def test_the_later_directory_counts(machine: Daemon) -> None:
     words = ["--device", "vendor.com/device=both", "busybox", "sh", "-c", "echo $WHICH"]
     assert run(machine, *words) == (0, "second\n")
@@ -111,7 +132,7 @@ def test_hooks_are_for_runtimes_that_run_them(machine: Daemon, folder: Path) -> 
     ("name", "text"),
     [
         ("vendor.com/device=nosuch", "unresolvable CDI devices vendor.com/device=nosuch"),
-        ("other.com/device=one", "other.yaml is YAML"),
+        ("other.com/device=one", "other.yaml: Object missing required field `kind`"),
         ("other.com/device=one", "broken.json"),
         ("vendor.com/device=gone", "/dev/nosuch-device"),
     ],

@@ -144,15 +144,21 @@ def test_a_strange_label_is_refused(daemon: Daemon) -> None:
     assert done.returncode == 125 and b"invalid --security-opt" in done.stderr
 
 
+SYSTEMD = "native.cgroupdriver=systemd"
+
+
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (["--exec-opt", "native.cgroupdriver=systemd"], "cgroupdriver=systemd is not supported"),
-        (["--exec-opt", "native.cgroupdriver=other"], "it is cgroupfs"),
+        (["--exec-opt", SYSTEMD, "--cgroup-parent", "own.slice"], f"exec-opt {SYSTEMD}"),
+        (["--exec-opt", SYSTEMD, "--cgroup-parent", "/own"], 'named as "xxx.slice"'),
+        (["--exec-opt", "native.cgroupdriver=other"], "it is cgroupfs or systemd"),
         (["--exec-opt", "other=x"], "unknown exec-opt 'other'"),
     ],
 )
 def test_settings_that_are_refused(tmp_path: Path, flags: list[str], text: str) -> None:
+    if "own.slice" in flags and Path("/run/systemd/private").exists():
+        pytest.skip("this host has systemd")
     daemon = Daemon(tmp_path, *flags)
     done = subprocess.run(
         daemon.command(),

@@ -53,6 +53,7 @@ class ExecSettings:
     rlimits: tuple[Mapping[str, object], ...] = ()
     resources: Mapping[str, object] = field(default_factory=dict)
     groups: GroupNames = PLAIN
+    apparmor: str = ""
     cgroup_parent: str = ""
     hostname: str = HOSTNAME
     no_new_privileges: bool = False
@@ -247,6 +248,8 @@ class ExecRunner:
             for namespace in spec["linux"]["namespaces"]:
                 if namespace["type"] == "network":
                     namespace["path"] = path
+        if settings.apparmor:
+            spec["process"]["apparmorProfile"] = settings.apparmor
         if op.security == "insecure":
             make_privileged(spec)
         if settings.no_new_privileges:
