@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 
 from .engines import CommandFailed, Engine, Sampan
-from .scenarios import IMAGE, Timed, busybox_tar, children, pss_megabytes, scenario
+from .scenarios import IMAGE, SETTLED, Timed, busybox_tar, children, pss_megabytes, scenario
 
 LINES = 300_000
 WRITE = f"yes {'x' * 99} | head -n {LINES}"
@@ -61,6 +61,7 @@ def a_thousand(engine: Engine) -> Iterator[float]:
     """Sampan's part: daemon, spawner and keepers, divided by the containers."""
     assert isinstance(engine, Sampan)
     with thousand(engine) as names:
+        time.sleep(SETTLED)
         own = [engine.daemon.pid]
         for pid in own:
             own += children(pid)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import subprocess
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from pathlib import Path
 from .engines import CommandFailed, Engine, Sampan
 
 IMAGE = "bench:busybox"
+SETTLED = 1.0
+"""Seconds after a start until a keeper's memory is what it will be."""
 Timed = Callable[[], object]
 
 
@@ -210,6 +213,7 @@ def spawner_memory(engine: Engine) -> Iterator[float]:
 def keeper_memory(engine: Engine) -> Iterator[float]:
     names = [engine.call("run", "-d", IMAGE, "sleep", "9999") for _ in range(10)]
     try:
+        time.sleep(SETTLED)
         sizes = []
         for name in names:
             init = int(engine.call("inspect", "-f", "{{.State.Pid}}", name))

@@ -14,11 +14,11 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 _READ_WRITE = 3
 _SHARED, _PRIVATE = 1, 2
 _ANONYMOUS = 0x20
-_DONTNEED = 4
+DONTNEED = 4
 HEAP_NAME = "/memfd:sampan-heap (deleted)"
 LISTED = 1024
 IOVEC_SIZE = 16
-_PRESENT, _SWAPPED, _FILE = 1 << 63, 1 << 62, 1 << 61
+_PRESENT, _SWAPPED, _FILE, _EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 56
 _MAYMOVE_FIXED = 3
 _POPULATE_WRITE = 23
 _FAILED = ctypes.c_void_p(-1).value
@@ -86,7 +86,7 @@ def discard_listed(pidfd: int, ranges: int) -> None:
 
     ``pidfd`` is of the calling process.  OSError (EINVAL) before Linux 6.13.
     """
-    if _process_madvise(pidfd, ranges, LISTED, _DONTNEED, 0) < 0:
+    if _process_madvise(pidfd, ranges, LISTED, DONTNEED, 0) < 0:
         raise error("process_madvise")
 
 
@@ -136,17 +136,34 @@ def of_file(maps: int, name: str) -> list[Mapped]:
 
 def own_pages(pagemap: int, start: int, end: int) -> list[int]:
     """Addresses of the pages in a mapping of a file that are no longer the file's."""
-    entries = array.array("Q", os.pread(pagemap, (end - start) // PAGE * 8, start // PAGE * 8))
     return [
         start + index * PAGE
-        for index, entry in enumerate(entries)
+        for index, entry in enumerate(_entries(pagemap, start, end))
         if entry & _SWAPPED or (entry & _PRESENT and not entry & _FILE)
     ]
+
+
+def written_pages(pagemap: int, start: int, end: int) -> list[int]:
+    """As :func:`own_pages`, without those that are as they were when the process was forked."""
+    return [
+        start + index * PAGE
+        for index, entry in enumerate(_entries(pagemap, start, end))
+        if entry & _SWAPPED or (entry & _PRESENT and entry & _EXCLUSIVE and not entry & _FILE)
+    ]
+
+
+def _entries(pagemap: int, start: int, end: int) -> array.array[int]:
+    return array.array("Q", os.pread(pagemap, (end - start) // PAGE * 8, start // PAGE * 8))
 
 
 def word(address: int) -> int:
     """The 64-bit number at an address of the caller's."""
     return ctypes.c_uint64.from_address(address).value
+
+
+def double(address: int) -> float:
+    """The floating-point number at an address of the caller's."""
+    return ctypes.c_double.from_address(address).value
 
 
 def write(address: int, data: bytes) -> None:

@@ -60,6 +60,11 @@ def numbered(number: int, *argtypes: Any) -> Call:
     return call
 
 
+def address_of(name: str) -> int:
+    """The address of the C library's function ``name``."""
+    return ctypes.cast(getattr(_libc, name), ctypes.c_void_p).value or 0
+
+
 def by_machine(x86_64: int, generic: int) -> int:
     """The number of a system call that the generic table (aarch64, riscv64) numbers otherwise."""
     return x86_64 if MACHINE == "x86_64" else generic

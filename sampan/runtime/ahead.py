@@ -66,7 +66,7 @@ class Lesson:
         pages = [
             page
             for part in mappings.of_file(maps, mappings.HEAP_NAME)
-            for page in mappings.own_pages(pagemap, part.start, part.end)
+            for page in mappings.written_pages(pagemap, part.start, part.end)
         ]
         for fd in self._files:
             os.close(fd)

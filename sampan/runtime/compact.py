@@ -16,8 +16,10 @@ import struct
 import sys
 from typing import NamedTuple
 
-from sampan.linux import mappings
+from sampan.linux import chain, mappings
+from sampan.linux.chain import Chain
 from sampan.linux.ptrace import Tracee
+from sampan.runtime import sample
 
 _CHUNK = 1 << 20
 _ALIGNMENT, _SMALL, _POOL = 16, 512, 16384
@@ -29,6 +31,7 @@ _LISTED_SIZE = mappings.LISTED * mappings.IOVEC_SIZE
 _heap = -1
 _listed = 0
 """Where a process lists the ranges that it discards."""
+_calls: Chain | None = None
 _discards = False
 """Whether the kernel takes such a list."""
 _IOVEC = struct.Struct("=QQ")
@@ -70,7 +73,7 @@ def compact() -> bool:
 
     The process must have one thread.
     """
-    global _heap, _listed, _discards
+    global _heap, _listed, _discards, _calls
     ranges = mappings.private_writable()
     heap = os.memfd_create("sampan-heap", os.MFD_CLOEXEC)
     try:
@@ -106,23 +109,32 @@ def compact() -> bool:
     if held:
         _heap = heap
         _listed = mappings.anonymous(_LISTED_SIZE)
-        _discards = _discard_listed()
+        try:
+            _calls = Chain(4)
+            _discards = _discard_listed()
+        except OSError:
+            _discards = False
+        if _discards:
+            sample.prepare()
     else:
         os.close(heap)
     return held
 
 
-def trim() -> None:
-    """Give back the pages that the calling process has in common with the spawner's memory.
+def trim(epoll: int, seconds: float) -> None:
+    """Give back the pages that the calling process has in common with the memory file, then wait.
 
-    Most pages are written to only to count a reference and to take it back.  Such a page has the
-    memory file's content again, and is replaced by the file's; so are those that were only read.
-    A helper finds them while this process is held at the very call that discards them.  Nothing
-    happens where that is not possible (Linux < 6.13, or tracing is forbidden).
+    Returns when the descriptor ``epoll`` has an event, or after a number of seconds (negative:
+    there is no limit).  Most pages are written to only to count a reference and to take it back.
+    Such a page has the memory file's content again, and is replaced by the file's; so are those
+    that were only read.  A helper finds them while this process is held at the very call that
+    discards them; the wait follows that call directly.  Nothing happens, and it returns at once,
+    where that is not possible (Linux < 6.13, or tracing is forbidden).
     """
-    if not _discards:
+    if not _discards or _calls is None:
         return
     pid = os.getpid()
+    pidfd = os.pidfd_open(pid)
     ready, told = os.pipe2(os.O_CLOEXEC)
     helper = os.fork()
     if not helper:
@@ -133,9 +145,23 @@ def trim() -> None:
     os.close(told)
     held = os.read(ready, 1)
     os.close(ready)
-    if held:
-        _discard_listed()
-    os.waitpid(helper, 0)
+    if not held:
+        os.close(pidfd)
+        os.waitpid(helper, 0)
+        return
+    _calls.run(
+        (
+            chain.discard_listed(pidfd, _listed),
+            chain.close(pidfd),
+            chain.wait_for_child(helper),
+            _calls.wait_for_event(epoll, seconds),
+        )
+    )
+
+
+def use_sample() -> None:
+    """Called in the spawner, which must have no child (see :mod:`sampan.runtime.sample`)."""
+    sample.use(_heap)
 
 
 def _discard_listed() -> bool:
@@ -160,18 +186,22 @@ def _hold_and_list(pid: int, told: int) -> None:
     os.write(told, b"1")
     while tracee.next_call().arguments[1] != _listed:
         tracee.proceed()
-    listed = []
+    listed, kept = [], []
     maps, pagemap = mappings.open_of(pid)
     for part in mappings.of_file(maps, mappings.HEAP_NAME):
         start = part.start
         for page in mappings.own_pages(pagemap, part.start, part.end):
             own = os.pread(memory, mappings.PAGE, page)
             if own != os.pread(_heap, mappings.PAGE, part.offset + page - part.start):
+                kept.append((page, own))
                 if page > start:
                     listed.append(_IOVEC.pack(start, page - start))
                 start = page + mappings.PAGE
         if part.end > start:
             listed.append(_IOVEC.pack(start, part.end - start))
+    if sample.wanted():
+        sample.make(kept)
+        os.killpg(pid, signal.SIGKILL)
     # The list itself is read at once, and can go with the rest.
     listed[_LISTED_SIZE // _IOVEC.size - 1 :] = []
     listed.append(_IOVEC.pack(_listed, _LISTED_SIZE))

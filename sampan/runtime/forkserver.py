@@ -8,6 +8,7 @@ went) the spawner ends; keepers are sessions of their own.
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import importlib
 import os
@@ -17,7 +18,7 @@ import sys
 from collections.abc import Sequence
 
 from sampan.linux import process
-from sampan.runtime import ahead, compact, host, keeper, plain, rehearsal
+from sampan.runtime import ahead, compact, host, keeper, model, plain, rehearsal, sample
 from sampan.runtime.cgroups import hold_fast_moves
 
 READY = b"ready"
@@ -28,7 +29,7 @@ _ONE = socket.CMSG_SPACE(4)
 def main(modules: Sequence[str]) -> None:
     """Serve until the socket on descriptor 0 ends.  ``modules`` are imported for the keepers."""
     process.close_range(3)
-    daemon = socket.socket(fileno=os.dup(0))
+    daemon = _high(socket.socket(fileno=os.dup(0)))
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for fd in (0, 1):
         os.dup2(null, fd)
@@ -44,8 +45,22 @@ def main(modules: Sequence[str]) -> None:
     fast_moves = hold_fast_moves()
     _settle_memory()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    daemon.send(READY)
-    _serve(daemon, fast_moves)
+    # The model is served as any other keeper, so that it becomes what any other will.
+    asking = _high(model.request()) if sample.wanted() else daemon
+    while True:
+        if asking is daemon:
+            daemon.send(READY)
+        _serve(asking, fast_moves)
+        if asking is daemon:
+            return
+        model.wait()
+        compact.use_sample()
+        asking = daemon
+
+
+def _high(sock: socket.socket) -> socket.socket:
+    with sock:
+        return socket.socket(fileno=fcntl.fcntl(sock, fcntl.F_DUPFD_CLOEXEC, sample.HIGH))
 
 
 def _serve(daemon: socket.socket, fast_moves: int | None) -> None:
@@ -53,6 +68,7 @@ def _serve(daemon: socket.socket, fast_moves: int | None) -> None:
 
     What this loop writes to after a fork is a page of the keeper's own as well: it does little.
     """
+    gc.freeze()
     while True:
         data, ancillary, _, _ = daemon.recvmsg(1, _ONE, socket.MSG_CMSG_CLOEXEC)
         if not data:

@@ -21,7 +21,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sampan.linux import memfd, namespaces, process, pty
-from sampan.runtime import ahead, cgroups, compact, health, launch, parcel, protocol, starter
+from sampan.runtime import (
+    ahead,
+    cgroups,
+    compact,
+    health,
+    launch,
+    model,
+    parcel,
+    protocol,
+    sample,
+    starter,
+)
 from sampan.runtime.connection import Connection
 from sampan.runtime.errors import StartError
 from sampan.runtime.external import end as external
@@ -56,8 +67,6 @@ from sampan.runtime.types import (
 if TYPE_CHECKING:
     from sampan.runtime.logs.sink import Sink
 
-# Seconds after a start, or the end of an exec, at which the memory is trimmed.
-_SETTLED = 0.3
 _state_decoder = msgspec.msgpack.Decoder(ContainerState)
 
 
@@ -72,6 +81,9 @@ def main(requests: int) -> None:
     _settle()
 
     def work(sock: socket.socket) -> None:
+        if sample.wanted():
+            model.start(sock, requests)
+            return
         connection = socket.socket(fileno=requests)
         spare = launch.Spare(connection, sock)
         lesson = ahead.Lesson(ahead.Role.STARTER)
@@ -178,7 +190,10 @@ class Keeper:
         """Give memory back when what is being done is over."""
         if self._trim:
             self._trim.cancel()
-        self._trim = self._loop.call_later(_SETTLED, compact.trim)
+        self._trim = self._loop.call_later(sample.settled(), self._rest)
+
+    def _rest(self) -> None:
+        compact.trim(self._loop.fileno(), self._loop.time_left())
 
     def _take(self, result: starter.Result) -> None:
         """Take over what the starter of the first start has made."""

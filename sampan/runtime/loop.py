@@ -57,6 +57,18 @@ class Loop:
         heapq.heappush(self._timers, timer)
         return timer
 
+    def fileno(self) -> int:
+        """The descriptor that has an event when one of those registered has."""
+        return self._epoll.fileno()
+
+    def time_left(self) -> float:
+        """Seconds until the next timer; -1 if there is none."""
+        while self._timers and self._timers[0].call is None:
+            heapq.heappop(self._timers)
+        if self._timers:
+            return max(0.0, self._timers[0].at - time.monotonic())
+        return -1.0
+
     def stop(self) -> None:
         self._running = False
 
@@ -67,12 +79,7 @@ class Loop:
 
     def step(self) -> None:
         """Wait for one round of events and serve it."""
-        timeout = -1.0
-        while self._timers and self._timers[0].call is None:
-            heapq.heappop(self._timers)
-        if self._timers:
-            timeout = max(0.0, self._timers[0].at - time.monotonic())
-        for fd, events in self._epoll.poll(timeout):
+        for fd, events in self._epoll.poll(self.time_left()):
             callback = self._callbacks.get(fd)
             if callback is not None:
                 callback(events)

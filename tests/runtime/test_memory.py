@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,12 @@ from sampan.runtime.spawner import Spawner
 from sampan.runtime.types import ExecRequest, KeeperRequest
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="containers need root")
-LIMIT = 1600
+RELEASE = tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
+TRIMMED = RELEASE >= (6, 13)
+LIMIT = 600 if TRIMMED else 1600
 """Kilobytes; alone, without nine others to share with, a keeper has less than this."""
+LIMIT_AFTER_EXEC = 900 if TRIMMED else 1600
+"""What an exec leaves is not in the sample of a keeper at rest."""
 
 
 def own_memory(pid: int) -> int:
@@ -24,11 +29,11 @@ def own_memory(pid: int) -> int:
     raise AssertionError("no Private_Dirty")
 
 
-async def settled(pid: int) -> int:
+async def settled(pid: int, limit: int) -> int:
     """No event tells that the memory has been trimmed."""
     for _ in range(200):
         size = own_memory(pid)
-        if size <= LIMIT:
+        if size <= limit:
             break
         await asyncio.sleep(0.05)
     return size
@@ -39,11 +44,13 @@ async def test_keeper_gives_memory_back(
 ) -> None:
     request = request_for("sleep", "1000")
     keeper = await spawner.spawn(request)
-    assert await settled(keeper.keeper_pid) <= LIMIT
-    for number in range(3):
-        process = {**request.spec["process"], "args": ["true"]}
-        await keeper.exec(ExecRequest(f"e{number}", process))
-    assert await settled(keeper.keeper_pid) <= LIMIT
-    assert (await keeper.refresh()).status == "running"
-    await keeper.signal(9)
-    await keeper.wait_closed()
+    try:
+        assert await settled(keeper.keeper_pid, LIMIT) <= LIMIT
+        for number in range(3):
+            process = {**request.spec["process"], "args": ["true"]}
+            await keeper.exec(ExecRequest(f"e{number}", process))
+        assert await settled(keeper.keeper_pid, LIMIT_AFTER_EXEC) <= LIMIT_AFTER_EXEC
+        assert (await keeper.refresh()).status == "running"
+    finally:
+        await keeper.signal(9)
+        await keeper.wait_closed()
