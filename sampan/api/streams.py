@@ -17,12 +17,17 @@ TIMED = "application/vnd.sampan.timed-stream"
 
 def frame(stream: int, data: bytes) -> bytes:
     """One frame of a multiplexed stream: stream number, three zero bytes, length, data."""
-    return struct.pack(">BxxxI", stream, len(data)) + data
+    return head(stream, len(data)) + data
 
 
-def timed_frame(stream: int, data: bytes, time: int) -> bytes:
-    """One frame of a stream of the type :data:`TIMED`."""
-    return struct.pack(">BxxxIQ", stream, len(data), time) + data
+def head(stream: int, length: int) -> bytes:
+    """What goes before the ``length`` bytes of a frame."""
+    return struct.pack(">BxxxI", stream, length)
+
+
+def timed_head(stream: int, length: int, time: int) -> bytes:
+    """The same for a stream of the type :data:`TIMED`."""
+    return struct.pack(">BxxxIQ", stream, length, time)
 
 
 async def start(

@@ -49,11 +49,11 @@ def copy_out(session: Session, path: str, response: Response) -> int:
         framed = not container["Config"]["Tty"]
     sys.stdout.flush()
     if framed:
-        for stream, piece in demultiplex(response.chunks()):
+        for stream, piece in demultiplex(map(memoryview, response.chunks())):
             write_all(2 if stream == STDERR else 1, piece)
     else:
-        for piece in response.chunks():
-            write_all(1, piece)
+        for data in response.chunks():
+            write_all(1, data)
     return 0
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.client.dial import Socket
 
 CHUNK = 64 << 10
+OUTPUT_CHUNK = 120 << 10
 END, DETACHED = "end", "detached"
 _SHUT_WR = 1
 
@@ -82,7 +83,7 @@ class Pump:
     def _receive(self) -> bool:
         while True:
             try:
-                data = self._sock.recv(CHUNK)
+                data = self._sock.recv(OUTPUT_CHUNK)
             except ConnectionResetError:
                 return False
             except OSError as error:
@@ -99,7 +100,7 @@ class Pump:
         if self._demultiplexer is None:
             write_all(1, data)
             return
-        for stream, piece in self._demultiplexer.feed(data):
+        for stream, piece in self._demultiplexer.feed(memoryview(data)):
             write_all(2 if stream == STDERR else 1, piece)
 
     def _type(self) -> bool:
@@ -169,7 +170,7 @@ def pending_of(sock: Socket) -> int:
     return pending() if pending is not None else 0
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of ``data``, waiting when the reader is slow."""
     view = memoryview(data)
     while view:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sampan.client.dial import Socket
 
 CHUNK = 64 << 10
+LARGE_CHUNK = 120 << 10
 FILE_CHUNK = 1 << 20
 HEAD_LIMIT = 1 << 20
 _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@")
@@ -211,8 +212,11 @@ class Connection:
         return Response(self, method, status, headers)
 
     def _fill(self) -> None:
+        self._buffer += self._receive(CHUNK)
+
+    def _receive(self, size: int) -> bytes:
         try:
-            data = self._sock.recv(CHUNK)
+            data = self._sock.recv(size)
         except TimeoutError:
             raise ConnectionFailed("the daemon did not answer in time") from None
         except ConnectionResetError:
@@ -222,7 +226,7 @@ class Connection:
             raise ConnectionFailed(
                 "the daemon closed the connection before its answer was complete"
             )
-        self._buffer += data
+        return data
 
     def _line(self) -> bytes:
         while (end := self._buffer.find(b"\r\n")) < 0:
@@ -232,6 +236,9 @@ class Connection:
 
     def _some(self, limit: int) -> bytes:
         if not self._buffer:
+            if limit >= CHUNK:
+                # Large pieces go to the caller as they come.
+                return self._receive(min(limit, LARGE_CHUNK))
             self._fill()
         data, self._buffer = self._buffer[:limit], self._buffer[limit:]
         return data

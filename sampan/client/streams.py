@@ -5,6 +5,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TypeVar
+
+    Data = TypeVar("Data", bytes, memoryview)
 
 STDIN, STDOUT, STDERR, SYSTEM = range(4)
 _HEAD = 8
@@ -23,9 +26,10 @@ class Demultiplexer:
         self._stream = STDOUT
         self._left = 0
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The ``(stream, bytes)`` pieces that ``data`` completes or continues."""
-        pieces: list[tuple[int, bytes]] = []
+    def feed(self, data: Data) -> list[tuple[int, Data]]:
+        """The ``(stream, bytes)`` pieces that ``data`` completes or continues; views of ``data``
+        if it is one."""
+        pieces: list[tuple[int, Data]] = []
         position = 0
         while position < len(data):
             if not self._left:
@@ -45,7 +49,7 @@ class Demultiplexer:
         return pieces
 
 
-def demultiplex(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def demultiplex(chunks: Iterable[Data]) -> Iterator[tuple[int, Data]]:
     """The pieces of all ``chunks``."""
     demultiplexer = Demultiplexer()
     for chunk in chunks:

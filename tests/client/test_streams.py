@@ -33,3 +33,10 @@ def test_any_chunks_give_the_same_bytes(frames, sizes):
 def test_empty_frames_are_passed_over():
     demultiplexer = Demultiplexer()
     assert demultiplexer.feed(encoded([(1, b"")]) + encoded([(2, b"x")])) == [(2, b"x")]
+
+
+def test_views_are_cut_without_copies() -> None:
+    data = bytearray(encoded([(1, b"one"), (2, b"two")]))
+    pieces = Demultiplexer().feed(memoryview(data))
+    assert [(stream, bytes(piece)) for stream, piece in pieces] == [(1, b"one"), (2, b"two")]
+    assert all(piece.obj is data for _, piece in pieces)

@@ -115,6 +115,24 @@ async def test_frames_without_lines(tmp_path: Path) -> None:
     assert [entry.data for entry in entries] == [b"one\ntwo\nth", b"x\n", b"ree\n" * 10]
 
 
+async def test_records_without_lines(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "json-file")
+    writer = open_writer(config)
+    writer.write(1, b"one\ntwo\n", 1)
+    writer.write(2, b"x\n", 2)
+    writer.write(1, b"three", 3)
+    writer.close()
+    with (tmp_path / "log").open("ab") as file:
+        file.write(b'{"log":"lo\n')
+    whole = [Entry(1, 1, b"one\ntwo\n"), Entry(2, 2, b"x\n"), Entry(3, 1, b"three")]
+    assert [entry[:3] for entry in await collect(config)][1:] == [
+        (1, 1, b"two\n"),
+        *(entry[:3] for entry in whole[1:]),
+    ]
+    (tmp_path / "log").write_bytes((tmp_path / "log").read_bytes()[: -len(b'{"log":"lo\n')])
+    assert await collect(config, lines=False) == whole
+
+
 async def test_none_cannot_be_read() -> None:
     with pytest.raises(Conflict, match="does not support reading"):
         await collect(LogConfig(driver="none"))

@@ -21,6 +21,7 @@ from sampan.runtime.logs import Entry
 from sampan.runtime.types import AttachRequest
 
 CHUNK = 64 << 10
+LOG_CHUNK = 512 << 10
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -92,23 +93,29 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         details = b""
         if query.flag(request, "details"):
             details = _details(engine.logs.details(container))
-        stamps = query.flag(request, "timestamps")
+        stamps, follow = query.flag(request, "timestamps"), query.flag(request, "follow")
+        since = parse_time(request.query.get("since")) or 0
+        until = parse_time(request.query.get("until")) or 0
         timed = streams.TIMED in request.headers.get("Accept", "")
+        # Pieces of many lines are fast; but bounds and marks go by the time of a line, and who
+        # asks for times may break off and come again in the middle of one.
+        marked = stamps or bool(details)
+        lines = (marked and follow) or (bool(since or until) and (marked or not timed))
         entries = engine.logs.read(
             container,
             stdout=stdout,
             stderr=stderr,
-            follow=query.flag(request, "follow"),
-            since=parse_time(request.query.get("since")) or 0,
-            until=parse_time(request.query.get("until")) or 0,
+            follow=follow,
+            since=since,
+            until=until,
             tail=_tail(request),
-            lines=stamps or bool(details) or query.flag(request, "lines"),
+            lines=lines or query.flag(request, "lines"),
         )
         tty = container.record.config.tty
         kind = streams.TIMED if timed else content_type(versions.requested(request), tty)
         answer = await streams.start(request, kind)
-        pack = _timed if timed else _raw if tty else _framed
-        sending = _send_entries(answer, entries, pack, stamps=stamps, details=details)
+        head = _timed if timed else None if tty else _framed
+        sending = _send_entries(answer, entries, head, stamps=stamps, details=details)
         await progress.while_connected(request, sending)
         return answer
 
@@ -138,42 +145,47 @@ def _tail(request: web.Request) -> int | None:
 async def _send_entries(
     answer: web.StreamResponse,
     entries: AsyncIterator[Entry],
-    pack: Callable[[Entry, bytes], bytes],
+    head: Callable[[Entry, int], bytes] | None,
     *,
     stamps: bool,
     details: bytes,
 ) -> None:
-    """Write entries in large pieces, but without holding back what is there."""
+    """Write entries in large pieces, but without holding back what is there.  ``head`` makes what
+    goes before an entry's data, from its length."""
     pieces = _Pieces(answer)
     pump = asyncio.create_task(pieces.pump())
     inside: dict[int, bool] = {}
     try:
         async for entry in entries:
             data = entry.data
-            if not inside.get(entry.stream):
-                if stamps:
-                    data = _stamp(entry.time) + b" " + details + data
-                elif details:
-                    data = details + data
-            inside[entry.stream] = entry.partial
-            pieces.add(pack(entry, data))
-            if pieces.size >= CHUNK:
+            if stamps or details:
+                before = _stamp(entry.time) + b" " + details if stamps else details
+                data = _marked(data, before, inside=inside.get(entry.stream, False))
+                inside[entry.stream] = not data.endswith(b"\n")
+            if head is not None:
+                pieces.add(head(entry, len(data)))
+            pieces.add(data)
+            if pieces.size >= LOG_CHUNK:
                 await pieces.flush()
         await pieces.flush()
     finally:
         pump.cancel()
 
 
-def _raw(_: Entry, data: bytes) -> bytes:
-    return data
+def _marked(data: bytes, before: bytes, *, inside: bool) -> bytes:
+    """``data`` with ``before`` at the beginning of each of its lines; it begins ``inside`` one or
+    with one."""
+    if data.find(b"\n") < len(data) - 1:
+        data = data[:-1].replace(b"\n", b"\n" + before) + data[-1:]
+    return data if inside else before + data
 
 
-def _framed(entry: Entry, data: bytes) -> bytes:
-    return streams.frame(entry.stream, data)
+def _framed(entry: Entry, length: int) -> bytes:
+    return streams.head(entry.stream, length)
 
 
-def _timed(entry: Entry, data: bytes) -> bytes:
-    return streams.timed_frame(entry.stream, data, entry.time)
+def _timed(entry: Entry, length: int) -> bytes:
+    return streams.timed_head(entry.stream, length, entry.time)
 
 
 class _Pieces:

@@ -8,6 +8,8 @@ file) are kept in the decoder.
 from __future__ import annotations
 
 import calendar
+from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -135,6 +137,25 @@ class JsonDecoder:
 
     def finish(self, entries: list[Entry]) -> None:
         """Every record is whole."""
+
+
+class WholeRecords(JsonDecoder):
+    """Docker's JSON lines, those of one stream that follow each other joined, for who does not
+    care where lines end."""
+
+    def decode(self, data: bytes | memoryview, entries: list[Entry]) -> int:
+        whole = bytes(data)
+        end = whole.rfind(b"\n") + 1
+        try:
+            records = self._decoder.decode_lines(whole[:end])
+            start = self._time(records[0].time) if records else 0
+        except (msgspec.MsgspecError, ValueError):
+            return super().decode(whole, entries)
+        for stream, group in groupby(records, attrgetter("stream")):
+            text = "".join([record.log for record in group]).encode()
+            if text:
+                entries.append(Entry(start, 2 if stream == "stderr" else 1, text))
+        return end
 
 
 def parse_rfc3339(text: str) -> int:

@@ -22,6 +22,7 @@ from sampan.runtime.logs.decode import (
     LocalDecoder,
     LocalTail,
     WholeFrames,
+    WholeRecords,
 )
 from sampan.runtime.logs.watch import Watch
 from sampan.runtime.types import LogConfig
@@ -57,7 +58,7 @@ async def read(
             entry.stream in streams and entry.time >= since and (not until or entry.time <= until)
         )
 
-    cursor = _Cursor(config, lines or tail is not None)
+    cursor = _Cursor(config, lines or tail is not None or bool(follow and config.driver != "local"))
     try:
         if tail is not None:
             last: deque[Entry] = deque(maxlen=tail)
@@ -119,7 +120,7 @@ class _Cursor:
         if self._local:
             self._decoder = LocalDecoder() if lines else WholeFrames()
         else:
-            self._decoder = JsonDecoder()
+            self._decoder = JsonDecoder() if lines else WholeRecords()
         self._fd = -1
         self._offset = 0
         # What there is now, inodes to sizes: without an end a reader would never catch up with a
