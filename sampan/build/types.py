@@ -87,6 +87,10 @@ class BuildRequest:
     keep_failed_state: bool = False
     source_date_epoch: int | None = None
 
+    def on(self, name: str) -> bool:
+        """Whether a build argument that switches something (``BUILDKIT_…``) is on."""
+        return self.build_args.get(name) in ("1", "true")
+
 
 @dataclass(frozen=True, slots=True)
 class BuildDeps:
@@ -105,11 +109,11 @@ class BuildDeps:
     state_dir: Path
     run_dir: Path
     groups: GroupNames = PLAIN
+    apparmor: str = ""
     shared: BuildShared = field(init=False)
 
     def __post_init__(self) -> None:
         from sampan.build.shared import BuildShared
-    apparmor: str = ""
 
         object.__setattr__(self, "shared", BuildShared.open(self))
 

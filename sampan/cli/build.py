@@ -59,7 +59,9 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     cache, brought = _cache(session, options, query)
     if not any(output.keeps_image for output in outputs):
         query["t"] = []
-    context = buildcontext.from_argument(arguments[0], options["file"])
+    given = wirejson.loads(str(query.get("buildargs", "{}")))
+    keep_git = given.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR") in ("1", "true")
+    context = buildcontext.from_argument(arguments[0], options["file"], keep_git=keep_git)
     query["dockerfile"] = context.dockerfile
     if "attest" in query:
         attest = wirejson.loads(str(query["attest"]))

@@ -38,8 +38,9 @@ class Context:
         self.source, self.commit = source, commit
 
 
-def from_argument(argument: str, file: str) -> Context:
-    """The context for ``build ARGUMENT`` with ``--file FILE`` (empty if not given).
+def from_argument(argument: str, file: str, *, keep_git: bool = False) -> Context:
+    """The context for ``build ARGUMENT`` with ``--file FILE`` (empty if not given).  ``keep_git``
+    keeps the own folder of a Git repository (``.git``) in it.
 
     :raises Failure: no such folder or file, or one that cannot be fetched.
     """
@@ -50,7 +51,7 @@ def from_argument(argument: str, file: str) -> Context:
     if os.path.isdir(argument):
         return from_folder(argument, file)
     if is_git(argument):
-        return _from_git(argument, file)
+        return _from_git(argument, file, keep_git)
     if argument.startswith(("http://", "https://")):
         return _from_url(argument, file)
     raise Failure(f'unable to prepare context: path "{argument}" not found')
@@ -116,7 +117,7 @@ def _from_url(url: str, file: str) -> Context:
     return context
 
 
-def _from_git(argument: str, file: str) -> Context:
+def _from_git(argument: str, file: str, keep_git: bool) -> Context:
     import subprocess
     import tempfile
 
@@ -154,6 +155,8 @@ def _from_git(argument: str, file: str) -> Context:
     if os.path.exists(f"{folder}/.gitmodules"):
         git("submodule", "update", "-q", "--init", "--recursive")
     commit = git("rev-parse", "HEAD")
+    if not keep_git:
+        _forget_git(folder)
     root = os.path.realpath(folder)
     inside = os.path.realpath(os.path.join(folder, below.lstrip("/")))
     if inside != root and not inside.startswith(f"{root}/"):
@@ -164,6 +167,18 @@ def _from_git(argument: str, file: str) -> Context:
     return Context(
         _held(holder, context.chunks), context.dockerfile, source=argument, commit=commit
     )
+
+
+def _forget_git(folder: str) -> None:
+    """Remove what Git has beside the files: folders named ``.git``, and files of submodules."""
+    import shutil
+
+    for top, folders, names in os.walk(folder):
+        if ".git" in names:
+            os.unlink(f"{top}/.git")
+        if ".git" in folders:
+            folders.remove(".git")
+            shutil.rmtree(f"{top}/.git", ignore_errors=True)
 
 
 def _held(holder: object, chunks: Iterable[bytes]) -> Iterator[bytes]:

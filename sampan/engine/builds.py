@@ -83,7 +83,8 @@ class Builds:
         platforms = [part.strip() for part in request.platform.split(",") if part.strip()]
         async with self._named(request) as named:
             with credentials_for(auths), self._disk_full_frees_contexts():
-                if len(platforms) > 1 or (attest and not request.call):
+                several = len(platforms) > 1 or request.on("BUILDKIT_MULTI_PLATFORM")
+                if several or (attest and not request.call):
                     result = await build_index(named, platforms, attest, self._deps, report)
                 else:
                     result = await build(named, self._deps, report)
@@ -121,7 +122,9 @@ class Builds:
                         " oci-layout://FOLDER"
                     )
                 context = await stack.enter_async_context(
-                    self.remote_context(value, lambda _: None)
+                    self.remote_context(
+                        value, lambda _: None, keep_git=request.on("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+                    )
                 )
                 if context.directory is None:
                     raise InvalidParameter(f"what is at {value} is no tar: {name} needs one")
@@ -176,14 +179,17 @@ class Builds:
         self._trimming = None if wait is None else loop.call_later(wait + 1, self._trim)
 
     @asynccontextmanager
-    async def remote_context(self, url: str, report: Report) -> AsyncIterator[Context]:
-        """The context at an address: a Git repository, a tar, or a Dockerfile.
+    async def remote_context(
+        self, url: str, report: Report, *, keep_git: bool = False
+    ) -> AsyncIterator[Context]:
+        """The context at an address: a Git repository (``keep_git``: with its own folder), a tar,
+        or a Dockerfile.
 
         Raises InvalidParameter, NotFound, Unavailable.
         """
         async with self._directory() as place:
             if remotes.is_git(url):
-                yield Context(await remotes.clone(url, place))
+                yield Context(await remotes.clone(url, place, keep_git=keep_git))
                 return
             head, stream = await remotes.fetch(url, report)
             if remotes.is_archive(head):

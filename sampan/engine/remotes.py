@@ -56,8 +56,9 @@ async def text(stream: AsyncIterator[bytes]) -> bytes:
     return data
 
 
-async def clone(url: str, place: Path) -> Path:
+async def clone(url: str, place: Path, *, keep_git: bool = False) -> Path:
     """Check out ``URL[#REF[:DIRECTORY]]`` below ``place``; returns the context's directory.
+    ``keep_git`` keeps the repository's own folder (``.git``) in it.
 
     Raises Unavailable (no git here, or it fails) and InvalidParameter.
     """
@@ -81,12 +82,35 @@ async def clone(url: str, place: Path) -> Path:
         # A server of mere files cannot cut the history off.
         await _git(place, "fetch", "-q", *wanted)
     await _git(place, "checkout", "-q", "FETCH_HEAD")
-    await _git(place, "submodule", "update", "-q", "--init", "--recursive", "--depth", "1")
-    shutil.rmtree(place / ".git", ignore_errors=True)
+    await _submodules(place)
+    if not keep_git:
+        await asyncio.to_thread(_forget_git, place)
     context = place / directory
     if context.is_symlink() or not context.is_dir():
         raise InvalidParameter(f"{url}: there is no directory {directory!r} in the repository")
     return context
+
+
+async def _submodules(place: Path) -> None:
+    if not (place / ".gitmodules").exists():
+        return
+    update = ("submodule", "update", "-q", "--init", "--recursive")
+    try:
+        await _git(place, *update, "--depth=1")
+    except Unavailable as error:
+        if "shallow" not in str(error):
+            raise
+        await _git(place, *update)
+
+
+def _forget_git(place: Path) -> None:
+    """Remove what Git has beside the files: folders named ``.git``, and files of submodules."""
+    for top, folders, files in os.walk(place):
+        if ".git" in files:
+            os.unlink(os.path.join(top, ".git"))
+        if ".git" in folders:
+            folders.remove(".git")
+            shutil.rmtree(os.path.join(top, ".git"), ignore_errors=True)
 
 
 async def _git(place: Path, *args: str) -> None:

@@ -329,6 +329,39 @@ RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK"
     assert not list((workshop.deps.run_dir / "build-mounts").glob("*"))
 
 
+async def test_caches_of_one_id_may_be_private_and_have_a_namespace(workshop: Workshop) -> None:
+    both = "FROM busybox AS base\n"
+    for name, other in (("one", "two"), ("two", "one")):
+        # Each waits for the other, so both have their caches at the same time.
+        wait = f"n=0; until test -e /meet/{other} || test $((n+=1)) = 100; do sleep 0.05; done"
+        both += (
+            f"FROM base AS {name}\nRUN --mount=type=cache,target=/c,sharing=private"
+            f" --mount=type=cache,target=/meet touch /c/{name} /meet/{name}; {wait};"
+            f" ls /c > /{name}\n"
+        )
+    both += "FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+    result = await workshop.build(both)
+    assert await workshop.read(result, "/one") == "one\n"
+    assert await workshop.read(result, "/two") == "two\n"
+    count = "FROM busybox\nRUN --mount=type=cache,target=/c echo x >> /c/n; cat /c/n > /n\n"
+    for namespace, seen in (("", "x\n"), ("", "x\nx\n"), ("apart", "x\n")):
+        arguments = {"BUILDKIT_CACHE_MOUNT_NS": namespace} if namespace else {}
+        result = await workshop.build(count, build_args=arguments, no_cache=True)
+        assert await workshop.read(result, "/n") == seen
+
+
+async def test_stages_that_are_not_to_be_cached(workshop: Workshop) -> None:
+    text = (
+        "FROM busybox AS one\nRUN cat /proc/sys/kernel/random/uuid > /one\n"
+        "FROM busybox AS two\nRUN cat /proc/sys/kernel/random/uuid > /two\n"
+        "FROM scratch\nCOPY --from=one /one /\nCOPY --from=two /two /\n"
+    )
+    before = await workshop.build(text)
+    after = await workshop.build(text, no_cache_filter=("two",))
+    assert await workshop.read(before, "/one") == await workshop.read(after, "/one")
+    assert await workshop.read(before, "/two") != await workshop.read(after, "/two")
+
+
 async def test_onbuild(workshop: Workshop) -> None:
     await workshop.build(
         "FROM busybox\nONBUILD COPY f /f\nONBUILD RUN cat /f > /g\n", tags=("parent:1",)
@@ -477,6 +510,21 @@ async def test_prune(workshop: Workshop) -> None:
     await workshop.deps.images.gc()
     assert len(removed) == 2
     assert cache.records() == []
+
+
+async def test_prune_keeps_what_was_used_last(workshop: Workshop) -> None:
+    cache = workshop.deps.shared.cache
+    made = []
+    for number in range(3):
+        text = f"FROM busybox\nRUN head -c {1 << 20} /dev/urandom > /f{number}\n"
+        made.append(await workshop.build(text))
+    await workshop.build("FROM busybox\nRUN head -c 1048576 /dev/urandom > /f0\n")
+    for result in made:
+        workshop.deps.images.delete(result.image_id or "")
+    removed, freed = cache.prune(keep_storage=(5 << 20) // 2)
+    assert len(removed) == 1 and freed >= 1 << 20
+    assert sorted(record.description[-2:] for record in cache.records()) == ["f0", "f2"]
+    assert cache.prune(keep_storage=10 << 20) == ([], 0)
 
 
 async def test_squash(workshop: Workshop) -> None:

@@ -41,8 +41,9 @@ async def findings(text: str, options: CheckOptions | None = None) -> list[tuple
         ("FROM x\nENV SECRET_KEY=a\n", "SecretsUsedInArgOrEnv", 2),
         ("FROM x\nENV a b\n", "LegacyKeyValueFormat", 2),
         ('FROM x\nCMD ["a"]\nCMD ["b"]\n', "MultipleInstructionsDisallowed", 2),
-        ("FROM x\nCOPY a.secret /\n", "CopyIgnoredFile", 2),
         ("FROM x\nEXPOSE 80/TCP\n", "ExposeProtoCasing", 2),
+        ("FROM x\nEXPOSE 127.0.0.1:80:80\n", "ExposeInvalidFormat", 2),
+        ("ARG V\nFROM x:$V\n", "InvalidDefaultArgInFrom", 2),
     ],
 )
 async def test_rules(text: str, rule: str, line: int) -> None:
@@ -67,3 +68,19 @@ SHELL ["/bin/sh", "-c"]
 CMD echo
 """
     assert await findings(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "line"),
+    [
+        ("FROM x\nCOPY a.secret /\n", "CopyIgnoredFile", 2),
+        ("# of all\nFROM x AS base\n", "InvalidDefinitionDescription", 2),
+        ("# a says what\nARG a\n\n# b\nARG b\nFROM x\n", "InvalidDefinitionDescription", 5),
+    ],
+)
+async def test_experimental_rules_are_to_be_asked_for(text: str, rule: str, line: int) -> None:
+    assert await findings(text) == []
+    for wanted in ("all", rule, f"Other,{rule}"):
+        assert await findings(f"# check=experimental={wanted}\n{text}") == [(rule, line + 1)]
+    assert await findings(text, options_of("experimental=Other")) == []
+    assert await findings(text, options_of(f"experimental=all;skip={rule}")) == []

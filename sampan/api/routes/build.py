@@ -36,7 +36,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         remote = request.query.get("remote", "")
 
         async def work(stream: progress.Stream) -> None:
-            async with _context(engine, request, remote, stream) as context:
+            async with _context(engine, request, wish, remote, stream) as context:
                 text = build_text.ClassicText(stream.send)
                 report: Callable[[BuildEvent], None] = text
                 if rich:
@@ -207,12 +207,19 @@ def registry_auths(header: str | None) -> dict[str, Auth]:
 
 @asynccontextmanager
 async def _context(
-    engine: Engine, request: web.Request, remote: str, stream: progress.Stream
+    engine: Engine,
+    request: web.Request,
+    wish: BuildRequest,
+    remote: str,
+    stream: progress.Stream,
 ) -> AsyncIterator[Context]:
     if remote == "client-session":
         raise Unsupported("a context from the client's session needs BuildKit's protocol")
     if remote:
-        async with engine.builds.remote_context(remote, stream.report) as context:
+        keep_git = wish.on("BUILDKIT_CONTEXT_KEEP_GIT_DIR")
+        async with engine.builds.remote_context(
+            remote, stream.report, keep_git=keep_git
+        ) as context:
             yield context
     elif retained := request.headers.get("X-Sampan-Context"):
         async with engine.builds.retained_context(retained, chunks(request)) as context:

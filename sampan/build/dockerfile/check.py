@@ -53,12 +53,19 @@ _DESCRIPTIONS = {
     ),
     "FromPlatformFlagConstDisallowed": "FROM --platform flag should not use a constant value",
     "CopyIgnoredFile": ("Attempting to Copy file that is excluded by .dockerignore"),
+    "InvalidDefinitionDescription": (
+        "Comment for build stage or argument should follow the format: `# <arg/stage name>"
+        " <description>`. If this is not intended to be a description comment, add an empty line"
+        " or comment between the instruction and the comment."
+    ),
     "ExposeProtoCasing": "Protocol in EXPOSE instruction should be lowercase",
     "ExposeInvalidFormat": (
         "IP address and host-port mapping should not be used in EXPOSE instruction"
     ),
 }
 RULES = tuple(_DESCRIPTIONS)
+EXPERIMENTAL = frozenset({"CopyIgnoredFile", "InvalidDefinitionDescription"})
+"""Rules that count only where they are asked for."""
 _SECRET = re.compile(
     r"(?:^|_)(apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)",
     re.IGNORECASE,
@@ -92,11 +99,17 @@ class CheckOptions:
     skip: frozenset[str] = frozenset()
     skip_all: bool = False
     error: bool = False
+    experimental: frozenset[str] = frozenset()
+
+    def wants(self, rule: str) -> bool:
+        """Whether findings of the rule count."""
+        return rule not in self.skip and (rule not in EXPERIMENTAL or rule in self.experimental)
 
 
 def options_of(text: str) -> CheckOptions:
-    """Parse ``skip=A,B;error=true``; unknown settings are ignored as Docker does."""
+    """Parse ``skip=A,B;error=true;experimental=C``; unknown settings are ignored as Docker does."""
     skip: frozenset[str] = frozenset()
+    experimental: frozenset[str] = frozenset()
     skip_all = error = False
     for part in text.split(";"):
         key, _, value = part.strip().partition("=")
@@ -106,7 +119,10 @@ def options_of(text: str) -> CheckOptions:
             skip = frozenset(names)
         elif key.strip().lower() == "error":
             error = value.strip().lower() in ("true", "1")
-    return CheckOptions(skip, skip_all, error)
+        elif key.strip().lower() == "experimental":
+            names = {name.strip() for name in value.split(",")}
+            experimental = EXPERIMENTAL if "all" in names else frozenset(names)
+    return CheckOptions(skip, skip_all, error, experimental)
 
 
 def check(
@@ -127,10 +143,11 @@ def check(
         *_stages(tree),
         *_instructions(tree, ignored),
         *_variables(tree, undefined),
+        *_definitions(tree),
     ]
     for span in tree.empty_continuations:
         found.append(Finding("NoEmptyContinuation", "Empty continuation line", span))
-    kept = [finding for finding in dict.fromkeys(found) if finding.rule not in options.skip]
+    kept = [finding for finding in dict.fromkeys(found) if options.wants(finding.rule)]
     return sorted(kept, key=lambda finding: (finding.span.line, finding.rule))
 
 
@@ -189,6 +206,23 @@ def _stages(tree: ast.Dockerfile) -> Iterator[Finding]:
                 )
             seen.add(stage.name)
         yield from _platform(origin)
+
+
+def _definitions(tree: ast.Dockerfile) -> Iterator[Finding]:
+    for instruction in _all(tree):
+        if isinstance(instruction, ast.From):
+            what, name = "FROM", instruction.name or ""
+        elif isinstance(instruction, ast.Arg) and len(instruction.pairs) == 1:
+            what, name = "ARG", instruction.pairs[0].key
+        else:
+            continue
+        comments = [comment.lower() for comment in instruction.comments]
+        if name and comments and not any(c.startswith(f"{name.lower()} ") for c in comments):
+            yield Finding(
+                "InvalidDefinitionDescription",
+                f"Comment for {what} should follow the format: `# {name} <description>`",
+                instruction.span,
+            )
 
 
 def _platform(origin: ast.From) -> Iterator[Finding]:

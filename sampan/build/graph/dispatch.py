@@ -165,6 +165,10 @@ class Dispatcher:
             parsed = parse_mount(flag, self.draft.workdir or "/", self.expand, agents)
             mount = parsed.mount
             agents += mount.type == "ssh"
+            if mount.type == "cache" and self.outer.given.get("BUILDKIT_CACHE_MOUNT_NS"):
+                mount = replace(
+                    mount, id=f"{self.outer.given['BUILDKIT_CACHE_MOUNT_NS']}/{mount.id}"
+                )
             if parsed.needs_input:
                 source = (
                     self.inputs.local()
@@ -402,8 +406,9 @@ def _inside(path: str) -> str:
 
 
 def _ports(text: str) -> list[str]:
-    """``8000-8002/udp`` as single ports with their protocol."""
-    match = _PORT.match(text)
+    """``8000-8002/udp`` as single ports with their protocol.  An address and a port of the host
+    before them mean nothing to an image, and are a finding of the linter."""
+    match = _PORT.match(text.rpartition(":")[2])
     if match is None:
         raise SyntaxProblem(f"invalid containerPort: {text}")
     first, last = int(match[1]), int(match[2] or match[1])

@@ -173,9 +173,11 @@ class BuildCache:
         now = time.time()
         with self._metadata.transaction(durable=False):
             for record in records:
-                record.last_used = now
-                record.uses += 1
-                self._records.put(record)
+                # Another build may have added to it.
+                current = self._records.get(record.id) or record
+                current.last_used = now
+                current.uses += 1
+                self._records.put(current)
 
     def link(self, names: Mapping[str, str]) -> None:
         """Give snapshots further names (new name: old name), where these are not taken."""

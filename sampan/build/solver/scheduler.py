@@ -105,6 +105,8 @@ class Solver:
         self._shared = shared
         self._tasks: dict[str, asyncio.Task[Result]] = {}
         self.used: list[CacheRecord] = []
+        self.hits: list[CacheRecord] = []
+        """Those of the used records that were there before."""
         self.failed: Vertex | None = None
 
     async def solve(self, vertex: Vertex | None) -> Result:
@@ -185,6 +187,7 @@ class Solver:
             self._cache.add(record, keys)
         result = Result(record.id, record.snapshot, record)
         self._use(record)
+        self.hits.append(record)
         self._watcher.cached(vertex, result)
         return result
 

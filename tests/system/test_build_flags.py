@@ -1,0 +1,152 @@
+"""Flags and arguments of builds that the other tests leave out: progress, caches, Git's folder."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import pty
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+from harness import Daemon
+from test_build_results import SAMPAN, environment, folder, ok, repository, sampan, served
+
+from tests.registry.servers import Registry, docker_registry
+
+__all__ = ["served"]  # a fixture
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    if shutil.which("docker-registry") is None:
+        pytest.skip("docker-registry is not installed")
+    with docker_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+def with_submodule(root: Path, address: str) -> None:
+    """``r.git`` with the repository ``part.git`` below ``part``, as a server of files shows them."""
+    (root / "other").mkdir()
+    repository(root / "other")
+    (root / "other" / "r.git").rename(root / "part.git")
+    repository(root)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.test"]
+    work = str(root / "work")
+    for words in (
+        ["-C", work, "submodule", "--quiet", "add", f"{address}/part.git", "part"],
+        ["-C", work, *author, "commit", "-qm", "Second"],
+        ["-C", work, "push", "-q", str(root / "r.git"), "main"],
+        ["-C", str(root / "r.git"), "update-server-info"],
+    ):
+        subprocess.run(["git", *words], check=True)
+
+
+KEPT = "FROM busybox\nCOPY . /all/\nRUN find /all -name .git -maxdepth 2 | sort; cat /all/part/inside\n"
+
+
+def asked(daemon: Daemon, **query: str) -> str:
+    """The output of a build by the classic endpoint, without a body."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.connect(str(daemon.run / "sampan.sock"))
+    connection.request("POST", f"/build?{urlencode(query)}")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return "".join(json.loads(line).get("stream", "") for line in io.StringIO(text))
+
+
+def test_a_repository_comes_with_submodules_and_without_git(
+    daemon: Daemon, served: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, root = served
+    with_submodule(root, address)
+    (root / "work" / "Dockerfile").write_text(KEPT)
+    author = ["-c", "user.name=a", "-c", "user.email=a@b.test"]
+    work = str(root / "work")
+    subprocess.run(["git", "-C", work, *author, "commit", "-qam", "Third"], check=True)
+    subprocess.run(["git", "-C", work, "push", "-q", str(root / "r.git"), "main"], check=True)
+    subprocess.run(["git", "-C", str(root / "r.git"), "update-server-info"], check=True)
+    source, keep = f"{address}/r.git#main", "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+    by_client = ok(daemon, "build", "--progress=plain", source)
+    by_daemon = asked(daemon, remote=source)
+    for text in (by_client, by_daemon):
+        assert "of the repository" in text and "/all/.git" not in text and "/part/.git" not in text
+    by_client = ok(daemon, "build", "--progress=plain", f"--build-arg={keep}=1", source)
+    by_daemon = asked(daemon, remote=source, buildargs=json.dumps({keep: "1"}))
+    for text in (by_client, by_daemon):
+        assert "of the repository" in text and "/all/.git" in text
+
+
+def test_progress_for_programs(daemon: Daemon, tmp_path: Path) -> None:
+    place = folder(
+        tmp_path / "context",
+        Dockerfile="FROM busybox\nRUN echo heard; echo too >&2\nRUN exit 3\n",
+    )
+    done = sampan(daemon, "build", "--progress=rawjson", "--no-cache", place)
+    assert done.returncode != 0
+    events = [
+        json.loads(line) for line in (done.stdout + done.stderr).splitlines() if line[0] == "{"
+    ]
+    vertexes = [vertex for event in events for vertex in event.get("vertexes", ())]
+    names = {vertex["name"] for vertex in vertexes}
+    assert any("RUN echo heard" in name for name in names)
+    assert any(vertex.get("error") for vertex in vertexes if "exit 3" in vertex["name"])
+    started = {vertex["digest"] for vertex in vertexes if vertex.get("started")}
+    assert started >= {vertex["digest"] for vertex in vertexes if vertex.get("completed")}
+    logs = [log for event in events for log in event.get("logs", ())]
+    assert {log["stream"] for log in logs} >= {1, 2}
+
+
+def test_progress_on_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nRUN echo heard; sleep 0.3\n")
+    near, far = pty.openpty()
+    try:
+        command = [*SAMPAN, "build", "--no-cache", place]
+        with subprocess.Popen(
+            command, stdin=far, stdout=far, stderr=far, env=environment(daemon) | {"TERM": "xterm"}
+        ) as process:
+            os.close(far)
+            shown = b""
+            try:
+                while data := os.read(near, 1 << 16):
+                    shown += data
+            except OSError:
+                pass  # the end, on a terminal
+            assert process.wait(60) == 0, shown
+    finally:
+        os.close(near)
+    text = shown.decode()
+    assert "Step 2/2 : RUN echo heard" in text and "Successfully built" in text
+    assert "\x1b[1A" in text  # what is shown is drawn over
+
+
+def test_cache_goes_in_the_image(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
+    place = folder(
+        tmp_path / "context",
+        Dockerfile="FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /id\nLABEL m=inline\n",
+    )
+    name = f"{registry.host}/inline:1"
+    ok(daemon, "build", "-q", "--cache-to", "type=inline", "--push", "-t", name, place)
+    identity = ok(daemon, "run", "--rm", name, "cat", "/id")
+    ok(daemon, "rmi", "-f", name)
+    ok(daemon, "builder", "prune", "-af")
+    said = ok(daemon, "build", "--cache-from", f"type=registry,ref={name}", "-t", "again", place)
+    assert "Using cache" in said
+    assert ok(daemon, "run", "--rm", "again", "cat", "/id") == identity
+
+
+def test_an_index_even_for_one_platform(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nLABEL a=b\n")
+    name = f"{registry.host}/index:1"
+    argument = "--build-arg=BUILDKIT_MULTI_PLATFORM=1"
+    ok(daemon, "build", "-q", argument, "--push", "-t", name, place)
+    assert len(json.loads(ok(daemon, "manifest", "inspect", name))["manifests"]) == 1
+    done = sampan(daemon, "build", "-q", argument, place)
+    assert done.returncode != 0 and "needs a name" in done.stderr
