@@ -146,15 +146,17 @@ class WholeRecords(JsonDecoder):
     def decode(self, data: bytes | memoryview, entries: list[Entry]) -> int:
         whole = bytes(data)
         end = whole.rfind(b"\n") + 1
+        joined: list[Entry] = []
         try:
             records = self._decoder.decode_lines(whole[:end])
-            start = self._time(records[0].time) if records else 0
+            for stream, group in groupby(records, attrgetter("stream")):
+                first = next(group)
+                text = (first.log + "".join([record.log for record in group])).encode()
+                joined.append(Entry(self._time(first.time), 2 if stream == "stderr" else 1, text))
         except (msgspec.MsgspecError, ValueError):
+            # A torn line of a crash.
             return super().decode(whole, entries)
-        for stream, group in groupby(records, attrgetter("stream")):
-            text = "".join([record.log for record in group]).encode()
-            if text:
-                entries.append(Entry(start, 2 if stream == "stderr" else 1, text))
+        entries += joined
         return end
 
 
