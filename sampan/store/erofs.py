@@ -40,6 +40,7 @@ from sampan.store.snapshots import Usage
 from sampan.store.tree import LayerTree, merge
 
 _IDLE_MOUNTS = 8
+_KNOWN_STACKS = 512
 _HELD_INODES = 30_000
 _PATH_LIMIT = 240  # fsconfig(2) takes 255 bytes
 _HEAD = 1 << 20
@@ -74,6 +75,8 @@ class ErofsSnapshotter(OverlaySnapshotter):
         # Trees read by apply, for the merge that mostly follows.
         self._trees: OrderedDict[int, LayerTree] = OrderedDict()
         self._idle: OrderedDict[int, None] = OrderedDict()
+        # What committed snapshots consist of never changes, and every use of one asks for it.
+        self._known: dict[int, tuple[_Stack | Path, ...]] = {}
         super().__init__(state_dir, metadata)
 
     def _open(self) -> None:
@@ -94,10 +97,11 @@ class ErofsSnapshotter(OverlaySnapshotter):
         if parent is not None:
             self._records.committed(parent)
         directory = self._records.reserve()
+        id = int(directory.name)
+        self._known.pop(id, None)
         try:
             with disk_full_as_error(self.root):
                 file = directory / "layer.tar"
-                id = int(directory.name)
                 if apart is not None and source is not None and link_layer(source, file):
                     fsync_directory(directory)
                     form = _TAR if parent is None else _TAR + _APART
@@ -119,6 +123,10 @@ class ErofsSnapshotter(OverlaySnapshotter):
         if self._records.adopt(directory, name, parent, usage, form):
             self._hold(id, tree)
 
+    def commit(self, name: str, key: str) -> None:
+        self._known.pop(self._records.find(key).id, None)
+        super().commit(name, key)
+
     def layer_tar(self, name: str) -> Path | None:
         record = self._records.find(name)
         if record.form == "directory" or _PADDED in record.form:
@@ -132,9 +140,10 @@ class ErofsSnapshotter(OverlaySnapshotter):
 
     def remove(self, key: str) -> None:
         record = self._records.find(key)
-        under = [] if record.parent is None else self._stacks(record.parent)
+        under = () if record.parent is None else self._stacks(record.parent)
         super().remove(key)
         self._trees.pop(record.id, None)
+        self._known.pop(record.id, None)
         # The records first: a snapshot is made, and mounted, within a transaction of theirs.
         with self._records.still(), self._mounting:
             if record.kind == "committed" and self._records.get(key) is None:
@@ -194,8 +203,16 @@ class ErofsSnapshotter(OverlaySnapshotter):
 
     # Stacks of directories and images
 
-    def _stacks(self, id: int) -> list[_Stack | Path]:
+    def _stacks(self, id: int) -> tuple[_Stack | Path, ...]:
         """What a committed snapshot consists of, the uppermost first."""
+        known = self._known.get(id)
+        if known is None:
+            if len(self._known) >= _KNOWN_STACKS:
+                self._known.clear()
+            known = self._known[id] = tuple(self._composed(id))
+        return known
+
+    def _composed(self, id: int) -> list[_Stack | Path]:
         found: list[_Stack | Path] = []
         run: list[tuple[int, str]] = []
         for layer in self._records.chain(id):

@@ -9,10 +9,11 @@ directory; a diff is made by comparing with the parent.
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from sampan.errors import Conflict, Unsupported
+from sampan.errors import Conflict, SampanError, Unsupported
 from sampan.linux.sync import syncfs
 from sampan.runtime.types import Mount
 from sampan.store.compare import difference
@@ -35,6 +36,19 @@ class PlainSnapshotter:
         self.root = state_dir / "snapshots" / self.driver
         self._records = SnapshotRecords(metadata, self.driver, self.root)
         self._records.clean()
+        self._open()
+
+    def _open(self) -> None:
+        """Make the trees of active snapshots and views again that a power failure took: they
+        become what they were at first.  A tree that is there is whole: it was on the disk before
+        its record."""
+        for _, record in self._records.used():
+            if not self._needed(record).exists():
+                directory = self._records.directory(record.id)
+                shutil.rmtree(directory, ignore_errors=True)
+                with suppress(SampanError, OSError):  # check() says what is wrong below it
+                    directory.mkdir(mode=0o700)
+                    self._fill(directory, record.kind, record.parent)
 
     def prepare(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "active", parent)
@@ -116,8 +130,7 @@ class PlainSnapshotter:
         """A snapshot's tree is there."""
 
         def files(record: Record) -> list[Path]:
-            directory = self._records.directory(record.id)
-            return [directory if record.kind == "view" else directory / "fs"]
+            return [self._needed(record)]
 
         return self._records.check(files)
 
@@ -132,18 +145,30 @@ class PlainSnapshotter:
     def _create(self, key: str, kind: Kind, parent: str | None) -> list[Mount]:
         if self._records.get(key) is not None:
             raise Conflict(f"the snapshot {key} exists already")
-        base = self._fs(self._records.committed(parent).id) if parent is not None else None
+        base = self._records.committed(parent).id if parent is not None else None
         directory = self._records.reserve()
         try:
             with disk_full_as_error(self.root):
-                if kind == "active" or base is None:
-                    _make(directory / "fs", base)
+                self._fill(directory, kind, base)
         except BaseException:
             self._records.abandon(directory)
             raise
         if not self._records.adopt(directory, key, parent, Usage(-1, -1), "directory", kind):
             raise Conflict(f"the snapshot {key} exists already")
         return self.mounts(key)
+
+    def _fill(self, directory: Path, kind: Kind, parent: int | None) -> None:
+        if kind == "active" or parent is None:
+            fs = directory / "fs"
+            _make(fs, self._fs(parent) if parent is not None else None)
+            syncfs(fs)
+
+    def _needed(self, record: Record) -> Path:
+        """What a snapshot has on the disk; a view is a look at its parent."""
+        directory = self._records.directory(record.id)
+        if record.kind == "view" and record.parent is not None:
+            return directory
+        return directory / "fs"
 
     def _mounts(self, record: Record) -> list[Mount]:
         if record.kind == "view" and record.parent is not None:

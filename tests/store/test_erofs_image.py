@@ -85,6 +85,7 @@ def layers(draw: st.DrawFn) -> list[Entry | tuple[Entry, bytes]]:
     folders = [b""]
     members: list[Entry | tuple[Entry, bytes]] = []
     used: set[bytes] = set()
+    inheriting: set[bytes] = set()
     files: list[bytes] = []
     for _ in range(draw(st.integers(0, 25))):
         above = draw(st.sampled_from(folders))
@@ -94,13 +95,18 @@ def layers(draw: st.DrawFn) -> list[Entry | tuple[Entry, bytes]]:
         used.add(path)
         kinds = [tar.REGULAR, tar.DIRECTORY, tar.SYMLINK, tar.FIFO]
         kind = draw(st.sampled_from([*kinds, tar.HARDLINK] if files else kinds))
-        entry = Entry(path, kind, draw(modes), draw(ids), draw(ids), 0, draw(times) * 10**9)
+        mode = draw(modes)
+        if kind == tar.DIRECTORY and above in inheriting:
+            mode |= stat.S_ISGID  # GNU tar leaves the bit that mkdir(2) has handed on
+        entry = Entry(path, kind, mode, draw(ids), draw(ids), 0, draw(times) * 10**9)
         if kind == tar.REGULAR:
             files.append(path)
             members.append((entry, draw(st.binary(max_size=3000))))
             continue
         if kind == tar.DIRECTORY:
             folders.append(path)
+            if mode & stat.S_ISGID:
+                inheriting.add(path)
         elif kind == tar.SYMLINK:
             entry.linkname = draw(
                 st.binary(min_size=1, max_size=700).filter(lambda x: b"\0" not in x)

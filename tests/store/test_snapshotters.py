@@ -421,12 +421,14 @@ def test_many_layers(store: Store) -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize("driver", ["overlay", "erofs"])
+@pytest.mark.parametrize("driver", ["overlay", "erofs", "plain"])
 def test_directories_that_a_power_failure_took_are_made_again(tmp_path: Path, driver: str) -> None:
     with open_store(tmp_path, driver) as store:
         store.snapshotter.apply("sha256:1", None, archive(file("a", b"x")))
         store.snapshotter.prepare("c", "sha256:1")
         store.snapshotter.prepare("bare", None)
+        store.snapshotter.view("v", "sha256:1")
+        store.snapshotter.apply("sha256:2", "sha256:1", archive(file("b", b"z")))
         for directory in {store.snapshotter.upper(key).parent for key in ("c", "bare")}:
             shutil.rmtree(directory)
         assert len(check(store.metadata, store.images)) == 2
@@ -435,5 +437,7 @@ def test_directories_that_a_power_failure_took_are_made_again(tmp_path: Path, dr
         with mounted(store.snapshotter, "c") as root:
             assert (root / "a").read_bytes() == b"x"
             (root / "b").write_bytes(b"y")
-        for key in ("c", "bare"):
+        with mounted(store.snapshotter, "v") as root:
+            assert os.listdir(root) == ["a"]
+        for key in ("c", "bare", "v"):
             store.snapshotter.remove(key)
