@@ -30,14 +30,26 @@ def commit(session: Session, options: Options, arguments: list[str]) -> int:
         "pause": "0" if options["no-pause"] or not options["pause"] else "1",
     }
     if sys.stderr.isatty():
-        from sampan.cli.activity import Activity
-
-        with Activity("Committing the container's changes"):
-            answer = session.api.post("/commit", query)
+        session.say(_followed(session, query))
     else:
-        answer = session.api.post("/commit", query)
-    session.say(answer["Id"])
+        session.say(session.api.post("/commit", query)["Id"])
     return 0
+
+
+def _followed(session: Session, query: dict[str, object]) -> str:
+    """Commit with a bar of the bytes written, on standard error; the image's identifier."""
+    from sampan.cli import progress
+    from sampan.client.api import checked
+
+    identifier = ""
+    with progress.Screen(sys.stderr) as screen:
+        # An engine that does not know of progress answers with the last message alone.
+        for message in checked(session.api.messages("POST", "/commit", {**query, "progress": "1"})):
+            if "Id" in message:
+                identifier = str(message["Id"])
+            else:
+                progress.put(screen, message)
+    return identifier
 
 
 COMMIT = Command(

@@ -23,6 +23,7 @@ from sampan.errors import Conflict
 from sampan.image import config as image_config
 from sampan.image.config import History, ImageConfig, RootFS, RunConfig
 from sampan.image.digest import Digest
+from sampan.progress import Report
 from sampan.store.images import Image, ImageStore
 from sampan.store.layers import LayerRef
 
@@ -52,10 +53,12 @@ class Commits:
         pause: bool = True,
         changes: Sequence[str] = (),
         config: ContainerConfig | None = None,
+        report: Report | None = None,
     ) -> Image:
         """Make an image of the container as it is now and give it the name, if one is given.
 
         :param config: overrides the container's own configuration where it says something.
+        :param report: is told how much of the layer is written.
 
         Raises NotFound, InvalidParameter (name, changes), Conflict, DiskFull.
         """
@@ -70,9 +73,9 @@ class Commits:
         async with self._store.attempt():
             if pause and record.state.status == "running":
                 async with _frozen(container):
-                    layer = await self._layer(container)
+                    layer = await self._layer(container, report)
             else:
-                layer = await self._layer(container)
+                layer = await self._layer(container, report)
             layers = [*self._store.layers_of(parent.id)]
             if layer.diff_id != EMPTY_TAR:
                 layers.append(layer)
@@ -92,7 +95,7 @@ class Commits:
             self._events.publish("image", "tag", image.id, {"name": shown})
         return image
 
-    async def _layer(self, container: Container) -> LayerRef:
+    async def _layer(self, container: Container, report: Report | None) -> LayerRef:
         """What the container has changed, without the places that its mounts needed."""
         key, parent = container.id, container.record.parent
 
@@ -103,7 +106,8 @@ class Commits:
             with self._roots.snapshot(parent) as below:
                 return mountpoints.made(upper, below)
 
-        return await self._store.commit_layer(key, exclude=await asyncio.to_thread(places))
+        exclude = await asyncio.to_thread(places)
+        return await self._store.commit_layer(key, exclude=exclude, report=report)
 
 
 @asynccontextmanager

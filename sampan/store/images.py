@@ -26,7 +26,7 @@ from sampan.store.indexes import Indexes, Variant
 from sampan.store.layers import MAX_LAYER_SIZE, LayerStore
 from sampan.store.layers import LayerRef as LayerRef
 from sampan.store.metadata import Metadata
-from sampan.store.snapshots import Snapshotter
+from sampan.store.snapshots import Snapshotter, Usage
 
 _SELECT = (
     "SELECT i.id, i.manifest_type, i.manifest_digest, i.manifest_size, i.size, i.created,"
@@ -37,6 +37,7 @@ _SELECT = (
 )
 _MAX_FOLLOWED = 4
 """How many layers are unpacked as they come; each has a thread that goes at the sender's pace."""
+_KNOWN_CHAINS = 4096
 _FOLLOWERS = ThreadPoolExecutor(_MAX_FOLLOWED, "arriving")
 _ID_PREFIX = re.compile(r"(sha256:)?[0-9a-f]{1,64}")
 
@@ -117,6 +118,8 @@ class ImageStore:
         self._metadata = metadata
         # Chains that were warmed; to warm one again that was removed meanwhile is only slower.
         self._warm: set[Digest] = set()
+        # An image's ID says which layers it has.
+        self._chains: dict[Digest, Digest] = {}
         self._applying: dict[Digest, asyncio.Task[None]] = {}
         self._following: dict[Digest, asyncio.Future[bool]] = {}
         self._roots: list[Callable[[], Iterable[str]]] = [self.indexes.roots]
@@ -370,11 +373,21 @@ class ImageStore:
         """Apply the layers that the snapshotter does not have; returns the chain ID to prepare
         containers on, None for an image without layers.  Callers that want the same layer at the
         same time share the work."""
+        ready = self._chains.get(image.id)
+        if ready is not None and ready in self._warm:
+            # A snapshot that is held keeps those below it.
+            self.content.leases.touch(ready)
+            if self._has_snapshot(ready):
+                return ready
         layers = self.layers_of(image.id)
         chain, applied = await self._apply_all(layers, report)
         await self._warm_up(chain)
         if applied:
             self._update_size(image.id)
+        if chain is not None:
+            if len(self._chains) >= _KNOWN_CHAINS:
+                self._chains.clear()
+            self._chains[image.id] = chain
         return chain
 
     async def apply(self, layers: Sequence[LayerRef], report: Report = ignore) -> Digest | None:
@@ -581,17 +594,25 @@ class ImageStore:
                         self.content.delete(blob.digest)
 
     async def commit_layer(
-        self, key: str, *, clamp_mtime: int | None = None, exclude: Collection[str] = ()
+        self,
+        key: str,
+        *,
+        clamp_mtime: int | None = None,
+        exclude: Collection[str] = (),
+        report: Report | None = None,
     ) -> LayerRef:
         """The diff of an active or committed snapshot as a layer tar in the content store.
         ``clamp_mtime`` (seconds since the epoch) is an upper limit of the times in it;
-        ``exclude`` are absolute paths to leave out (mount points that running made)."""
+        ``exclude`` are absolute paths to leave out (mount points that running made).  ``report``
+        is told the bytes written, of about as many as there are to write."""
 
         def make() -> LayerRef:
             tar = self.snapshotter.layer_tar(key)
             if tar is not None:
                 return self.layers.from_tar(tar, clamp_mtime)
-            return self.layers.from_upper(self.snapshotter.upper(key), clamp_mtime, exclude)
+            progress = None if report is None else _written(report, self.snapshotter.usage(key))
+            upper = self.snapshotter.upper(key)
+            return self.layers.from_upper(upper, clamp_mtime, exclude, progress)
 
         return await asyncio.to_thread(make)
 
@@ -649,6 +670,21 @@ class ImageStore:
 
 def _tag_name(reference: Reference) -> str:
     return reference.familiar() if reference.tag else f"{reference.familiar_name}:latest"
+
+
+def _written(report: Report, usage: Usage) -> Callable[[int], None]:
+    """Tells how much of a layer's tar is written, from what its files take: a member has a header
+    of 512 bytes and half a block of padding, on average."""
+    total = usage.size + usage.inodes * 768
+    step, told = max(1 << 20, total // 200), 0
+
+    def progress(position: int) -> None:
+        nonlocal told
+        if position - told >= step:
+            told = position
+            report(Progress("Committing", "", min(position, total), total))
+
+    return progress
 
 
 def _image(row: tuple[str, ...]) -> Image:

@@ -145,11 +145,16 @@ class LayerStore:
         return blob
 
     def from_upper(
-        self, upper: Path, clamp_mtime: int | None = None, exclude: Collection[str] = ()
+        self,
+        upper: Path,
+        clamp_mtime: int | None = None,
+        exclude: Collection[str] = (),
+        progress: Callable[[int], None] | None = None,
     ) -> LayerRef:
         """The diff in an overlay's upper directory as a layer tar in the content store."""
         return self.written(
-            lambda sink: write_diff(upper, sink, clamp_mtime=clamp_mtime, exclude=exclude)
+            lambda sink: write_diff(upper, sink, clamp_mtime=clamp_mtime, exclude=exclude),
+            progress,
         )
 
     def from_tar(self, path: Path, clamp_mtime: int | None) -> LayerRef:
@@ -159,11 +164,15 @@ class LayerStore:
                 return self.from_stream(stream)
             return self.written(lambda sink: clamp(stream, sink, clamp_mtime))
 
-    def written(self, write: Callable[[BinaryIO], int]) -> LayerRef:
+    def written(
+        self,
+        write: Callable[[BinaryIO], int],
+        progress: Callable[[int], None] | None = None,
+    ) -> LayerRef:
         """A layer whose uncompressed tar ``write`` writes; it returns the sum of the sizes of the
-        regular files."""
+        regular files.  ``progress`` gets the bytes written so far."""
         with self._content.ingest() as ingest:
-            size = write(cast(BinaryIO, _Sink(ingest)))
+            size = write(cast(BinaryIO, _Sink(ingest, progress)))
             length = ingest.offset
             diff_id = ingest.commit()
         blob = Descriptor(media.OCI_LAYER, diff_id, length)
@@ -230,16 +239,19 @@ class _Verified(Wrapped):
 class _Sink(io.RawIOBase):
     """An ingest as a file to write to."""
 
-    def __init__(self, ingest: Ingest) -> None:
+    def __init__(self, ingest: Ingest, progress: Callable[[int], None] | None = None) -> None:
         self._ingest = ingest
+        self._progress = progress
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: object, /) -> int:
         view = memoryview(data)  # type: ignore[arg-type]
-        self._ingest.write_pieces([view])
+        self.write_pieces([view])
         return view.nbytes
 
     def write_pieces(self, pieces: Sequence[bytes | memoryview]) -> None:
         self._ingest.write_pieces(pieces)
+        if self._progress is not None:
+            self._progress(self._ingest.offset)

@@ -162,6 +162,26 @@ def test_commit(daemon: Daemon, images: Any) -> None:
     assert container.status == "running"
 
 
+def test_progress_of_a_commit(daemon: Daemon) -> None:
+    fill = "dd if=/dev/urandom of=/big bs=1M count=8"
+    container = daemon.client.containers.create("busybox", ["sh", "-c", fill])
+    container.start()
+    container.wait()
+    api = daemon.client.api
+    query = {"container": container.id, "repo": "t/followed", "progress": "1"}
+    lines = api._result(api._post(api._url("/commit"), params=query)).splitlines()
+    *steps, last = [json.loads(line) for line in lines]
+    details = [(x["progressDetail"]["current"], x["progressDetail"]["total"]) for x in steps]
+    assert details == sorted(details) and details
+    assert all(8 << 20 <= total < 9 << 20 and done <= total for done, total in details)
+    assert {x["status"] for x in steps} == {"Committing"}
+    assert last == {"Id": daemon.client.images.get("t/followed").id}
+    with pytest.raises(NotFound, match="No such container: nosuch"):
+        api._raise_for_status(
+            api._post(api._url("/commit"), params=query | {"container": "nosuch"})
+        )
+
+
 def test_save_and_load(daemon: Daemon, images: Any, tmp_path: Path) -> None:
     one, two = made(daemon, "t/one:1"), made(daemon, "t/two:1")
     images.get("t/two:1").tag("t/two", "2")

@@ -21,7 +21,7 @@ from sampan.engine.types import ContainerConfig, decode
 from sampan.errors import Forbidden, InvalidParameter, NotFound
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
-from sampan.progress import ignore
+from sampan.progress import Report, ignore
 from sampan.registry.auth import Auth
 from sampan.store.images import Image
 
@@ -246,16 +246,16 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
         return await progress.run(request, work, in_stream=True)
 
-    async def commit(request: web.Request) -> web.Response:
+    async def commit(request: web.Request) -> web.StreamResponse:
         query = request.query
         container = query.get("container", "")
         if not container:
             raise InvalidParameter("bad parameter: container is missing")
         body = (await request.read()).strip()
         config = decode(body, ContainerConfig) if body not in (b"", b"null") else None
-        image = await progress.while_connected(
-            request,
-            engine.commits.commit(
+
+        async def made(report: Report | None = None) -> dict[str, str]:
+            image = await engine.commits.commit(
                 container,
                 repository=query.get("repo", ""),
                 tag=query.get("tag", ""),
@@ -264,9 +264,17 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 pause=flag(request, "pause", True),
                 changes=query.getall("changes", []),
                 config=config,
-            ),
-        )
-        return streams.json({"Id": image.id}, status=201)
+                report=report,
+            )
+            return {"Id": image.id}
+
+        async def work(stream: progress.Stream) -> None:
+            stream.send(await made(stream.report))
+
+        if flag(request, "progress", False):
+            # Our own addition: messages of how far it is before the answer that Docker gives.
+            return await progress.run(request, work)
+        return streams.json(await progress.while_connected(request, made()), status=201)
 
     return [
         web.get("/images/json", listing),
