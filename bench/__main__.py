@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from . import api as api
 from . import build as build
 from . import containers as containers
+from . import first as first
 from . import network as network
 from . import scenarios
 from . import storage as storage
@@ -72,7 +73,7 @@ def show(scenario: Scenario, figures: dict[str, float], names: list[str]) -> Non
         if name != "sampan" and own:
             text += f" ({value / own:.1f}x)"
         cells.append(f"{text:>18}")
-    target = "" if scenario.target is None else f"{scenario.target:,.0f} {scenario.unit}"
+    target = "" if scenario.target is None else f"{round(scenario.target, 1):,.10g} {scenario.unit}"
     verdict = ""
     if own is not None and scenario.target is not None:
         verdict = "met" if own <= scenario.target else "MISSED"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -35,6 +36,16 @@ class Connection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(str(self._path))
+
+    def send_json(self, path: str, body: object = None, method: str = "POST") -> bytes:
+        """Raises CommandFailed for any other answer than success."""
+        text = None if body is None else json.dumps(body)
+        self.request(method, path, text, {"Content-Type": "application/json"})
+        answer = self.getresponse()
+        content = answer.read()
+        if answer.status >= 300:
+            raise CommandFailed(f"{method} {path}: {answer.status}: {content.decode()}")
+        return content
 
     def fetch(self, path: str) -> bytes:
         self.request("GET", path)
