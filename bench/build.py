@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+from sampan.build.dockerfile import parse
+from sampan.build.graph import Planner
+from sampan.image.config import ImageConfig
 
 from .engines import Engine
 from .scenarios import IMAGE, Timed, scenario
@@ -80,13 +85,28 @@ def unchanged(engine: Engine) -> Iterator[Timed]:
     yield lambda: _build(engine, folder)
 
 
+def _long() -> str:
+    """A Dockerfile of 200 instructions."""
+    lines = [f"FROM {IMAGE}"]
+    for number in range(66):
+        lines += [f"ENV V{number}={number}", f"LABEL l{number}=$V{number}", f"ARG A{number}=x"]
+    return "\n".join([*lines, "USER root"]) + "\n"
+
+
 @scenario("build, 200 instructions, cached", target=80, group="build", runs=5)
 def long_file(engine: Engine) -> Iterator[Timed]:
     folder = engine.work / "long"
     folder.mkdir(exist_ok=True)
-    lines = [f"FROM {IMAGE}"]
-    for number in range(66):
-        lines += [f"ENV V{number}={number}", f"LABEL l{number}=$V{number}", f"ARG A{number}=x"]
-    (folder / "Dockerfile").write_text("\n".join(lines) + "\n")
+    (folder / "Dockerfile").write_text(_long())
     _build(engine, folder)
     yield lambda: _build(engine, folder)
+
+
+@scenario("build, 200 instructions parsed and planned", target=20, group="build", sampan_only=True)
+def planned(engine: Engine) -> Iterator[Timed]:
+    text = _long()
+
+    async def base(name: str, platform: str) -> ImageConfig:
+        return ImageConfig()
+
+    yield lambda: asyncio.run(Planner(parse(text), base, build_args={}).plan())
