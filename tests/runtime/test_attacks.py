@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -273,3 +274,21 @@ async def test_only_procfs_is_written(
     with pytest.raises(StartError):
         await output_of(spawner, request)
     assert target.read_text() == "kept"
+
+
+def test_the_documented_attacks_are_here() -> None:
+    """Each row of docs/security.md names tests that there are, which name its flaw."""
+    tests = Path(__file__).parents[1]
+    text = (tests.parent / "docs/security.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("| 20")]
+    known = {number for row in rows for number in row[1].replace(" ", "").split(",")}
+    assert len(known) == 15
+    for row in rows:
+        places = re.findall(r"`([\w/]+\.py)(?:::(\w+))?`", row[4])
+        assert places, row[1]
+        sources = {place: (tests / place).read_text() for place, _ in places}
+        for place, name in places:
+            assert f"def {name}(" in sources[place] if name else True, (place, name)
+        told = " ".join(sources.values())
+        for number in row[1].replace(" ", "").split(","):
+            assert number in told, number
