@@ -31,11 +31,14 @@ def log_config(record: ContainerRecord, directory: Path, journal: str) -> LogCon
         if options.get("tag"):
             found["tag"] = tag(record)
         # Docker's default for this driver: one file without a limit.
-        return LogConfig("json-file", path, size or 0, files or 1, found, buffer)
+        compress = logoptions.compressed(driver, options)
+        return LogConfig("json-file", path, size or 0, files or 1, found, buffer, compress)
     path = str(directory / "log")
     if driver == "local":
         size, files = logoptions.limits(options)
-        return LogConfig("local", path, size or 20 * MIB, files or 5, buffer=buffer)
+        compress = logoptions.compressed(driver, options)
+        size = size or 20 * MIB
+        return LogConfig("local", path, size, files or 5, buffer=buffer, compress=compress)
     size, files = logoptions.limits(options, "cache-")
     return LogConfig(
         driver,
@@ -43,6 +46,7 @@ def log_config(record: ContainerRecord, directory: Path, journal: str) -> LogCon
         size or 20 * MIB,
         files or 5,
         buffer=buffer,
+        compress=logoptions.compressed("local", options, "cache-"),
         remote=_remote(driver, record, journal),
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sampan.engine.timestamps import duration
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter
 from sampan.runtime.logs.decode import LONGEST_LINE
 
 DRIVERS = ("fluentd", "journald", "json-file", "local", "none", "syslog")
@@ -79,8 +79,7 @@ def check(driver: str, options: Options) -> None:
     cached(options)
     for prefix in ("", "cache-"):
         limits(options, prefix)
-        if boolean(options, f"{prefix}compress", False):
-            raise Unsupported(f"log option {prefix}compress=true is not supported")
+        compressed(driver if not prefix else "local", options, prefix)
     for name in ("labels-regex", "env-regex"):
         pattern(options, name)
     if driver == "syslog":
@@ -124,6 +123,20 @@ def limits(options: Options, prefix: str = "") -> tuple[int | None, int | None]:
     if count is not None and count < 1:
         raise InvalidParameter(f"{prefix}max-file cannot be less than 1")
     return (None if text is None else size(text)), count
+
+
+def compressed(driver: str, options: Options, prefix: str = "") -> bool:
+    """Whether rotated files are compressed, which needs some to be kept."""
+    if not boolean(options, f"{prefix}compress", False):
+        return False
+    size, files = limits(options, prefix)
+    rotates = bool(size) and (files or 1) > 1 if driver == "json-file" else files != 1
+    if not rotates:
+        raise InvalidParameter(
+            f"{prefix}compress cannot be true when {prefix}max-file is less than 2 "
+            f"or {prefix}max-size is not set"
+        )
+    return True
 
 
 def buffer_size(options: Options) -> int:

@@ -30,6 +30,7 @@ from sampan.runtime.types import (
     ExecRequest,
     Health,
     KeeperRequest,
+    LogConfig,
     Started,
     StartFailed,
 )
@@ -245,12 +246,17 @@ def _shipper(request: KeeperRequest) -> tuple[int, ...]:
     return shipper.start(request.log)
 
 
+def _log_facts(log: LogConfig) -> tuple[object, ...]:
+    rotation = log.max_size, log.max_file
+    return (log.driver, log.path, *rotation, log.attributes, log.buffer, log.compress)
+
+
 def facts(request: KeeperRequest, state: ContainerState) -> list[object]:
     """What the keeper of a new container is told; the rest it decodes when it needs it."""
     log, restart = request.log, request.restart
     return [
         protocol.encoder.encode(state),
-        (log.driver, log.path, log.max_size, log.max_file, log.attributes, log.buffer),
+        _log_facts(log),
         (restart.name, restart.maximum_retry_count),
         (request.id, state.cgroup, request.stdin_once, bool(request.runtime)),
         (bool(request.attaches), request.healthcheck is not None),

@@ -38,7 +38,8 @@ class LogConfig(Struct):
     ``max_size`` is the size of one file at which it is rotated (0: never); ``max_file`` counts
     the files kept.  ``attributes`` are told with every line, where the driver can.
     ``buffer`` are the bytes that may wait for a driver before output is dropped; with 0 the
-    container's output waits for the driver instead.
+    container's output waits for the driver instead.  ``compress`` says that rotated files are
+    compressed.
     """
 
     driver: str = "local"
@@ -47,6 +48,7 @@ class LogConfig(Struct):
     max_file: int = 5
     attributes: dict[str, str] = field(default_factory=dict)
     buffer: int = 0
+    compress: bool = False
     remote: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -65,7 +67,7 @@ class LogConfig(Struct):
         if self.on_file or self.driver == "none":
             return self
         driver = "local" if self.path else "none"
-        return LogConfig(driver, self.path, self.max_size, self.max_file)
+        return LogConfig(driver, self.path, self.max_size, self.max_file, compress=self.compress)
 
 
 class AttachRequest(Struct):

@@ -149,10 +149,11 @@ class WholeRecords(JsonDecoder):
         joined: list[Entry] = []
         try:
             records = self._decoder.decode_lines(whole[:end])
-            for stream, group in groupby(records, attrgetter("stream")):
-                first = next(group)
-                text = (first.log + "".join([record.log for record in group])).encode()
-                joined.append(Entry(self._time(first.time), 2 if stream == "stderr" else 1, text))
+            for name, group in groupby(records, attrgetter("stream")):
+                texts = [*group]
+                text = "".join([record.log for record in texts]).encode()
+                stream = 2 if name == "stderr" else 1
+                joined.append(Entry(self._time(texts[0].time), stream, text))
         except (msgspec.MsgspecError, ValueError):
             # A torn line of a crash.
             return super().decode(whole, entries)

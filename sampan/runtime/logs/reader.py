@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
-import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 from sampan.errors import Conflict
+from sampan.runtime.logs import files
 from sampan.runtime.logs.decode import (
     Decoder,
     Entry,
@@ -24,6 +24,7 @@ from sampan.runtime.logs.decode import (
     WholeFrames,
     WholeRecords,
 )
+from sampan.runtime.logs.files import LogFile
 from sampan.runtime.logs.watch import Watch
 from sampan.runtime.types import LogConfig
 
@@ -62,8 +63,8 @@ async def read(
     try:
         if tail is not None:
             last: deque[Entry] = deque(maxlen=tail)
-            cursor.seek_tail(tail if len(streams) == 2 and not (since or until) else None)
-            while batch := cursor.next_batch():
+            await cursor.seek_tail(tail if len(streams) == 2 and not (since or until) else None)
+            while batch := await cursor.next_batch():
                 last.extend(entry for entry in batch if chosen(entry))
                 await asyncio.sleep(0)
             if not follow:
@@ -72,7 +73,7 @@ async def read(
                 yield entry
         if follow:
             cursor.lift_bounds()
-        while batch := cursor.next_batch():
+        while batch := await cursor.next_batch():
             for entry in batch:
                 if until and entry.time > until:
                     return
@@ -98,7 +99,7 @@ async def _follow(cursor: _Cursor, running: Callable[[], bool], until: int) -> A
         while True:
             cursor.watch(watch)
             alive = running()
-            while batch := cursor.next_batch():
+            while batch := await cursor.next_batch():
                 for entry in batch:
                     if until and entry.time > until:
                         return
@@ -122,73 +123,76 @@ class _Cursor:
         else:
             self._decoder = JsonDecoder() if lines else WholeRecords()
         self._fd = -1
+        self._file = LogFile("", 0, 0, 0)
         self._offset = 0
-        # What there is now, inodes to sizes: without an end a reader would never catch up with a
+        # What there is now, newest first: without an end a reader would never catch up with a
         # container that writes without one.
-        self._bounds: dict[int, int] | None = None
-        self._bounds = self._sizes()
-        self._last = next(iter(self._bounds), 0)
-        paths = self._paths()
-        if paths:
-            self._open(paths[0])
+        found = files.listing(config)
+        self._bounds: list[LogFile] | None = found
+        # Held, so that no later file gets the newest one's inode.
+        self._held = files.open_file(found[0]) if found else -1
+        if found:
+            self._open(found[-1])
 
-    def _paths(self) -> list[str]:
-        """The files that exist, oldest first."""
-        return [name for name in reversed(self._names()) if os.path.exists(name)]
+    async def next_batch(self) -> list[Entry]:
+        """Some more entries; empty when everything written so far has been read."""
+        if self._config.compress:
+            # A compressed file is unpacked as a whole.
+            return await asyncio.to_thread(self._next_batch)
+        return self._next_batch()
 
-    def _names(self) -> list[str]:
-        """The names that files may have, newest first."""
-        path = self._config.path
-        return [path, *(f"{path}.{number}" for number in range(1, self._config.max_file))]
-
-    def _open(self, path: str, inode: int = 0) -> bool:
-        """Go to the beginning of a file, if it is there (and is the one expected)."""
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        found = os.fstat(fd).st_ino
-        if (inode and found != inode) or (self._bounds is not None and found not in self._bounds):
-            os.close(fd)
-            return False
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._offset = fd, 0
-        return True
-
-    def _sizes(self) -> dict[int, int]:
-        """The inodes and sizes of the files, newest first."""
-        found: dict[int, int] = {}
-        for path in self._names():
-            try:
-                info = os.stat(path)
-            except FileNotFoundError:
-                continue
-            found.setdefault(info.st_ino, info.st_size)
-        return found
+    async def seek_tail(self, wanted: int | None) -> None:
+        """Go to where the last ``wanted`` lines begin (None: stay at the beginning)."""
+        if wanted is None:
+            return
+        if self._config.compress:
+            await asyncio.to_thread(self._seek_tail, wanted)
+        else:
+            self._seek_tail(wanted)
 
     def lift_bounds(self) -> None:
         """Go on to what has been written since the beginning."""
         self._bounds = None
 
-    def _bound(self) -> int | None:
-        """Where reading of the current file ends, if it does."""
-        return None if self._bounds is None else self._bounds.get(os.fstat(self._fd).st_ino)
+    def _open(self, file: LogFile) -> bool:
+        """Go to the beginning of a file, if it is still there."""
+        if self._bounds is not None and self._bound_of(file) is None:
+            return False
+        fd = files.open_file(file)
+        if fd < 0:
+            return False
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd, self._file, self._offset = fd, file, 0
+        return True
 
-    def seek_tail(self, wanted: int | None) -> None:
-        """Go to where the last ``wanted`` lines begin (None: stay at the beginning)."""
-        if wanted is None:
-            return
+    def _own(self) -> LogFile:
+        """The file that is open, as it is now."""
+        if self._file.packed:
+            return self._file
+        return self._file._replace(changed=files.changed(self._fd))
+
+    def _bound_of(self, file: LogFile) -> int | None:
+        """Where reading of a file ends; None if it was not there at the beginning."""
+        for known in self._bounds or ():
+            if known.packed == file.packed and known.is_same(file):
+                return known.size
+        if file.packed:
+            for known in self._bounds or ():
+                if not known.packed and known.inode == file.inode:
+                    return known.size  # it has been compressed since
+        return None
+
+    def _seek_tail(self, wanted: int) -> None:
         tail: LocalTail | JsonTail = LocalTail(wanted) if self._local else JsonTail(wanted)
-        seen: set[int] = set()
-        for path in self._names():
-            if not self._open(path):
-                continue
-            found_file = os.fstat(self._fd)
-            size = min(found_file.st_size, (self._bounds or {}).get(found_file.st_ino, sys.maxsize))
-            if not size or found_file.st_ino in seen:
+        seen: list[LogFile] = []
+        for file in files.listing(self._config):
+            if any(file.is_same(known) for known in seen) or not self._open(file):
                 continue  # a rotation has moved it on meanwhile
-            seen.add(found_file.st_ino)
+            size = min(os.fstat(self._fd).st_size, self._bound_of(file) or 0)
+            if not size:
+                continue
+            seen.append(file)
             with mmap.mmap(self._fd, size, prot=mmap.PROT_READ) as content:
                 view = memoryview(content)
                 try:
@@ -199,13 +203,12 @@ class _Cursor:
                 self._offset = found
                 return
 
-    def next_batch(self) -> list[Entry]:
-        """Some more entries; empty when everything written so far has been read."""
+    def _next_batch(self) -> list[Entry]:
         entries: list[Entry] = []
         while not entries:
             if self._fd < 0:
-                paths = self._paths()
-                if not paths or not self._open(paths[0]):
+                found = files.listing(self._config)
+                if not found or not self._open(found[-1]):
                     return []
             if self._decode_block(entries):
                 continue
@@ -215,7 +218,8 @@ class _Cursor:
 
     def _decode_block(self, entries: list[Entry]) -> bool:
         """Decode the next block; False at the end of what is complete."""
-        size, bound = _BLOCK, self._bound()
+        size = _BLOCK
+        bound = None if self._bounds is None else self._bound_of(self._file)
         while True:
             if bound is not None:
                 size = min(size, bound - self._offset)
@@ -232,8 +236,8 @@ class _Cursor:
 
     def _next_file(self) -> bool:
         """Go on to the file that followed ours, if ours has been rotated away."""
-        own = os.fstat(self._fd).st_ino
-        if self._bounds is not None and own == self._last:
+        own = self._own()
+        if self._bounds is not None and self._is_last(own):
             return False
         while True:
             newer = self._files_after(own)
@@ -243,29 +247,28 @@ class _Cursor:
             if self._bounds is None:
                 if os.fstat(self._fd).st_size > self._offset and self._grew():
                     return True
-            elif newer[-1][1] not in self._bounds:
+            elif self._bound_of(newer[-1]) is None:
                 return False
-            path, inode = newer[-1]
-            if self._open(path, inode):
+            if self._open(newer[-1]):
                 return True
             # Another rotation has come between: look again.
+            own = self._own()
 
-    def _files_after(self, own: int) -> list[tuple[str, int]]:
-        """(path, inode) of the files newer than ours, newest first; all of them if ours is gone.
+    def _is_last(self, own: LogFile) -> bool:
+        """Whether ours was the newest at the beginning."""
+        newest, *older = self._bounds or [own]
+        if own.packed and any(known.packed and known.is_same(own) for known in older):
+            return False
+        return newest.inode == own.inode
 
-        Rotation moves files away from where we look first, so none is missed; one may be met
-        twice.
-        """
-        found: dict[int, str] = {}
-        for path in self._names():
-            try:
-                inode = os.stat(path).st_ino
-            except FileNotFoundError:
-                continue
-            if inode == own:
+    def _files_after(self, own: LogFile) -> list[LogFile]:
+        """The files newer than ours, newest first; all of them if ours is gone."""
+        found: list[LogFile] = []
+        for file in files.listing(self._config):
+            if file.is_same(own):
                 break
-            found[inode] = path
-        return [(path, inode) for inode, path in found.items()]
+            found.append(file)
+        return found
 
     def _grew(self) -> bool:
         """Whether a complete record has come since the last look."""
@@ -285,6 +288,7 @@ class _Cursor:
         return entries
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in (self._fd, self._held):
+            if fd >= 0:
+                os.close(fd)
+        self._fd = self._held = -1

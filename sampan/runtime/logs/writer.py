@@ -63,16 +63,29 @@ class _Files:
     def _rotate(self) -> None:
         path, count = self._config.path, max(1, self._config.max_file)
         os.close(self._fd)
-        for number in range(count - 1, 0, -1):
-            older = path if number == 1 else f"{path}.{number - 1}"
-            try:
-                os.replace(older, f"{path}.{number}")
-            except FileNotFoundError:
-                continue
-        if count == 1:
-            os.unlink(path)
+        if self._config.compress and count > 1:
+            self._shift_compressed(path, count)
+        else:
+            for number in range(count - 1, 0, -1):
+                older = path if number == 1 else f"{path}.{number - 1}"
+                try:
+                    os.replace(older, f"{path}.{number}")
+                except FileNotFoundError:
+                    continue
+            if count == 1:
+                os.unlink(path)
         self._fd = os.open(path, _OPEN, 0o640)
         self.size = os.fstat(self._fd).st_size
+
+    def _shift_compressed(self, path: str, count: int) -> None:
+        # Few containers need it, and only from now on.
+        from sampan.runtime.logs import compress
+
+        with compress.Turn(path):
+            for number in range(count - 1, 1, -1):
+                compress.shift(f"{path}.{number - 1}", f"{path}.{number}")
+            os.replace(path, f"{path}.1")
+        compress.start(path, count)
 
     def truncate_torn_tail(self) -> None:
         """Drop an incomplete last frame, left by a keeper that was killed while it wrote."""
