@@ -42,10 +42,6 @@ class Remap:
             raise InvalidParameter(
                 "cannot share the host PID namespace when user namespaces are enabled"
             )
-        if host.runtime not in ("", "sampan"):
-            raise InvalidParameter(
-                f"runtime {host.runtime} is not supported with user namespaces: use --userns=host"
-            )
 
     def apply(self, spec: dict[str, Any]) -> None:
         """Give the specification a user namespace."""

@@ -238,3 +238,68 @@ def test_a_default_that_there_is_not(tmp_path: Path) -> None:
     assert "unknown or invalid runtime name: nosuch" in done.stderr + (
         log.read_text() if log.exists() else ""
     )
+
+
+FIRST = 200000
+
+
+@pytest.fixture(scope="module")
+def remapping() -> Iterator[Daemon]:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("subuid", "subgid"):
+            Path(folder, name).write_text(f"0:{FIRST}:65536\n")
+        yield from running("--userns-remap", "0", "--subid-dir", folder)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_remapped_users(remapping: Daemon, name: str, tmp_path: Path) -> None:
+    if shutil.which(name, path="/usr/local/sbin:/usr/sbin:/usr/bin") is None:
+        pytest.skip(f"{name} is not installed")
+    daemon = remapping
+    closed = [
+        directory
+        for directory in (daemon.run / "containers/x").parents
+        if directory.exists() and not directory.stat().st_mode & 1
+    ]
+    try:
+        if closed:
+            with pytest.raises(APIError, match="chmod o\\+x"):
+                start(daemon, name, "true")
+            daemon.remove_containers()
+        for directory in closed:
+            directory.chmod(0o711)
+        tmp_path.chmod(0o755)
+        (tmp_path / "file").write_text("of the host\n")
+        options = {
+            "volumes": {"data": {"bind": "/data"}, str(tmp_path): {"bind": "/host"}},
+            "ports": {"80/tcp": None},
+        }
+        script = "cat /host/file; echo x > /data/f; echo x > /made; exec sleep 1000"
+        container = start(daemon, name, "sh", "-c", script, **options)
+        assert os.stat(os.devnull).st_uid == 0
+        container.reload()
+        pid = container.attrs["State"]["Pid"]
+        assert f"Uid:\t{FIRST}\t" in Path(f"/proc/{pid}/status").read_text()
+        script = (
+            "id -u; cat /proc/self/uid_map; stat -c '%n %u' / /bin/busybox /data /data/f /made;"
+            "stat -c '%n %u' /etc/hosts /host/file; ip addr show eth0 | grep -c inet; touch /sys/x"
+        )
+        said = container.exec_run(["sh", "-c", script]).output.decode().splitlines()
+        assert said[0] == "0"
+        assert said[1].split() == ["0", str(FIRST), "65536"]
+        assert said[2:7] == ["/ 0", "/bin/busybox 0", "/data 0", "/data/f 0", "/made 0"]
+        assert said[7] == "/etc/hosts 0"
+        assert container.logs() == b"of the host\n"
+        volume = daemon.client.volumes.get("data").attrs["Mountpoint"]
+        assert Path(volume, "f").stat().st_uid == 0
+        changes = {(change["Path"], change["Kind"]) for change in container.diff()}
+        assert ("/made", 1) in changes
+        container.restart(timeout=1)
+        container.reload()
+        assert container.status == "running"
+        done = daemon.docker(
+            "run", "--rm", "-t", "--runtime", name, "busybox", "stat", "-c", "%u", "/dev/pts/0"
+        )
+        assert done.stdout.strip() == b"0", done
+    finally:
+        daemon.remove_containers()

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from sampan.linux import mount as mounts
 from sampan.linux.capabilities import mask
-from sampan.runtime import confine, host
+from sampan.runtime import confine, host, idmapped, userns
 from sampan.runtime.errors import StartError
 from sampan.runtime.external.command import Runtime
 from sampan.runtime.rootfs import open_source
@@ -24,41 +24,91 @@ from sampan.runtime.users import Identity
 
 # The lowest that has all that we write: older runtimes refuse what is newer than themselves.
 _VERSION = "1.0.2"
+_PING_GROUPS = "net.ipv4.ping_group_range"
 _INITS = ("docker-init", "tini-static", "catatonit")
 _INIT_PLACE = "/sbin/docker-init"
 _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/usr/libexec")
 
 
-def attach_root(request: KeeperRequest, runtime: Runtime) -> int:
+class Remapped(NamedTuple):
+    """The user namespace (a descriptor) of a remapped container, and its numbers."""
+
+    mapping: userns.Mapping
+    user: int
+
+
+def attach_root(request: KeeperRequest, runtime: Runtime, remapped: Remapped | None) -> int:
     """Mount the root file system in the bundle; returns its descriptor.  In the caller's own
     mount namespace, with which it goes."""
     for directory in (runtime.bundle, f"{runtime.bundle}/rootfs", runtime.root):
         os.makedirs(directory, mode=0o700, exist_ok=True)
-    root = mounts.stacked(request.rootfs)
+    place = f"{runtime.bundle}/rootfs"
+    if remapped:
+        _open_way(runtime)
+        with userns.as_root_of(remapped.mapping):
+            root = idmapped.root(request.rootfs, place, remapped.user)
+    else:
+        root = mounts.stacked(request.rootfs)
     mounts.mount_setattr(root, propagation=mounts.MS_PRIVATE)
-    mounts.move_mount_to(root, f"{runtime.bundle}/rootfs")
+    mounts.move_mount_to(root, place)
     return root
 
 
-def write(request: KeeperRequest, runtime: Runtime, root: int, network: str) -> None:
-    """Write ``config.json``; ``network`` is the path of the network namespace that was made, or
-    empty."""
+def _open_way(runtime: Runtime) -> None:
+    """Let other users pass through the container's own directories, but not list them.
+
+    Other runtimes reach the root file system by its path, as the container's root.  Raises
+    StartError if a directory above does not let them.
+    """
+    for directory in (runtime.run_dir, runtime.bundle):
+        os.chmod(directory, 0o711)
+    above = os.path.dirname(runtime.run_dir)
+    while above != "/":
+        if not os.stat(above).st_mode & stat.S_IXOTH:
+            raise StartError(
+                f"with --userns-remap another runtime has to pass {above}, which only its owner "
+                f"may: chmod o+x {above}, or use --userns host",
+                125,
+            )
+        above = os.path.dirname(above)
+
+
+def write(
+    request: KeeperRequest,
+    runtime: Runtime,
+    root: int,
+    paths: dict[str, str],
+    remapped: Remapped | None,
+) -> None:
+    """Write ``config.json``; ``paths`` are those of the namespaces that were made."""
     root_field = {**request.spec["root"], "path": "rootfs"}
     spec = {**request.spec, "ociVersion": _VERSION, "root": root_field}
     spec["process"] = process(request.spec["process"], root)
     linux = {**request.spec["linux"]}
     linux["namespaces"] = [
-        {**entry, "path": network} if network and entry["type"] == "network" else entry
+        {**entry, "path": paths[entry["type"]]} if entry["type"] in paths else entry
         for entry in linux["namespaces"]
     ]
+    if remapped and linux.get("sysctl"):
+        linux["sysctl"] = _within(linux["sysctl"], remapped.mapping)
     spec["linux"] = linux
     spec["mounts"] = [
-        _reachable(entry, runtime, number) for number, entry in enumerate(spec.get("mounts") or ())
+        _reachable(entry, runtime, number, remapped)
+        for number, entry in enumerate(spec.get("mounts") or ())
     ]
     if request.init:
         spec["mounts"].append(_bind(_find_init(), _INIT_PLACE))
         spec["process"]["args"] = [_INIT_PLACE, "--", *spec["process"]["args"]]
     _write(f"{runtime.bundle}/config.json", without_nothing(spec))
+
+
+def _within(sysctls: dict[str, str], mapping: userns.Mapping) -> dict[str, str]:
+    """The settings with all groups that there are in the user namespace for all of the host's:
+    other runtimes write them from inside, where the kernel takes no others."""
+    if sysctls.get(_PING_GROUPS) != "0 2147483647":
+        return sysctls
+    last = max(part.inside + part.size - 1 for part in mapping.gids)
+    return {**sysctls, _PING_GROUPS: f"0 {last}"}
 
 
 def process(wanted: dict[str, Any], root: int) -> dict[str, Any]:
@@ -100,13 +150,20 @@ def without_nothing(value: Any) -> Any:
     return value
 
 
-def _reachable(entry: dict[str, Any], runtime: Runtime, number: int) -> dict[str, Any]:
+def _reachable(
+    entry: dict[str, Any], runtime: Runtime, number: int, remapped: Remapped | None
+) -> dict[str, Any]:
+    """The mount with a source that every runtime can bind: what lies in another container's mount
+    namespace, or is to be shown with other owners, is attached in the bundle."""
     source = str(entry.get("source") or "")
-    if not (source.startswith("/proc/") and "/root/" in source):
-        return entry
     options = mounts.parse_options(entry.get("options") or ())
+    of_other = source.startswith("/proc/") and "/root/" in source
+    if not of_other and not (remapped and options.bind):
+        return entry
     tree = open_source(source, options.recursive)
     try:
+        if remapped and "idmap" in options.data:
+            userns.idmap(tree, remapped.user)
         place = f"{runtime.bundle}/mount-{number}"
         if stat.S_ISDIR(os.fstat(tree).st_mode):
             os.makedirs(place, mode=0o700, exist_ok=True)
@@ -115,7 +172,8 @@ def _reachable(entry: dict[str, Any], runtime: Runtime, number: int) -> dict[str
         mounts.move_mount_to(tree, place)
     finally:
         os.close(tree)
-    return {**entry, "source": place}
+    left = [option for option in entry.get("options") or () if option != "idmap"]
+    return {**entry, "source": place, "options": left}
 
 
 def _bind(source: str, destination: str) -> dict[str, Any]:

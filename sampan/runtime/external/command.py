@@ -78,8 +78,10 @@ def _execute(command: Sequence[str], stdio: tuple[int, ...] | None, writer: int)
     """In the child; never returns."""
     try:
         _see_one_hierarchy()
-        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        for number, fd in enumerate(stdio or (nothing, nothing, nothing)):
+        # Not the null device either: see below.
+        nothing = os.memfd_create("nothing", os.MFD_CLOEXEC)
+        streams = _own(stdio) if stdio else (nothing, nothing, nothing)
+        for number, fd in enumerate(streams):
             os.dup2(fd, number)
         os.umask(0o022)
         process.reset_signals()
@@ -89,6 +91,16 @@ def _execute(command: Sequence[str], stdio: tuple[int, ...] | None, writer: int)
         os.write(writer, f"exec: {command[0]}: {failure.strerror}".encode())
     finally:
         os._exit(125)
+
+
+def _own(stdio: tuple[int, ...]) -> tuple[int, ...]:
+    """Streams that a runtime may give to the container's user, as some do even with the host's
+    null device: in its place an input that has ended."""
+    if os.fstat(stdio[0]).st_rdev != os.makedev(1, 3):
+        return stdio
+    ended, writer = os.pipe2(os.O_CLOEXEC)
+    os.close(writer)
+    return (ended, *stdio[1:])
 
 
 def _see_one_hierarchy() -> None:

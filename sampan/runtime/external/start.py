@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 from sampan.linux import files, namespaces, process, pty
 from sampan.linux import mount as mounts
-from sampan.runtime import interfaces
+from sampan.runtime import interfaces, userns
 from sampan.runtime.errors import StartError
 from sampan.runtime.external import bundle
 from sampan.runtime.external.command import Runtime, call
@@ -36,21 +36,18 @@ def start_container(request: KeeperRequest, on_network: Callable[[int], None]) -
     """
     runtime = Runtime(request.runtime, request.run_dir)
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    own_network = -1
+    made: dict[str, int] = {}
     streams = None
     try:
-        if request.spec["linux"].get("uidMappings"):
-            raise StartError(
-                "user namespaces are remapped for the runtime sampan only: use --userns host", 125
-            )
         # What a keeper that was killed has left.
         delete(runtime, request.id)
         namespaces.unshare(namespaces.CLONE_NEWNS)
         mounts.mount("none", "/", "", mounts.MS_REC | mounts.MS_SLAVE)
-        root = bundle.attach_root(request, runtime)
-        own_network = _network(request, on_network)
-        path = f"/proc/{os.getpid()}/fd/{own_network}" if own_network >= 0 else ""
-        bundle.write(request, runtime, root, path)
+        remapped = _users(request, made)
+        root = bundle.attach_root(request, runtime, remapped)
+        _network(request, on_network, made)
+        paths = {kind: f"/proc/{os.getpid()}/fd/{fd}" for kind, fd in made.items()}
+        bundle.write(request, runtime, root, paths, remapped)
         os.close(root)
         terminal = bool(request.spec["process"].get("terminal"))
         streams = None if terminal else Streams.make(request.open_stdin)
@@ -64,8 +61,8 @@ def start_container(request: KeeperRequest, on_network: Callable[[int], None]) -
         _collect_strays()
         raise _error(_PREFIX, failure, 125) from None
     finally:
-        if own_network >= 0:
-            os.close(own_network)
+        for fd in made.values():
+            os.close(fd)
         if streams:
             streams.close_child()
     return _started(request, runtime, pid_file, streams, master)
@@ -199,8 +196,22 @@ def _read_pid(path: str) -> int:
 # --- network ----------------------------------------------------------------------------------
 
 
-def _network(request: KeeperRequest, on_network: Callable[[int], None]) -> int:
-    """Make the network namespace and what is in it; its descriptor, or -1 if it is another's."""
+def _users(request: KeeperRequest, made: dict[str, int]) -> bundle.Remapped | None:
+    """Make the user namespace of a remapped container, and the network namespace that is to
+    belong to it: added to ``made``."""
+    linux = request.spec["linux"]
+    mapping = userns.of_spec(linux)
+    if mapping is None:
+        return None
+    fresh = any(e["type"] == "network" and not e.get("path") for e in linux["namespaces"])
+    made.update(userns.make(mapping, ["network"] if fresh else []))
+    return bundle.Remapped(mapping, made["user"])
+
+
+def _network(
+    request: KeeperRequest, on_network: Callable[[int], None], made: dict[str, int]
+) -> None:
+    """Make the network namespace, unless it is another's or ``made`` already, and what is in it."""
     entry = next((e for e in request.spec["linux"]["namespaces"] if e["type"] == "network"), None)
     if entry is None or entry.get("path"):
         fd = os.open(entry["path"] if entry else "/proc/self/ns/net", _RDONLY)
@@ -208,31 +219,28 @@ def _network(request: KeeperRequest, on_network: Callable[[int], None]) -> int:
             on_network(fd)
         finally:
             os.close(fd)
-        return -1
+        return
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
     if not child:
         ours.close()
-        _hold_network(theirs, request.interfaces)
+        _hold_network(theirs, request.interfaces, made.get("network", -1))
     theirs.close()
-    fd = -1
     try:
         with ours:
             _expect(ours, b"N")
-            fd = os.open(f"/proc/{child}/ns/net", _RDONLY)
+            if "network" not in made:
+                made["network"] = os.open(f"/proc/{child}/ns/net", _RDONLY)
             for interface in request.interfaces:
-                interfaces.create_host_side(interface, fd)
-            on_network(fd)
+                interfaces.create_host_side(interface, made["network"])
+            on_network(made["network"])
             ours.send(b"G")
             _expect(ours, b"D")
     except BaseException:
-        if fd >= 0:
-            os.close(fd)
         os.kill(child, signal.SIGKILL)
         raise
     finally:
         os.waitpid(child, 0)
-    return fd
 
 
 def _expect(sock: socket.socket, wanted: bytes) -> None:
@@ -241,10 +249,15 @@ def _expect(sock: socket.socket, wanted: bytes) -> None:
         raise StartError(answer.decode(errors="replace") or "the network could not be made", 125)
 
 
-def _hold_network(sock: socket.socket, links: Sequence[interfaces.Interface]) -> None:
+def _hold_network(
+    sock: socket.socket, links: Sequence[interfaces.Interface], existing: int
+) -> None:
     """In a child: be in the new namespace until it is complete.  Never returns."""
     try:
-        namespaces.unshare(namespaces.CLONE_NEWNET)
+        if existing >= 0:
+            namespaces.setns(existing, namespaces.CLONE_NEWNET)
+        else:
+            namespaces.unshare(namespaces.CLONE_NEWNET)
         sock.send(b"N")
         if sock.recv(1) == b"G":
             interfaces.configure_inside(links)
