@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sampan.engine import endpoints, links, logconfig, names, specs, validate
+from sampan.engine import endpoints, links, logconfig, names, resources, specs, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.events import Events
 from sampan.engine.merge import merge
@@ -33,6 +33,7 @@ from sampan.engine.types import (
     RestartPolicy,
 )
 from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.runtime import cgroups
 from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.store.images import Image, ImageStore
 from sampan.store.metadata import Metadata
@@ -130,6 +131,7 @@ class Containers:
         host = self._completed(request.host_config)
         config = merge(request.config(), image.config.config)
         validate.check(config, host)
+        host, discarded = resources.kept(host, cgroups.version())
         self._defaults.runtimes.check(host.runtime)
         if self._defaults.remap:
             self._defaults.remap.check(host)
@@ -170,7 +172,7 @@ class Containers:
         finally:
             self._reserved.pop(chosen, None)
         self.publish(record, "create")
-        return Created(id, _warnings(host))
+        return Created(id, [*discarded, *_warnings(host)])
 
     async def _furnish(self, record: ContainerRecord, image: Image) -> None:
         """Resolve the record's mounts and prepare its snapshot; nothing is left on failure."""

@@ -6,6 +6,7 @@ the start fails or the container has ended.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from sampan.runtime.types import (
     ServiceRequest,
 )
 from sampan.store.snapshots import Snapshotter
+
+log = logging.getLogger("sampan.engine")
 
 FILES = ("hostname", "hosts", "resolv.conf")
 SECOND = 10**9
@@ -108,6 +111,8 @@ class Launcher:
             await self.clean(container)
             raise
         container.drop_parked()
+        for text in keeper.state.warnings:
+            log.warning("container %s: %s", container.id[:12], text)
         return keeper
 
     async def clean(self, container: Container) -> None:

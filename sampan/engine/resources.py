@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from sampan.engine.types import HostConfig, ThrottleDevice
 from sampan.errors import InvalidParameter
 
@@ -29,6 +31,25 @@ def check(host: HostConfig) -> None:
         raise InvalidParameter(
             "CpuCount, CpuPercent and IOMaximum* are for Windows containers only"
         )
+
+
+def kept(host: HostConfig, version: int) -> tuple[HostConfig, list[str]]:
+    """The configuration without what that version of control groups has not, and Docker's words
+    for what is discarded."""
+    discarded = []
+    if version == 2 and host.memory_swappiness is not None:
+        host = msgspec.structs.replace(host, memory_swappiness=None)
+        discarded.append(
+            "Your kernel does not support memory swappiness capabilities or the cgroup is not "
+            "mounted. Memory swappiness discarded."
+        )
+    if version == 2:
+        if host.oom_kill_disable:
+            discarded.append(
+                "Your kernel does not support OomKillDisable. OomKillDisable discarded."
+            )
+        host = msgspec.structs.replace(host, oom_kill_disable=None)
+    return host, discarded
 
 
 def _check_memory(host: HostConfig) -> None:

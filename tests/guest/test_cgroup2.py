@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import docker
-from guest import Guest
+from guest import Answer, Guest
 from harness import until
 
 MB = 1 << 20
@@ -172,7 +172,9 @@ def test_processes_are_limited(guest: Guest) -> None:
 
 def test_devices_are_allowed_by_a_program(guest: Guest) -> None:
     major, _, minor = disk_of(guest).partition(":")
-    script = f"mknod /d b {major} {minor} && dd if=/d of=/dev/null bs=512 count=1; echo $?"
+    script = (
+        f"exec 2>&1; mknod /d b {major} {minor} && dd if=/d of=/dev/null bs=512 count=1; echo $?"
+    )
 
     def run(**settings: Any) -> bytes:
         return bytes(
@@ -225,3 +227,38 @@ def test_a_container_sees_its_own_group(guest: Guest) -> None:
     # A privileged one may make groups of its own below.
     nested = "mkdir /sys/fs/cgroup/x && cat /sys/fs/cgroup/x/cgroup.type && rmdir /sys/fs/cgroup/x"
     assert run(nested, privileged=True) == "domain\n"
+
+
+def test_limits_that_only_version_1_has(guest: Guest) -> None:
+    def run(*flags: str) -> Answer:
+        return guest.sampan("run", "--rm", "--network", "none", *flags, "busybox", "echo", "ran")
+
+    refused = run("--cpu-rt-runtime", "1000")
+    assert refused.code == 125
+    assert "realtime CPU limits need control groups version 1" in refused.err
+    # These are discarded, as by Docker.
+    for name, flags in (
+        ("Memory swappiness", ["--memory-swappiness", "10"]),
+        ("OomKillDisable", ["--memory", "32m", "--oom-kill-disable"]),
+    ):
+        ran = run(*flags)
+        assert ran.out == "ran\n" and f"{name} discarded." in ran.err
+    made = guest.client.api.create_host_config(mem_swappiness=10, oom_kill_disable=True)
+    container = guest.client.api.create_container("busybox", host_config=made)["Id"]
+    found = guest.client.api.inspect_container(container)["HostConfig"]
+    assert found["MemorySwappiness"] is None and found["OomKillDisable"] is None
+    guest.client.api.remove_container(container)
+
+
+def test_a_weight_of_one_disk(guest: Guest) -> None:
+    """Where the disk's scheduler has weights; elsewhere the daemon's log says that it has none."""
+    with Running(guest, blkio_weight=300):
+        text = "block I/O weight is not set: the host's scheduler has none"
+        known = "io.weight" in guest.run("ls", "/sys/fs/cgroup/sampan").out
+        assert known or text in guest.read("/var/log/sampan.log").popitem()[1]
+    guest.run("modprobe", "bfq")
+    scheduler = "/sys/block/vda/queue/scheduler"
+    guest.write(scheduler, b"bfq")
+    assert "[bfq]" in guest.read(scheduler)[scheduler]
+    with Running(guest, blkio_weight_device=[{"Path": "/dev/vda", "Weight": 300}]) as running:
+        assert f"{disk_of(guest)} 300" in running.files()["io.bfq.weight"]
