@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import io
 import os
 import select
@@ -13,7 +14,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from build_workshop import Workshop
+from build_workshop import Workshop, busybox_tar, opened
 
 from sampan.build import BuildEvent, BuildRequest, Output, StepRunning, build
 from sampan.build.context import extract
@@ -480,6 +481,46 @@ async def test_reproducible_with_source_date_epoch(workshop: Workshop) -> None:
     )
     assert first.image_id == second.image_id
     assert workshop.image(first).created.startswith("2020-09-13T12:26:40")
+
+
+async def test_two_machines_make_the_same_image(tmp_path: Path) -> None:
+    text = """
+FROM scratch
+ADD root.tar.gz /
+COPY --chmod=640 d /d/
+RUN mkdir -p /made/b /made/a; echo x > /made/a/f; ln /made/a/f /made/b/g; ln -s f /made/a/l; rm -r /d/gone
+WORKDIR /work/here
+COPY <<one /one
+of the file
+one
+RUN --mount=type=cache,target=/c chown 7:8 /one; chmod 4755 /one; touch /made/a/z
+RUN chmod 711 /etc
+USER 7
+LABEL a=b
+"""
+    root = busybox_tar()
+    found = []
+    for number, kind in enumerate(("folder-overlay", "archive-erofs", "folder-plain")):
+        place = tmp_path / f"machine{number}"
+        place.mkdir()
+        async with opened(place, kind) as workshop:
+            context = workshop.context(d__f=f"{1}", d__gone__x="")
+            (context / "root.tar.gz").write_bytes(gzip.compress(root, mtime=number))
+            for path in context.rglob("*"):
+                os.utime(path, (2_000_000_000 + number, 2_000_000_000 + number))
+            result = await workshop.build(text, context, source_date_epoch=1_600_000_000)
+            image = workshop.image(result)
+            found.append((result.image_id, image.config.rootfs.diff_ids))
+            assert (await workshop.stat(result, "/etc")).st_mode & 0o777 == 0o711
+            names = [_names(workshop, layer) for layer in image.config.rootfs.diff_ids]
+            # A stub in a directory does not make this a part of the layer; a change does.
+            assert "etc" not in names[2] + names[5] and names[6] == ["etc"]
+    assert found[0] == found[1] == found[2]
+
+
+def _names(workshop: Workshop, layer: str) -> list[str]:
+    with tarfile.open(workshop.deps.content.path(layer)) as archive:
+        return archive.getnames()
 
 
 async def test_bad_dockerfiles(workshop: Workshop) -> None:

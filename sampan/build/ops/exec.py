@@ -175,7 +175,8 @@ class ExecRunner:
             await self._execute(job, request)
             self._free_places[job.op.network].append(place)
             writable = self._writable(key, rootfs)
-            self._stubs.clean(writable, job.parent, job.name, stubs.mount_points(spec))
+            points, whole = stubs.mount_points(spec), rootfs[-1].type == "bind"
+            self._stubs.clean(writable, job.parent, job.name, points, whole=whole)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
             raise
