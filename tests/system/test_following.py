@@ -44,8 +44,12 @@ def follower(daemon: Daemon, *words: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("driver", ["local", "json-file"])
-def test_across_rotation_restarts_and_the_daemon(own_daemon: Daemon, driver: str) -> None:
+@pytest.mark.parametrize(
+    ("driver", "compress"), [("local", "false"), ("local", "true"), ("json-file", "true")]
+)
+def test_across_rotation_restarts_and_the_daemon(
+    own_daemon: Daemon, driver: str, compress: str
+) -> None:
     daemon = own_daemon
     container = daemon.client.containers.run(
         "busybox",
@@ -53,7 +57,9 @@ def test_across_rotation_restarts_and_the_daemon(own_daemon: Daemon, driver: str
         detach=True,
         name="writer",
         restart_policy={"Name": "on-failure"},
-        log_config=LogConfig(type=driver, config={"max-size": "20k", "max-file": "40"}),
+        log_config=LogConfig(
+            type=driver, config={"max-size": "20k", "max-file": "40", "compress": compress}
+        ),
     )
     process = follower(daemon, "writer")
     assert process.stdout is not None
@@ -71,7 +77,10 @@ def test_across_rotation_restarts_and_the_daemon(own_daemon: Daemon, driver: str
     whole = b"".join(first) + rest
     numbers = [int(line.split()[1]) for line in whole.splitlines()]
     assert numbers == list(range(1, 2801))
-    assert len(list((daemon.state / "containers" / container.id).glob("*log*"))) > 3
+    directory = daemon.state / "containers" / container.id
+    assert len(list(directory.glob("*log*"))) > 3
+    assert bool(list(directory.glob("*.gz"))) == (compress == "true")
+    assert container.logs() == whole
     container.remove()
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import calendar
 import json
 import re
 import shutil
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -245,6 +247,14 @@ def test_a_receiver_that_is_not_there(daemon: Daemon) -> None:
         ("json-file", {"tag": "{{.Nothing}}"}, "invalid log opt 'tag'"),
         ("json-file", {"tag": "{{"}, "invalid log opt 'tag'"),
         ("local", {"max-file": "0"}, "max-file cannot be less than 1"),
+        ("local", {"compress": "perhaps"}, "invalid value for option compress: perhaps"),
+        ("local", {"compress": "true", "max-file": "1"}, "compress cannot be true when max-file"),
+        ("json-file", {"compress": "true", "max-file": "3"}, "or max-size is not set"),
+        (
+            "syslog",
+            {"cache-compress": "true", "cache-max-file": "1"},
+            "cache-compress cannot be true when cache-max-file",
+        ),
     ],
 )
 def test_refused(daemon: Daemon, driver: str, options: dict[str, str], text: str) -> None:
@@ -273,6 +283,71 @@ def test_details_of_json_files(daemon: Daemon) -> None:
     path = next((daemon.state / "containers" / container.id).glob("*-json.log"))
     attributes = json.loads(path.read_text())["attrs"]
     assert attributes == {"E": "1&2", "a.b": "c d", "tag": "the detailed"}
+
+
+@pytest.mark.parametrize(
+    ("driver", "options"),
+    [
+        ("local", {}),
+        ("local", {"max_size": "8k", "max_file": "100", "compress": "true"}),
+        ("json-file", {}),
+        ("json-file", {"max_size": "8k", "max_file": "100", "compress": "true"}),
+        ("syslog", {}),
+        ("syslog", {"cache_max_size": "8k", "cache_max_file": "100", "cache_compress": "true"}),
+    ],
+)
+def test_what_is_read_back(
+    daemon: Daemon, udp: Datagrams, driver: str, options: dict[str, str]
+) -> None:
+    if driver == "syslog":
+        options = syslog_options(udp, **options)
+    script = "for i in $(seq 30); do seq $((i*40-39)) $((i*40)); usleep 3000; done"
+    container = run(
+        daemon, f"{script}; echo bad >&2; usleep 200000; printf end", driver, config=options
+    )
+    lines = [b"%d\n" % number for number in range(1, 1201)]
+    assert container.logs() == b"".join(lines) + b"bad\nend"
+    assert container.logs(stdout=False) == b"bad\n"
+    assert container.logs(stderr=False, tail=3) == b"".join(lines[-2:]) + b"end"
+    for count in (0, 1, 2, 100, 1201, 5000):
+        expected = [*lines, b"bad\n", b"end"][-count:] if count else []
+        assert container.logs(tail=count) == b"".join(expected)
+    stamped = container.logs(timestamps=True).splitlines(keepends=True)
+    assert [line.split(b" ", 1)[1] for line in stamped] == [*lines, b"bad\n", b"end"]
+    times = [line.split(b" ", 1)[0].decode() for line in stamped]
+    assert times[:-1] == sorted(times[:-1])
+    # Read in pieces or line by line, marked lines are the same.
+    assert [*stamped] == b"".join(_logs(daemon, container, timestamps=1, lines=1)).splitlines(
+        keepends=True
+    )
+    first, last = times[400], times[800]
+    within = [line for line, at in zip(stamped, times, strict=True) if first <= at <= last]
+    bounds = {"since": _seconds(first), "until": _seconds(last)}
+    assert b"".join(_logs(daemon, container, timestamps=1, **bounds)) == b"".join(within)
+    plain = b"".join(line.split(b" ", 1)[1] for line in within)
+    assert b"".join(_logs(daemon, container, **bounds)) == plain
+    assert b"".join(_logs(daemon, container, **bounds, tail=3)) == b"".join(
+        line.split(b" ", 1)[1] for line in within[-3:]
+    )
+
+
+def _seconds(stamp: str) -> str:
+    """A stamp of a log as clients send it, with nanoseconds."""
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    return f"{calendar.timegm(time.strptime(whole, '%Y-%m-%dT%H:%M:%S'))}.{fraction:0<9}"
+
+
+def _logs(daemon: Daemon, container: Any, **query: object) -> list[bytes]:
+    """What the frames of the container's log hold."""
+    api = daemon.client.api
+    url = api._url("/containers/{0}/logs", container.id)
+    body = api._get(url, params={"stdout": 1, "stderr": 1, **query}).content
+    pieces = []
+    while body:
+        end = 8 + int.from_bytes(body[4:8], "big")
+        pieces.append(body[8:end])
+        body = body[end:]
+    return pieces
 
 
 @pytest.mark.parametrize("driver", ["local", "json-file"])

@@ -140,8 +140,8 @@ class JsonDecoder:
 
 
 class WholeRecords(JsonDecoder):
-    """Docker's JSON lines, those of one stream that follow each other joined, for who does not
-    care where lines end."""
+    """Docker's JSON lines, those that were written at once joined, for who does not care where
+    lines end."""
 
     def decode(self, data: bytes | memoryview, entries: list[Entry]) -> int:
         whole = bytes(data)
@@ -149,11 +149,9 @@ class WholeRecords(JsonDecoder):
         joined: list[Entry] = []
         try:
             records = self._decoder.decode_lines(whole[:end])
-            for name, group in groupby(records, attrgetter("stream")):
-                texts = [*group]
-                text = "".join([record.log for record in texts]).encode()
-                stream = 2 if name == "stderr" else 1
-                joined.append(Entry(self._time(texts[0].time), stream, text))
+            for (name, time), group in groupby(records, attrgetter("stream", "time")):
+                text = "".join([record.log for record in group]).encode()
+                joined.append(Entry(self._time(time), 2 if name == "stderr" else 1, text))
         except (msgspec.MsgspecError, ValueError):
             # A torn line of a crash.
             return super().decode(whole, entries)
