@@ -89,6 +89,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
         runtimes,
         remap,
         Registry(settings.cdi_spec_dirs),
+        settings.realtime,
     )
     roots = Roots(snapshotter)
     defaults = _defaults(settings, runtimes, remap)

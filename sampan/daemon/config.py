@@ -21,6 +21,7 @@ from sampan.errors import InvalidParameter
 from sampan.runtime import cgroups
 from sampan.runtime.cgroups import systemd
 from sampan.runtime.cgroups.naming import CGROUPFS, DRIVERS, SYSTEMD, GroupNames
+from sampan.runtime.cgroups.realtime import Realtime
 
 DEFAULT_FILE = Path("/etc/sampan/daemon.json")
 ENTITLEMENTS = ("security.insecure",)
@@ -76,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     log_opts: dict[str, str] = {}
     journal_socket: str = logoptions.JOURNAL_SOCKET
     default_shm_size: int = 64 << 20
+    cpu_rt_period: int = 0
+    cpu_rt_runtime: int = 0
     default_stop_timeout: int = 10
     cgroup_parent: str = ""
     userns_remap: str = ""
@@ -104,6 +107,12 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     def groups(self) -> GroupNames:
         """Where containers' control groups are."""
         return GroupNames(_cgroup_driver(self.exec_opts), self.cgroup_parent)
+
+    @property
+    def realtime(self) -> Realtime | None:
+        """What the groups above containers are given."""
+        given = Realtime(self.cpu_rt_period, self.cpu_rt_runtime)
+        return given if any(given) else None
 
     @property
     def listen(self) -> list[str]:
@@ -225,6 +234,8 @@ def _parser() -> argparse.ArgumentParser:
         "default (dockremap)",
     )
     add("--subid-dir", help="directory of the files subuid and subgid (default /etc)")
+    add("--cpu-rt-period", type=int, help="realtime period of containers' parent groups, us")
+    add("--cpu-rt-runtime", type=int, help="realtime that all containers have together, us")
     add("--default-shm-size", type=int, help="size of /dev/shm in bytes")
     add("--tls", action="store_true", help="use TLS on TCP")
     add("--tlsverify", action="store_true", help="use TLS and verify clients")
@@ -385,6 +396,10 @@ def _checked(settings: Settings) -> Settings:
                 f"it must be one of {', '.join(ENTITLEMENTS)}"
             )
     _check_groups(settings.groups)
+    if not 0 <= settings.cpu_rt_runtime <= (settings.cpu_rt_period or 1_000_000):
+        raise InvalidParameter(
+            f"invalid cpu-rt-runtime {settings.cpu_rt_runtime}: it is at most the period"
+        )
     logoptions.check(settings.log_driver, settings.log_opts)
     absolute = {
         "state_dir": str(Path(settings.state_dir).absolute()),

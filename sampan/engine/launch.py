@@ -28,7 +28,9 @@ from sampan.engine.types import EndpointIPAMConfig, EndpointSettings, Healthchec
 from sampan.errors import Conflict, NotFound
 from sampan.network.manager import NetworkManager
 from sampan.network.types import Endpoint, EndpointConfig, Sandbox, SandboxRequest
+from sampan.runtime import cgroups
 from sampan.runtime.cgroups.naming import PLAIN, SYSTEMD, GroupNames
+from sampan.runtime.cgroups.realtime import Realtime, grant
 from sampan.runtime.control import Keeper
 from sampan.runtime.spawner import Spawner
 from sampan.runtime.types import (
@@ -61,6 +63,7 @@ class Places:
     runtimes: Runtimes = field(default_factory=Runtimes)
     remap: Remap | None = None
     cdi: Registry = field(default_factory=Registry)
+    realtime: Realtime | None = None
 
     def state_of(self, container_id: str) -> Path:
         return self.state_dir / "containers" / container_id
@@ -199,6 +202,8 @@ class Launcher:
         if runtime and self._places.groups.driver == SYSTEMD:
             runtime.append("--systemd-cgroup")
         self._places.cdi.inject(spec, record.host.device_requests or (), hooks=bool(runtime))
+        if self._places.realtime:
+            grant(cgroups.layout(), spec["linux"]["cgroupsPath"], self._places.realtime)
         run_dir = self._places.run_of(record.id)
         run_dir.mkdir(parents=True, exist_ok=True)
         policy = record.host.restart_policy

@@ -177,6 +177,28 @@ def test_the_cgroup_driver_that_there_is() -> None:
         assert daemon.client.info()["CgroupDriver"] == "cgroupfs"
 
 
+def test_realtime_is_shared_out_by_the_daemon() -> None:
+    files = Path("/sys/fs/cgroup/cpu")
+    if not (files / "cpu.rt_runtime_us").exists():
+        pytest.skip("this host counts no realtime for control groups")
+    for daemon in running("--cpu-rt-runtime", "3000"):
+        made = daemon.docker(
+            "run", "-d", "--name", "rt", "--cpu-rt-runtime", "2000", "busybox", "top"
+        )
+        assert made.returncode == 0, made.stderr
+        group = files / daemon.cgroup_parent.strip("/")
+        own = group / made.stdout.decode().strip()
+        assert (group / "cpu.rt_runtime_us").read_text() == "3000\n"
+        assert (own / "cpu.rt_runtime_us").read_text() == "2000\n"
+        update = daemon.docker("update", "--cpu-rt-runtime", "1000", "rt")
+        assert update.returncode == 0 and (own / "cpu.rt_runtime_us").read_text() == "1000\n"
+        shown = daemon.docker("inspect", "-f", "{{.HostConfig.CpuRealtimeRuntime}}", "rt").stdout
+        assert shown == b"1000\n"
+        more = daemon.docker("run", "--rm", "--cpu-rt-runtime", "2500", "busybox", "true")
+        assert more.returncode == 125 and b"give them more by the daemon's" in more.stderr
+        daemon.remove_containers()
+
+
 def test_a_privileged_container_has_the_devices_of_the_host(daemon: Daemon) -> None:
     listing = (
         "find /dev \\( -type b -o -type c \\) ! -path '/dev/pts/*' -exec stat -c '%n %t:%T' {} +"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
 import time
@@ -223,7 +224,16 @@ class GroupV1:
         if cpu.get("realtimePeriod"):
             self._write("cpu", "cpu.rt_period_us", cpu["realtimePeriod"])
         if cpu.get("realtimeRuntime"):
-            self._write("cpu", "cpu.rt_runtime_us", cpu["realtimeRuntime"])
+            try:
+                self._write("cpu", "cpu.rt_runtime_us", cpu["realtimeRuntime"])
+            except OSError as failure:
+                if failure.errno != errno.EINVAL:
+                    raise
+                raise OSError(
+                    failure.errno,
+                    f"{cpu['realtimeRuntime']} us of realtime are more than the groups above the "
+                    "container have: give them more by the daemon's --cpu-rt-runtime",
+                ) from None
         if cpu.get("cpus"):
             self._write("cpuset", "cpuset.cpus", cpu["cpus"])
         if cpu.get("mems"):
