@@ -175,8 +175,7 @@ class ExecRunner:
             await self._execute(job, request)
             self._free_places[job.op.network].append(place)
             writable = self._writable(key, rootfs)
-            points, whole = stubs.mount_points(spec), rootfs[-1].type == "bind"
-            self._stubs.clean(writable, job.parent, job.name, points, whole=whole)
+            self._stubs.clean(writable, job.parent, job.name, stubs.mount_points(spec))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
             raise
