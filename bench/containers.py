@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -110,10 +111,15 @@ def runtime(command: list[str]) -> Iterator[Timed]:
         config["process"] |= {"args": ["true"], "terminal": False}
         (bundle / "config.json").write_text(json.dumps(config))
         words = [*command, "--root", f"{folder}/state", "run", "-b", folder, bundle.name]
-        subprocess.run(words, check=True, stdin=subprocess.DEVNULL, capture_output=True)
-        yield lambda: subprocess.run(
-            words, check=True, stdin=subprocess.DEVNULL, capture_output=True
-        )
+        # As installed programs run: with compiled code beside them.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+        def once() -> None:
+            streams = {"stdin": subprocess.DEVNULL, "capture_output": True}
+            subprocess.run(words, check=True, env=environment, **streams)
+
+        once()
+        yield once
 
 
 @scenario("sampan-oci run true", target=30, group="oci", sampan_only=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
+from sampan.runtime.oci import together
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options, parse
 
@@ -107,6 +108,8 @@ def main(program: str) -> NoReturn:
         code = 130
     except BrokenPipeError:
         code = 1
+    if not code:
+        together.keep()
     try:
         sys.stdout.flush()
     except OSError:

@@ -227,8 +227,6 @@ def features(_: str, options: Options) -> int:
 
 def spec(_: str, options: Options) -> int:
     """``spec``: write a ``config.json`` to begin with."""
-    if options.flag("rootless"):
-        raise OciError("--rootless is not supported: there are no new user namespaces")
     from sampan.runtime.spec import default_spec
 
     path = os.path.join(options.text("bundle", "."), "config.json")
@@ -238,6 +236,8 @@ def spec(_: str, options: Options) -> int:
     config["linux"]["sysctl"] = {}
     config["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
     config["process"]["noNewPrivileges"] = True
+    if options.flag("rootless"):
+        _one_user(config)
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(json.dumps(_filled(config), indent=2) + "\n")
@@ -246,6 +246,26 @@ def spec(_: str, options: Options) -> int:
     except OSError as failure:
         raise OciError(f"{path}: {failure.strerror}") from None
     return 0
+
+
+def _one_user(config: dict[str, Any]) -> None:
+    """As runc's: the caller alone is mapped, the network is the host's, nothing is limited."""
+    linux = config["linux"]
+    linux["namespaces"] = [e for e in linux["namespaces"] if e["type"] != "network"]
+    linux["namespaces"].append({"type": "user"})
+    linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    linux["resources"] = None
+    mounts = []
+    for entry in config["mounts"]:
+        if entry["type"] == "sysfs":
+            flags = ["rbind", "nosuid", "noexec", "nodev", "ro"]
+            entry = {"destination": "/sys", "type": "none", "source": "/sys", "options": flags}
+        elif entry["type"] == "cgroup":
+            continue
+        owned = [o for o in entry.get("options") or () if o.partition("=")[0] not in ("uid", "gid")]
+        mounts.append({**entry, "options": owned})
+    config["mounts"] = mounts
 
 
 def _filled(config: dict[str, Any]) -> dict[str, Any]:

@@ -286,3 +286,17 @@ def test_mappings_that_cannot_be(bundle: Bundle, tmp_path: Path, change: Change,
     assert done.returncode != 0
     assert text in done.stderr
     assert not list((tmp_path / "o").glob("*"))
+
+
+def test_a_bundle_for_one_user(bundle: Bundle, tmp_path: Path) -> None:
+    run = Runtime("sampan-oci", tmp_path / "o")
+    for folder, _, files in os.walk(bundle.rootfs):
+        for path in (folder, *(os.path.join(folder, file) for file in files)):
+            os.lchown(path, 0, 0)
+    assert run("spec", "--rootless", "-b", str(bundle.directory)).returncode == 0
+    config = json.loads((bundle.directory / "config.json").read_text())
+    config["process"] |= {"terminal": False, "args": ["sh", "-c", "id -u; cat /proc/self/uid_map"]}
+    config["process"]["env"] = ["PATH=/bin"]
+    bundle.write(config)
+    done = run("run", "-b", str(bundle.directory), name("one"))
+    assert done.stdout.split() == ["0", "0", "0", "1"], done.stderr
