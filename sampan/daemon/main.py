@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -76,6 +77,8 @@ async def _serve(settings: config.Settings, launch: config.Launch, held: Sequenc
         for fd in held:
             locks.mark(fd, locks.SERVING)
         _announce(settings, launch)
+        # What is here now stays: no collection need look through it again while clients wait.
+        gc.freeze()
         await stop.wait()
         for fd in held:
             locks.mark(fd, locks.STOPPING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -67,9 +68,8 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         answer = await streams.start(request)
         feed = Feed(request, answer, encoder)
 
-        def wanted(event: Event) -> bool:
-            return (until is None or event.time_nano <= until) and chosen(event)
-
+        last = until if until is not None else sys.maxsize
+        wanted = chosen if until is None else lambda e: e.time_nano <= last and chosen(e)
         with engine.events.listen(feed.take, wanted, since_ns=since):
             await progress.while_connected(request, feed.run(until))
         return answer
