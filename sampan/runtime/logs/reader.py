@@ -153,6 +153,9 @@ class _Cursor:
     def lift_bounds(self) -> None:
         """Go on to what has been written since the beginning."""
         self._bounds = None
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def _open(self, file: LogFile) -> bool:
         """Go to the beginning of a file, if it is still there."""
