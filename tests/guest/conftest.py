@@ -59,8 +59,8 @@ def bare_guest(project: Path) -> Iterator[Guest]:
 
 @pytest.fixture(scope="session")
 def systemd_guest(project: Path) -> Iterator[Guest]:
-    """The same with systemd as the first process, which makes the control groups."""
-    machine = Guest(project, arguments="guest.systemd")
+    """The same with systemd as the first process, which makes the control groups; and AppArmor."""
+    machine = Guest(project, arguments="guest.systemd apparmor=1")
     try:
         machine.boot()
         _start(machine, "--exec-opt", "native.cgroupdriver=systemd")

@@ -38,7 +38,7 @@ _AGENT, _RELAY = 7000, 7001
 _KERNEL_ARGUMENTS = (
     # What of a real machine's caution only costs time under emulation is off.
     "console=ttyS0 quiet panic=-1 mitigations=off nokaslr audit=0 random.trust_cpu=on "
-    "tsc=reliable net.ifnames=0 cgroup_no_v1=all"
+    "tsc=reliable net.ifnames=0 cgroup_no_v1=all apparmor=0"
 )
 
 
