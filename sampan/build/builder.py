@@ -35,6 +35,7 @@ from sampan.errors import InvalidParameter
 from sampan.image.reference import Reference
 
 _MAX_DOCKERFILE = 16 << 20
+DEFAULT_SHM_SIZE = 64 << 20
 
 
 async def run(
@@ -216,8 +217,21 @@ class _Build:
             no_cache=request.no_cache,
             no_cache_filter=request.no_cache_filter,
             network=request.network_mode or "default",
+            surroundings=self._surroundings(),
         )
         return await planner.plan()
+
+    def _surroundings(self) -> tuple[str, ...]:
+        """What a command can see of the request's settings, where they are not the usual ones."""
+        request = self.request
+        found = [f"host {host}" for host in sorted(request.extra_hosts)]
+        if hostname := self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"):
+            found.append(f"hostname {hostname}")
+        if request.shm_size not in (0, DEFAULT_SHM_SIZE):
+            found.append(f"shm {request.shm_size}")
+        for limit in request.ulimits:
+            found.append(f"limit {sorted(limit.items())}")
+        return tuple(found)
 
     def _check(self, tree: Dockerfile, plan: Plan) -> tuple[BuildWarning, ...]:
         """Run the linter and tell its findings; raises InvalidParameter if they are errors."""
@@ -267,7 +281,7 @@ class _Build:
         request, deps = self.request, self.deps
         settings = ExecSettings(
             extra_hosts=request.extra_hosts,
-            shm_size=request.shm_size or 64 << 20,
+            shm_size=request.shm_size or DEFAULT_SHM_SIZE,
             rlimits=request.ulimits,
             resources=request.resources,
             groups=deps.groups,

@@ -533,6 +533,37 @@ async def test_bad_dockerfiles(workshop: Workshop) -> None:
         assert message in str(caught.value), text
 
 
+async def test_a_command_is_cached_with_the_settings_that_it_sees(workshop: Workshop) -> None:
+    text = "FROM busybox\nRUN cat /etc/hosts > /h; ulimit -n > /n; df -k /dev/shm > /s\n"
+    plain = await workshop.build(text)
+    settings = {
+        "extra_hosts": ("there:192.0.2.7",),
+        "shm_size": 1 << 20,
+        "ulimits": ({"type": "RLIMIT_NOFILE", "soft": 77, "hard": 77},),
+    }
+    for name, value in settings.items():
+        other = await workshop.build(text, **{name: value})
+        assert other.image_id != plain.image_id, name
+    assert (await workshop.build(text, shm_size=0)).image_id == plain.image_id
+    assert "there" not in await workshop.read(plain, "/h")
+
+
+async def test_arguments_with_a_meaning_of_their_own(workshop: Workshop) -> None:
+    text = "FROM busybox\nRUN hostname > /name\n"
+    result = await workshop.build(text)
+    assert await workshop.read(result, "/name") == "buildkitsandbox\n"
+    named = {"BUILDKIT_SANDBOX_HOSTNAME": "elsewhere"}
+    result = await workshop.build(text, build_args=named)
+    assert await workshop.read(result, "/name") == "elsewhere\n"
+    checked = {"BUILDKIT_DOCKERFILE_CHECK": "error=true"}
+    with pytest.raises(InvalidParameter, match="lint violation found for rules: MaintainerDepre"):
+        await workshop.build("FROM busybox\nMAINTAINER a\n", build_args=checked)
+    checked = {"BUILDKIT_DOCKERFILE_CHECK": "skip=all;error=true"}
+    await workshop.build("FROM busybox\nMAINTAINER a\n", build_args=checked)
+    with pytest.raises(InvalidParameter, match=r"--device=vendor\.test/x: no device provider"):
+        await workshop.build("FROM busybox\nRUN --device=vendor.test/x true\n")
+
+
 async def test_prune(workshop: Workshop) -> None:
     cache = workshop.deps.shared.cache
     result = await workshop.build("FROM busybox\nRUN echo a > /a\nRUN echo b > /b\n")

@@ -62,6 +62,7 @@ class Dispatcher:
         *,
         no_cache: bool,
         network: str,
+        surroundings: tuple[str, ...] = (),
     ) -> None:
         self.draft = draft
         self.escape = escape
@@ -69,6 +70,7 @@ class Dispatcher:
         self.inputs = inputs
         self.no_cache = no_cache
         self.network = network
+        self.surroundings = surroundings
         self.unset: set[str] = set()
 
     def apply(self, instruction: ast.Instruction) -> Vertex | None:
@@ -151,6 +153,7 @@ class Dispatcher:
             network=i.network if i.network not in ("", "default") else self.network,
             security=i.security or "sandbox",
             files=files,
+            surroundings=self.surroundings,
         )
         vertex = Vertex(op, (draft.vertex, *others), self.no_cache, hidden)
         draft.vertex = vertex

@@ -57,6 +57,7 @@ class Exec:
     """Run ``args``; the root file system is input 0.
 
     ``files`` are (path, content) of read-only executable files mounted for the command.
+    ``surroundings`` say what of the build's settings is not as usual for it: names of hosts, limits.
     """
 
     args: tuple[str, ...]
@@ -67,6 +68,7 @@ class Exec:
     network: str = "default"
     security: str = "sandbox"
     files: tuple[tuple[str, str], ...] = ()
+    surroundings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ class Planner:
         no_cache: bool = False,
         no_cache_filter: tuple[str, ...] = (),
         network: str = "default",
+        surroundings: tuple[str, ...] = (),
     ) -> None:
         self.tree = tree
         self.resolve = resolve
@@ -80,6 +81,7 @@ class Planner:
         self.no_cache = no_cache
         self.no_cache_filter = frozenset(name.lower() for name in no_cache_filter)
         self.network = network
+        self.surroundings = surroundings
         predefined = platform_args(self.build_platform, self.platform, self.target.name)
         self.scope = GlobalScope(dict(build_args), predefined)
         self._images: dict[tuple[str, str], asyncio.Task[ImageConfig]] = {}
@@ -201,6 +203,7 @@ class Planner:
             _Inputs(self._local, others),
             no_cache=no_cache,
             network=self.network,
+            surroundings=self.surroundings,
         )
         origin = stage.origin
         plan.steps.append(Step(stage.number, origin, origin.text, plan.draft.vertex))
