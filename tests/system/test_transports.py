@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,6 +112,51 @@ def test_streams_over_tls(tls_daemon: tuple[Daemon, str], certificates: Path) ->
     follower.wait()
     done = subprocess.run([*command, "exec", "box", "echo", "on"], capture_output=True, timeout=60)
     assert done.stdout == b"on\n"
+
+
+def test_docker_py_loses_no_output_over_tls(
+    tls_daemon: tuple[Daemon, str], certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, address = tls_daemon
+    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+    tls = TLSConfig(
+        client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
+        ca_cert=str(certificates / "ca.pem"),
+        verify=True,
+    )
+    _hear_all(docker.DockerClient(base_url=address, tls=tls, timeout=60))
+
+
+def test_docker_py_loses_no_output_over_tcp() -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    for daemon in running("--host", address, "--host", "unix://{run}/sampan.sock"):
+        with contextlib.closing(docker.DockerClient(base_url=address, timeout=60)) as client:
+            _hear_all(client)
+        daemon.remove_containers()
+
+
+def _hear_all(client: docker.DockerClient) -> None:
+    """What execs say at once arrives, however busy the client is."""
+    box = client.containers.run("busybox", ["sleep", "1000"], detach=True)
+    over = threading.Event()
+
+    def be_busy() -> None:
+        while not over.is_set():
+            pass
+
+    busy = threading.Thread(target=be_busy)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(0.05)
+    busy.start()
+    try:
+        for number in range(5):
+            assert box.exec_run(["echo", str(number)]).output == f"{number}\n".encode()
+    finally:
+        over.set()
+        busy.join()
+        sys.setswitchinterval(interval)
+        box.remove(force=True)
 
 
 @pytest.mark.parametrize("flags", [["--tls"], ["--tlsverify"], ["--tlscert", "/x"], []])
