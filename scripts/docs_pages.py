@@ -72,6 +72,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """Show what docstrings refer to by a role (``:meth:``) as code alone."""
+    return re.sub(r":(?:meth|class|func|data|attr|mod|exc):(?=<code>)", "", html)
+
+
 def _front() -> str:
     text = (ROOT / "README.md").read_text()
     text = text.replace("[decisions, with their measurements](docs/decisions/)", "decisions")
