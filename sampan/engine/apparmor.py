@@ -35,7 +35,8 @@ class Profiles(NamedTuple):
         """The profile that a container's processes get; empty where there is no AppArmor."""
         if not lsm.has_apparmor():
             return ""
-        found = UNCONFINED if host.privileged else self.default
+        # Without a default profile nothing is asked of the kernel: this host may be a container.
+        found = UNCONFINED if host.privileged and self.default else self.default
         for option in host.security_opt or []:
             for separator in "=:":
                 name, found_separator, value = option.partition(separator)
