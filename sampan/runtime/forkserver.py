@@ -17,7 +17,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from sampan.linux import process
+from sampan.linux import process, title
 from sampan.runtime import ahead, compact, host, keeper, model, plain, rehearsal, sample
 from sampan.runtime.cgroups import hold_fast_moves
 
@@ -89,6 +89,7 @@ def _settle_memory() -> None:
     plain.keep_bytecode()
     rehearsal.run()
     process.set_name("sampan-spawner")
+    title.locate()
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 
-from sampan.linux import process
+from sampan.linux import process, title
 from sampan.runtime import confine
 from sampan.runtime.sync import ChildSide
 from sampan.runtime.users import Identity
@@ -52,6 +52,8 @@ def run(
     confine.become(plan, who, None)
     process.close_range(3)
     process.set_name("sampan-init")
+    # Without this a container would show the host's paths that the spawner was started with.
+    title.show(["sampan-init", "--", *plan.process["args"]])
     os.chdir("/")
     null_output()
     while True:

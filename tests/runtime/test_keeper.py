@@ -410,6 +410,12 @@ async def test_init_reaps_and_forwards(run: Run, request_for: MakeRequest) -> No
     assert (await run.event(Exited)).code == 12
 
 
+async def test_init_shows_nothing_of_the_host(output: Output) -> None:
+    code, text = await output("cat", "/proc/1/cmdline", init=True)
+    assert code == 0
+    assert text.rstrip("\0") == "sampan-init\0--\0cat\0/proc/1/cmdline"
+
+
 async def test_users_and_groups(output: Output) -> None:
     assert await output("id", user="bob") == (
         0,
