@@ -121,6 +121,16 @@ def test_input_is_carried_to_its_end(daemon: Daemon) -> None:
     assert (done.returncode, done.stdout == data) == (7, True)
 
 
+def test_a_commit_shows_how_far_it_is(daemon: Daemon) -> None:
+    fill = "dd if=/dev/urandom of=/big bs=1M count=6"
+    assert text(daemon, "run", "--name", "full", "busybox", "sh", "-c", fill) == ""
+    terminal = Terminal(daemon, "commit", "full", "t/bar")
+    terminal.expect("Committing [")
+    terminal.expect("sha256:")
+    terminal.expect(daemon.client.images.get("t/bar").id)
+    assert terminal.end() == 0
+
+
 def test_a_terminal(daemon: Daemon) -> None:
     terminal = Terminal(
         daemon, "run", "-it", "--name", "term", "busybox", "sh", rows=33, columns=77
