@@ -25,9 +25,7 @@ from sampan.engine.remap import Remap
 from sampan.engine.runtimes import Runtimes
 from sampan.engine.state import Container, ContainerRecord, now
 from sampan.engine.types import (
-    ContainerConfig,
     CreateRequest,
-    EndpointSettings,
     HostConfig,
     LogConfig,
     RestartPolicy,
@@ -139,7 +137,7 @@ class Containers:
             self._defaults.groups.check(host.cgroup_parent)
         except ValueError as error:
             raise InvalidParameter(str(error)) from None
-        _check_networking(config, host, request)
+        endpoints.check_mode(config, host, request)
         endpoints.check_hosts(host)
         self._check_references(host)
         config = exposed_and_bound(config, host)
@@ -157,7 +155,7 @@ class Containers:
                 config=config,
                 host=host,
                 driver=self._images.snapshotter.driver,
-                networks=_endpoints(host, request),
+                networks=endpoints.wanted(host, request),
             )
             record.macs = {n: e.mac_address for n, e in record.networks.items() if e.mac_address}
             # Built once for its checks: what cannot become a process is refused now.
@@ -340,49 +338,6 @@ def _check_platform(image: Image, platform: str) -> None:
             f"but its platform ({'/'.join(filter(None, own))}) does not match the specified "
             f"platform ({platform})"
         )
-
-
-def _check_networking(config: ContainerConfig, host: HostConfig, request: CreateRequest) -> None:
-    mode = host.network_mode
-    if mode.startswith("container:"):
-        if config.hostname:
-            raise InvalidParameter("conflicting options: hostname and the network mode")
-        for what, given in (
-            ("port publishing and the container type network mode", host.port_bindings),
-            ("port exposing and the container type network mode", request.exposed_ports),
-            ("custom host-to-IP mapping and the network mode", host.extra_hosts),
-            ("dns and the network mode", host.dns),
-            ("links and the network mode", host.links),
-        ):
-            if given:
-                raise InvalidParameter(f"conflicting options: {what}")
-    if mode == "host" and host.links:
-        raise InvalidParameter("conflicting options: host type networking can't be used with links")
-    if config.mac_address and mode in ("host", "none"):
-        raise InvalidParameter("conflicting options: mac-address and the network mode")
-
-
-def _endpoints(host: HostConfig, request: CreateRequest) -> dict[str, EndpointSettings]:
-    """The networks that the container is to be on, the one of the network mode first."""
-    wanted = dict(request.networking_config.endpoints_config)
-    mode = host.network_mode
-    if mode.startswith("container:"):
-        if wanted:
-            raise InvalidParameter("conflicting options: a container type network has no endpoints")
-        return {}
-    if "default" in wanted:
-        wanted.setdefault(mode, wanted.pop("default"))
-    primary = wanted.pop(mode, EndpointSettings())
-    if request.mac_address and not primary.mac_address:
-        primary = msgspec.structs.replace(primary, mac_address=request.mac_address)
-    if mode in ("host", "none") and wanted:
-        raise InvalidParameter(
-            f"Container cannot be connected to network endpoints: {', '.join(wanted)}"
-        )
-    found = {mode: primary, **wanted}
-    for name, settings in found.items():
-        endpoints.check(name, settings)
-    return found
 
 
 def _warnings(host: HostConfig) -> list[str]:

@@ -5,12 +5,58 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from sampan.engine.types import EndpointSettings, HostConfig
+import msgspec
+
+from sampan.engine.types import ContainerConfig, CreateRequest, EndpointSettings, HostConfig
 from sampan.errors import InvalidParameter
 
 _MAC = re.compile(r"(?:[0-9a-fA-F]{2}([:-]))(?:[0-9a-fA-F]{2}\1){4}[0-9a-fA-F]{2}\Z")
 SHARED = ("bridge", "default", "host", "none")
 """Networks that no user has made: their containers choose neither addresses nor names."""
+
+
+def check_mode(config: ContainerConfig, host: HostConfig, request: CreateRequest) -> None:
+    """Raises InvalidParameter for what the network mode leaves no room for."""
+    mode = host.network_mode
+    if mode.startswith("container:"):
+        if config.hostname:
+            raise InvalidParameter("conflicting options: hostname and the network mode")
+        for what, given in (
+            ("port publishing and the container type network mode", host.port_bindings),
+            ("port exposing and the container type network mode", request.exposed_ports),
+            ("custom host-to-IP mapping and the network mode", host.extra_hosts),
+            ("dns and the network mode", host.dns),
+            ("links and the network mode", host.links),
+        ):
+            if given:
+                raise InvalidParameter(f"conflicting options: {what}")
+    if mode == "host" and host.links:
+        raise InvalidParameter("conflicting options: host type networking can't be used with links")
+    if config.mac_address and mode in ("host", "none"):
+        raise InvalidParameter("conflicting options: mac-address and the network mode")
+
+
+def wanted(host: HostConfig, request: CreateRequest) -> dict[str, EndpointSettings]:
+    """The networks that the container is to be on, the one of the network mode first."""
+    asked = dict(request.networking_config.endpoints_config)
+    mode = host.network_mode
+    if mode.startswith("container:"):
+        if asked:
+            raise InvalidParameter("conflicting options: a container type network has no endpoints")
+        return {}
+    if "default" in asked:
+        asked.setdefault(mode, asked.pop("default"))
+    primary = asked.pop(mode, EndpointSettings())
+    if request.mac_address and not primary.mac_address:
+        primary = msgspec.structs.replace(primary, mac_address=request.mac_address)
+    if mode in ("host", "none") and asked:
+        raise InvalidParameter(
+            f"Container cannot be connected to network endpoints: {', '.join(asked)}"
+        )
+    found = {mode: primary, **asked}
+    for name, settings in found.items():
+        check(name, settings)
+    return found
 
 
 def check(network: str, settings: EndpointSettings) -> None:
