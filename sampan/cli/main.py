@@ -67,10 +67,18 @@ def main(words: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _fill_streams() -> None:
+    """Put the null device where a standard stream is closed: else a socket takes its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
 def entry() -> None:
     """Run the process's command line and end the process."""
     # Most commands end before a collection would free anything.
     gc.set_threshold(_COLLECT_AFTER)
+    _fill_streams()
     code = main()
     try:
         if sys.stdout is not None:

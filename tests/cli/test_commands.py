@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import tarfile
 import time
 
@@ -68,6 +70,17 @@ def test_ps_formats(cli, fake):
         'failed to execute template: template: :1:2: executing "" at <.Nope>: can\'t evaluate '
         "field Nope in type *formatter.ContainerContext\n"
     )
+
+
+def test_closed_streams(fake):
+    fake.answers["GET /containers/json"] = (200, [container()])
+    script = "from sampan.cli.main import entry; entry()"
+    ended = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&-', "sh", sys.executable, "-c", script, "ps"],
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
 
 
 def test_images(cli, fake):
