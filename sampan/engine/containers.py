@@ -128,6 +128,8 @@ class Containers:
         image = _for_platform(self._images.family(image), platform)
         host = self._completed(request.host_config)
         config = merge(request.config(), image.config.config)
+        if config.network_disabled and not host.network_mode.startswith("container:"):
+            host = msgspec.structs.replace(host, network_mode="none")
         validate.check(config, host)
         host, discarded = resources.kept(host, cgroups.version())
         self._defaults.runtimes.check(host.runtime)

@@ -113,3 +113,14 @@ def test_prune(daemon: Daemon, networks: Any) -> None:
     container.remove(force=True)
     assert networks.prune(filters={"label": "x=z"})["NetworksDeleted"] is None
     assert networks.prune(filters={"label": "x=y"})["NetworksDeleted"] == [used.name]
+
+
+def test_network_disabled(daemon: Daemon, networks: Any) -> None:
+    container = daemon.client.containers.create(
+        "busybox", ["ls", "/sys/class/net"], network_disabled=True
+    )
+    container.start()
+    assert container.wait()["StatusCode"] == 0
+    assert container.logs() == b"lo\n"
+    container.reload()
+    assert container.attrs["Config"]["NetworkDisabled"] is True
