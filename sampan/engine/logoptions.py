@@ -15,7 +15,6 @@ from sampan.errors import InvalidParameter
 from sampan.runtime.logs.decode import LONGEST_LINE
 
 DRIVERS = ("fluentd", "journald", "json-file", "local", "none", "syslog")
-REMOTE = ("fluentd", "journald", "syslog")
 
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 

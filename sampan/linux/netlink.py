@@ -83,10 +83,6 @@ def be32(kind: int, value: int) -> bytes:
     return attribute(kind, value.to_bytes(4, "big"))
 
 
-def be64(kind: int, value: int) -> bytes:
-    return attribute(kind, value.to_bytes(8, "big"))
-
-
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The ``(type, payload)`` pairs in a run of attributes."""
     offset = 0
@@ -296,8 +292,3 @@ class Socket:
                             done = True
             if not torn:
                 return found
-
-
-def is_missing(error: OSError) -> bool:
-    """Whether the object of a delete request was not there."""
-    return error.errno in (errno.ENOENT, errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)

@@ -251,17 +251,6 @@ def set_master(index: int, name: str, master: int) -> Message:
     )
 
 
-def rename_link(index: int, name: str, new_name: str) -> Message:
-    """Rename a link that is down."""
-    return _new_link(
-        text(IFLA_IFNAME, new_name), f"renaming {name} to {new_name}", index=index, create=False
-    )
-
-
-def set_mtu(index: int, name: str, mtu: int) -> Message:
-    return _new_link(u32(IFLA_MTU, mtu), f"setting the MTU of {name}", index=index, create=False)
-
-
 def delete_link(name: str, *, missing_ok: bool = False) -> Message:
     return Message(
         RTM_DELLINK,

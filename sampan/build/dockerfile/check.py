@@ -63,7 +63,6 @@ _DESCRIPTIONS = {
         "IP address and host-port mapping should not be used in EXPOSE instruction"
     ),
 }
-RULES = tuple(_DESCRIPTIONS)
 EXPERIMENTAL = frozenset({"CopyIgnoredFile", "InvalidDefinitionDescription"})
 """Rules that count only where they are asked for."""
 _SECRET = re.compile(
