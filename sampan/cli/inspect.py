@@ -72,15 +72,16 @@ def print_objects(found: list[Any], form: str) -> None:
 
 
 def _templated(found: list[Any], form: str) -> None:
+    from sampan.cli.goshape import nothing, shaped
     from sampan.gotemplate import Template, TemplateError
 
     try:
-        template = Template(form, strict=True)
+        template = Template(form, strict=True, nothing=nothing)
     except TemplateError as error:
         raise Failure(f"template parsing error: {error}", 64) from None
     try:
         for value in found:
-            sys.stdout.write(template.render(value) + "\n")
+            sys.stdout.write(template.render(shaped(value)) + "\n")
     except TemplateError as error:
         sys.stdout.write("\n")
         raise Failure(f"template parsing error: {error}") from None

@@ -6,7 +6,34 @@ from sampan import wirejson
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from typing import Any
+
+
+class Struct(dict):  # type: ignore[type-arg]  # no import of typing at run time
+    """A JSON object that is a struct in Go.
+
+    ``nothing`` tells how a null member prints; ``absent`` has the members that JSON leaves out
+    where they are empty.
+    """
+
+    def __init__(
+        self, members: dict[str, Any], nothing: Callable[[str], str], absent: Mapping[str, Any]
+    ) -> None:
+        super().__init__(members)
+        self.nothing, self.absent = nothing, absent
+
+    def shown(self) -> str:
+        """The members' values, in their order."""
+        values = (
+            self.nothing(name) if value is None else show(value, nested=True)
+            for name, value in self.items()
+        )
+        return f"{{{' '.join(values)}}}"
+
+
+class Map(dict):  # type: ignore[type-arg]  # no import of typing at run time
+    """A JSON object that is a map in Go: what is null in it is an empty slice."""
 
 
 def show(value: Any, *, nested: bool = False) -> str:
@@ -21,8 +48,12 @@ def show(value: Any, *, nested: bool = False) -> str:
         return "false"
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, Struct):
+        return value.shown()
     if isinstance(value, dict):
-        pairs = (f"{key}:{show(value[key], nested=True)}" for key in sorted(value, key=str))
+        null: list[Any] | None = [] if isinstance(value, Map) else None
+        given = ((key, value[key]) for key in sorted(value, key=str))
+        pairs = (f"{key}:{show(null if it is None else it, nested=True)}" for key, it in given)
         return f"map[{' '.join(pairs)}]"
     if isinstance(value, list | tuple):
         return f"[{' '.join(show(item, nested=True) for item in value)}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sampan.gotemplate.errors import NoField, TemplateError, Trouble
 from sampan.gotemplate.functions import FUNCTIONS, SHORT_CIRCUIT, truth
 from sampan.gotemplate.parse import Node, Parser
-from sampan.gotemplate.show import show
+from sampan.gotemplate.show import Struct, show
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Template:
     """A parsed template.
 
     ``strict`` makes a missing key of a JSON object an error, as ``inspect`` has it; otherwise it
-    prints ``<no value>``.
+    prints ``<no value>``, and so does null unless ``nothing`` tells how a field of a name prints.
 
     :raises TemplateError: the text is not a template.
     """
@@ -38,6 +38,7 @@ class Template:
         *,
         strict: bool = False,
         functions: Mapping[str, Callable[..., Any]] = FUNCTIONS,
+        nothing: Callable[[str], str] | None = None,
     ) -> None:
         names = {*functions, *SHORT_CIRCUIT}
         parser = Parser(text, names)
@@ -46,6 +47,7 @@ class Template:
         self._defined = parser.defined
         self._strict = strict
         self._functions = functions
+        self._nothing = nothing
 
     def render(self, value: Any) -> str:
         """The text for ``value``; :class:`TemplateError` if the template asks the impossible."""
@@ -81,7 +83,7 @@ class _Run:
             elif kind == "action":
                 value = self.pipe(node.parts[0], dot)
                 if not node.parts[0].value[0]:
-                    self.out.append(show(value))
+                    self.out.append(self._null(node.parts[0]) if value is None else show(value))
             elif kind in ("if", "with"):
                 self._choose(node, dot)
             elif kind == "range":
@@ -92,6 +94,14 @@ class _Run:
                 raise _Break
             else:
                 raise _Continue
+
+    def _null(self, pipe: Node) -> str:
+        """How null prints: as an empty value of the field's type, where that is known."""
+        nothing = self._template._nothing
+        last = pipe.parts[-1].parts[0]
+        if nothing and last.kind in ("field", "variable", "chain") and last.value:
+            return nothing(last.value[-1])
+        return show(None)
 
     def _choose(self, node: Node, dot: Any) -> None:
         self._scopes.append({})
@@ -260,6 +270,8 @@ class _Run:
             for key in value:
                 if key.lower() == folded:
                     return value[key]
+            if isinstance(value, Struct) and name in value.absent:
+                return value.absent[name]
             if self._template._strict:
                 raise self._fail(node, f'map has no entry for key "{name}"')
             return None

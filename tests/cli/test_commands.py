@@ -233,6 +233,32 @@ def test_inspect(cli, fake):
         'template parsing error: template: :1:2: executing "" at <.Nope>: map has no entry for '
         'key "Nope"\n',
     )
+    fake.answers["GET /containers/s/json"] = (
+        200,
+        {
+            "Mounts": [{"Type": "volume", "Name": "v1", "RW": True}],
+            "Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8080"}], "81/tcp": None},
+            "State": {"Running": True},
+            "HostConfig": {
+                "Binds": None,
+                "Sysctls": None,
+                "Init": None,
+                "LogConfig": {"Type": "local", "Config": {"a": "1"}},
+            },
+        },
+    )
+    for form, shown in (
+        ("{{if .State.Health}}x{{else}}none{{end}} {{.State.Health}}", "none <nil>"),
+        ("{{json .State}}", '{"Running":true}'),
+        ("{{.Mounts}}", "[{volume v1 true}]"),
+        ("{{.Ports}}", "map[80/tcp:[{0.0.0.0 8080}] 81/tcp:[]]"),
+        ("{{.HostConfig}}", "{[] map[] <nil> {local map[a:1]}}"),
+        ("{{with .HostConfig}}{{.Binds}} {{.Sysctls}} {{.Init}}{{end}}", "[] map[] <nil>"),
+        ("{{json .HostConfig.Binds}}", "null"),
+        ("{{json .Mounts}}", '[{"Type":"volume","Name":"v1","RW":true}]'),
+        ("{{range .Mounts}}{{.}}{{end}}", "{volume v1 true}"),
+    ):
+        assert cli("inspect", "-f", form, "s") == (0, f"{shown}\n", ""), form
     assert cli("inspect", "-f", "{{", "a") == (
         64,
         "",
