@@ -35,6 +35,8 @@ def ensure_daemon(host: Host, failure: ConnectionFailed) -> None:
         os.makedirs(host.run_dir, 0o711, exist_ok=True)
         lock = os.open(f"{host.run_dir}/start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if os.geteuid() != 0:
+            raise failure from None
         raise DaemonNotStarted(
             f"cannot start the sampan daemon: {error.strerror}: {host.run_dir}"
         ) from None
