@@ -95,6 +95,7 @@ class Shortcuts:
         self._attached: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._usable = True
+        self._proved = False
 
     def close(self) -> None:
         """Let go; what is attached goes on working."""
@@ -163,10 +164,18 @@ class Shortcuts:
             if messages:
                 with rtnetlink.open_socket() as route:
                     route.request(messages)
+            self._proved = self._proved or bool(self._attached)
         except OSError as error:
-            self._give_up(error)
+            self._failed(error)
         if self._waiting:
             self._look_later(_STEP_SECONDS)
+
+    def _failed(self, error: OSError) -> None:
+        # Where it has worked before, the link was about to go: it has a moment of many errors.
+        if self._proved:
+            log.debug("no shortcut for a link: %s", error)
+        else:
+            self._give_up(error)
 
     def _give_up(self, error: OSError) -> None:
         log.info("containers reach each other by the bridges alone: %s", error)
@@ -192,7 +201,7 @@ class Shortcuts:
             try:
                 program = self._programs[endpoint.network_id] = _Program()
             except OSError as error:
-                self._give_up(error)
+                self._failed(error)
                 return []
         if endpoint.mac.startswith(MAC_PREFIX):
             try:

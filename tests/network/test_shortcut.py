@@ -246,3 +246,23 @@ def test_kernels_that_count() -> None:
 def test_a_program_that_the_kernel_refuses() -> None:
     with pytest.raises(OSError, match="load the program for a link"):
         bpf.load_classifier(bpf.instruction(0x95))
+
+
+async def test_one_link_that_fails_costs_no_other_its_shortcut(world: World) -> None:
+    """What has worked before is not given up for a link that is about to go."""
+    manager = world.manager()
+    await manager.start(set())
+    a, b, inside_a, _ = await pair(world, manager)
+    await until_attached(a, b)
+    c = await manager.prepare(request("c"))
+    world.plug(c)
+    while "clsact" not in run("tc", "qdisc", "show", "dev", host_end(c)):
+        await asyncio.sleep(0.005)
+    run("tc", "qdisc", "del", "dev", host_end(c), "clsact")
+    d = await manager.prepare(request("d"))
+    inside_d = world.plug(d)
+    world.serve(inside_d, 80)
+    await until_attached(d)
+    await until_attached(c, attached=False)
+    assert bridged(inside_a, d) < FEW
+    await manager.close(remove_all=True)

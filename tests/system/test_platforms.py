@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 class Source:
-    """An index for two platforms in a registry."""
+    """An index for two platforms in a registry, of images that no other test's have a part of."""
 
     def __init__(self, registry: Registry, path: Path, name: str) -> None:
         self.name = f"{registry.host}/{name}:1"
         content = ContentStore(path)
+        seed = zlib.crc32(name.encode())
         self.images = {
-            "amd64": make_image(content, [1000, 2000], seed=1),
-            "arm64": make_image(content, [1000], seed=2, architecture="arm64"),
+            "amd64": make_image(content, [1000, 2000], seed=seed),
+            "arm64": make_image(content, [1000], seed=seed + 100, architecture="arm64"),
         }
         self.index = make_index(content, self.images)
         self.digest = self.push(content, self.name, self.index)
