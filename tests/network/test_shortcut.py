@@ -256,7 +256,9 @@ async def test_one_link_that_fails_costs_no_other_its_shortcut(world: World) -> 
     await until_attached(a, b)
     c = await manager.prepare(request("c"))
     world.plug(c)
-    while "clsact" not in run("tc", "qdisc", "show", "dev", host_end(c)):
+    for _ in range(500):
+        if "clsact" in run("tc", "qdisc", "show", "dev", host_end(c)):
+            break
         await asyncio.sleep(0.005)
     run("tc", "qdisc", "del", "dev", host_end(c), "clsact")
     d = await manager.prepare(request("d"))
