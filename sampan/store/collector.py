@@ -32,13 +32,15 @@ def collect(
         roots = {name for (name,) in metadata.query(_ROOTS)}
         for source in more:
             roots.update(source())
-        for name in snapshotter.unreached(roots):
+
+        def wanted(name: str) -> bool:
             with content.leases.lock:
-                if held(name):
-                    continue
+                return held(name)
+
+        for name in snapshotter.unreached(roots):
             try:
                 size = snapshotter.usage(name).size
-                snapshotter.remove(name)
+                snapshotter.remove(name, unless=wanted)
             except (Conflict, NotFound):
                 continue
             freed += size

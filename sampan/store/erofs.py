@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,10 +138,10 @@ class ErofsSnapshotter(OverlaySnapshotter):
             if isinstance(stack, _Stack):
                 self._image(stack)
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
         record = self._records.find(key)
         under = () if record.parent is None else self._stacks(record.parent)
-        super().remove(key)
+        super().remove(key, unless)
         self._trees.pop(record.id, None)
         self._known.pop(record.id, None)
         # The records first: a snapshot is made, and mounted, within a transaction of theirs.

@@ -51,7 +51,8 @@ class Leases:
     def collecting(self) -> Iterator[Callable[[str], bool]]:
         """For a collection, around finding its roots and deleting the rest: gives a test whether
         a name is held.  A lease that ends meanwhile still counts, because what it held may have
-        become a root after the roots were found.  Test and delete under ``lock``."""
+        become a root after the roots were found.  Test under ``lock``, and delete under it or under
+        another one that those who look take."""
         with self.lock:
             floor = min(self._open.values(), default=time.monotonic_ns())
         with self.open():

@@ -15,6 +15,7 @@ import shutil
 import stat
 import threading
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -96,9 +97,9 @@ class OverlaySnapshotter:
     def link(self, name: str, target: str) -> None:
         self._records.link(name, target)
 
-    def remove(self, key: str) -> None:
+    def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
         try:
-            id = self._records.remove(key)
+            id = self._records.remove(key, unless)
         except DiskFull:
             # The record of the removal needs space itself: what is removed gives it.
             record = self._records.find(key)

@@ -9,6 +9,7 @@ directory; a diff is made by comparing with the parent.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -69,8 +70,8 @@ class PlainSnapshotter:
     def link(self, name: str, target: str) -> None:
         self._records.link(name, target)
 
-    def remove(self, key: str) -> None:
-        id = self._records.remove(key)
+    def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
+        id = self._records.remove(key, unless)
         if id is not None:
             shutil.rmtree(self._records.directory(id), ignore_errors=True)
 

@@ -185,12 +185,15 @@ class SnapshotRecords:
                 (self._driver, name, record.id, record.parent_name),
             )
 
-    def remove(self, name: str) -> int | None:
+    def remove(self, name: str, unless: Callable[[str], bool] | None = None) -> int | None:
         """Remove a name; returns the snapshot's ID when it was the last one.  Raises
-        errors.Conflict while it is a parent.  An active snapshot is removed durably by the
-        transaction that removes what it belonged to."""
+        errors.Conflict while it is a parent, and if ``unless`` says so of it: whoever makes it say
+        so and looks afterwards finds the name, or finds it gone.  An active snapshot is removed
+        durably by the transaction that removes what it belonged to."""
         with self._metadata.transaction(durable=name.startswith("sha256:")) as connection:
             record = self.find(name)
+            if unless is not None and unless(name):
+                raise Conflict(f"the snapshot {name} is wanted")
             connection.execute(
                 "DELETE FROM snapshot_names WHERE driver = ? AND name = ?", (self._driver, name)
             )

@@ -27,6 +27,7 @@ stat are quick enough for the event loop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
@@ -90,8 +91,9 @@ class Snapshotter(Protocol):
         """Give a committed snapshot a second name; its space is freed with its last name."""
         ...
 
-    def remove(self, key: str) -> None:
-        """Remove a snapshot by key or name; Conflict while another one has it as its parent."""
+    def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
+        """Remove a snapshot by key or name; Conflict while another one has it as its parent, or
+        when ``unless`` says so of it."""
         ...
 
     def usage(self, key: str) -> Usage: ...

@@ -20,6 +20,7 @@ from sampan.image.reference import Reference
 from sampan.progress import Progress
 from sampan.store.content import DigestMismatch
 from sampan.store.images import Image, LayerRef
+from sampan.store.snapshots import Usage
 
 
 def add_layer(store: Store, tar: bytes, *, compress: bool = True) -> LayerRef:
@@ -196,6 +197,33 @@ async def test_garbage_goes_and_what_is_reached_stays(store: Store) -> None:
     await images.gc()
     assert set(store.content.walk()) == {shared.blob.digest}
     assert snapshots.stat(shared.diff_id).kind == "committed"
+
+
+async def test_a_snapshot_wanted_in_the_middle_of_a_collection_stays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks for it while the collector is about to remove it may rely on what is seen."""
+    images, snapshots = store.images, store.snapshotter
+    layer = add_layer(store, archive(file("a", b"a")).getvalue())
+    image = images.register(config_of([layer]), [layer], None, [Reference.parse("one:1")])
+    chain = await images.unpack(image)
+    assert chain is not None
+    images.delete(image.id)
+    usage = snapshots.usage
+
+    def looked_at(name: str) -> Usage:
+        found = usage(name)
+        store.content.leases.touch(name)
+        return found
+
+    monkeypatch.setattr(snapshots, "usage", looked_at)
+    with images.lease():
+        await images.gc()
+        assert snapshots.stat(chain).kind == "committed"
+    monkeypatch.undo()
+    await images.gc()
+    with pytest.raises(NotFound):
+        snapshots.stat(chain)
 
 
 async def test_commit_run_and_push(store: Store) -> None:
