@@ -16,7 +16,7 @@ from __future__ import annotations
 import array
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -120,27 +120,10 @@ def _read_map(path: str) -> tuple[Range, ...]:
 
 def of_namespace(user: int) -> Mapping:
     """The mapping of a user namespace given by its descriptor.  Raises OSError."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = os.fork()
-    if not pid:
-        try:
-            ours.close()
-            namespaces.setns(user, namespaces.CLONE_NEWUSER)
-            theirs.send(b"\0")
-            theirs.recv(1)
-        except OSError as failure:
-            theirs.send(bytes([failure.errno or 1]))
-        finally:
-            os._exit(0)
-    theirs.close()
-    try:
-        problem = ours.recv(1)[0]
-        if problem:
-            raise OSError(problem, f"cannot join the user namespace: {os.strerror(problem)}")
+    with _child(
+        lambda: namespaces.setns(user, namespaces.CLONE_NEWUSER), "cannot join the user namespace"
+    ) as pid:
         return Mapping(*(_read_map(f"/proc/{pid}/{name}") for name in ("uid_map", "gid_map")))
-    finally:
-        ours.close()
-        os.waitpid(pid, 0)
 
 
 def make(mapping: Mapping, kinds: Sequence[str] = (), existing: int = -1) -> dict[str, int]:
@@ -152,14 +135,31 @@ def make(mapping: Mapping, kinds: Sequence[str] = (), existing: int = -1) -> dic
     flags = 0 if existing >= 0 else namespaces.CLONE_NEWUSER
     for kind in kinds:
         flags |= _MADE_INSIDE[kind]
+
+    def enter() -> None:
+        if existing >= 0:
+            _enter_as_root(existing)
+        namespaces.unshare(flags)
+
+    with _child(enter, "cannot make a user namespace") as pid:
+        if existing < 0:
+            _write_map(pid, "uid_map", mapping.uids)
+            _write_map(pid, "gid_map", mapping.gids)
+        return {kind: namespaces.open_namespace(pid, kind) for kind in ("user", *kinds)}
+
+
+@contextmanager
+def _child(enter: Callable[[], None], problem: str) -> Iterator[int]:
+    """The pid of a child that has entered namespaces, and stays in them until the block ends.
+
+    Raises OSError, which begins with ``problem``, if it cannot enter them.
+    """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pid = os.fork()
     if not pid:
         try:
             ours.close()
-            if existing >= 0:
-                _enter_as_root(existing)
-            namespaces.unshare(flags)
+            enter()
             theirs.send(b"\0")
             theirs.recv(1)
         except OSError as failure:
@@ -168,13 +168,10 @@ def make(mapping: Mapping, kinds: Sequence[str] = (), existing: int = -1) -> dic
             os._exit(0)
     theirs.close()
     try:
-        problem = ours.recv(1)[0]
-        if problem:
-            raise OSError(problem, f"cannot make a user namespace: {os.strerror(problem)}")
-        if existing < 0:
-            _write_map(pid, "uid_map", mapping.uids)
-            _write_map(pid, "gid_map", mapping.gids)
-        return {kind: namespaces.open_namespace(pid, kind) for kind in ("user", *kinds)}
+        code = ours.recv(1)[0]
+        if code:
+            raise OSError(code, f"{problem}: {os.strerror(code)}")
+        yield pid
     finally:
         ours.close()
         os.waitpid(pid, 0)
