@@ -81,8 +81,7 @@ def entry() -> None:
     _fill_streams()
     code = main()
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
         pass
