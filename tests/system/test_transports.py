@@ -63,12 +63,11 @@ def tls_daemon(certificates: Path) -> Iterator[tuple[Daemon, str]]:
         yield daemon, address
 
 
-@pytest.mark.proves("tcp with mutual TLS")
-def test_mutual_tls(
-    tls_daemon: tuple[Daemon, str], certificates: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, address = tls_daemon
-    # It would come before what the client is told.
+def _known_client(
+    address: str, certificates: Path, monkeypatch: pytest.MonkeyPatch, timeout: int
+) -> docker.DockerClient:
+    """A client with a certificate that the daemon accepts."""
+    # They would come before what the client is told.
     monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
     monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
     tls = TLSConfig(
@@ -76,7 +75,15 @@ def test_mutual_tls(
         ca_cert=str(certificates / "ca.pem"),
         verify=True,
     )
-    client = docker.DockerClient(base_url=address, tls=tls, timeout=20)
+    return docker.DockerClient(base_url=address, tls=tls, timeout=timeout)
+
+
+@pytest.mark.proves("tcp with mutual TLS")
+def test_mutual_tls(
+    tls_daemon: tuple[Daemon, str], certificates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, address = tls_daemon
+    client = _known_client(address, certificates, monkeypatch, timeout=20)
     assert client.containers.run("busybox", ["echo", "safe"], remove=True) == b"safe\n"
     stranger = TLSConfig(ca_cert=str(certificates / "ca.pem"), verify=True)
     with pytest.raises(Exception, match=r"(?i)ssl|tls|connection"):
@@ -118,14 +125,7 @@ def test_docker_py_loses_no_output_over_tls(
     tls_daemon: tuple[Daemon, str], certificates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, address = tls_daemon
-    monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
-    monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
-    tls = TLSConfig(
-        client_cert=(str(certificates / "cert.pem"), str(certificates / "key.pem")),
-        ca_cert=str(certificates / "ca.pem"),
-        verify=True,
-    )
-    _hear_all(docker.DockerClient(base_url=address, tls=tls, timeout=60))
+    _hear_all(_known_client(address, certificates, monkeypatch, timeout=60))
 
 
 def test_docker_py_loses_no_output_over_tcp() -> None:
