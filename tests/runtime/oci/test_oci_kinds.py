@@ -10,27 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_side_by_side import PEERS, Bundle, Runtime, name
+from sidebyside import PEERS, Bundle, Runtime, name
 
 from sampan.runtime.oci import child
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 KINDS = {"network": "net", "ipc": "ipc", "uts": "uts", "pid": "pid", "cgroup": "cgroup"}
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    (tmp_path / "b").mkdir()
-    return Bundle(tmp_path / "b")
-
-
-@pytest.fixture(params=["sampan-oci", *PEERS])
-def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]:
-    found = Runtime(request.param, tmp_path / request.param)
-    yield found
-    for identity in found("list", "-q").stdout.split():
-        found("delete", "--force", identity)
 
 
 @pytest.fixture

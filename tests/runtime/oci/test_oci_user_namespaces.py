@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_side_by_side import PEERS, Bundle, Runtime, name
+from sidebyside import PEERS, Bundle, Runtime, name
 
 from sampan.linux import mount
 from sampan.linux.idmap import mapping_namespace
@@ -37,14 +37,6 @@ def bundle() -> Iterator[Bundle]:
             for file in files:
                 os.lchown(os.path.join(folder, file), FIRST, FIRST)
         yield found
-
-
-@pytest.fixture(params=["sampan-oci", *PEERS])
-def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Runtime]:
-    found = Runtime(request.param, tmp_path / request.param)
-    yield found
-    for identity in found("list", "-q").stdout.split():
-        found("delete", "--force", identity)
 
 
 def mapped(config: dict[str, Any], *ranges: dict[str, int]) -> None:

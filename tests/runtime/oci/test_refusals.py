@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-SCRIPT = Path(__file__).parents[3] / "scripts/sampan-oci"
+from ocicontainer import SCRIPT
 
 
 def oci(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
