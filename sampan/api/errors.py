@@ -28,6 +28,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return DiskFull.status, f"the state directory's disk is full: {error}"
     if isinstance(error, msgspec.ValidationError | msgspec.DecodeError):
         return InvalidParameter.status, f"invalid request body: {error}"
+    if isinstance(error, RecursionError):
+        return InvalidParameter.status, "directories or values are nested too deep"
     if isinstance(error, web.HTTPException):
         # Docker's router knows of a path only together with its method.
         unknown = error.status in (404, 405)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import select
-import shutil
 import signal
 import sqlite3
 from collections.abc import Iterable
@@ -20,6 +19,7 @@ from sampan.build.solver.scheduler import Shared
 from sampan.errors import Conflict, NotFound
 from sampan.linux.mount import umount
 from sampan.linux.sync import syncfs
+from sampan.linux.trees import remove_tree
 from sampan.runtime.control import keeper_alive, read_state
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def recover(deps: BuildDeps) -> None:
         with contextlib.suppress(OSError):
             umount(str(directory))
     for leftover in (run_dir / "build-mounts", run_dir / "build", state_dir / "tmp" / "build"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_tree(leftover, ignore_errors=True)
     _remove(deps, _names(deps, UNFINISHED))
 
 

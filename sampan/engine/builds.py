@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -32,6 +31,7 @@ from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
 from sampan.errors import DiskFull, InvalidParameter
+from sampan.linux.trees import remove_tree
 from sampan.progress import Report
 
 NO_ATTESTATIONS = Attest()
@@ -62,7 +62,7 @@ class Builds:
         self._retained = RetainedContexts()
         self._trimming: asyncio.TimerHandle | None = None
         self._contexts = deps.state_dir / "tmp" / "contexts"
-        shutil.rmtree(self._contexts, ignore_errors=True)
+        remove_tree(self._contexts, ignore_errors=True)
 
     async def build(
         self,
@@ -284,7 +284,7 @@ class Builds:
         try:
             yield place
         finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, place, True))
+            await asyncio.shield(asyncio.to_thread(remove_tree, place, True))
 
 
 def _is_shared(record: CacheRecord, in_images: Set[str]) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from sampan.engine.tree_untar import change_mode
 from sampan.errors import InvalidParameter
 from sampan.linux.openat2 import open_in_root
+from sampan.linux.trees import remove_tree
 
 _STAGING = "_copy"
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -40,13 +40,13 @@ def fill(volume: Path, root: int, destination: str, *, in_place: bool) -> None:
             _copy_into(source, volume)
             return
         staging = volume.parent / _STAGING
-        shutil.rmtree(staging, ignore_errors=True)
+        remove_tree(staging, ignore_errors=True)
         staging.mkdir(mode=0o700)
         try:
             _copy_into(source, staging)
             staging.rename(volume)  # rename(2) replaces an empty directory atomically
         except BaseException:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove_tree(staging, ignore_errors=True)
             raise
     finally:
         os.close(source)

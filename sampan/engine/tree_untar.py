@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -17,6 +16,7 @@ from sampan.errors import InvalidParameter
 from sampan.image import tar
 from sampan.image.tar import InvalidTar, StreamCursor, entries
 from sampan.linux.openat2 import make_directories, open_in_root
+from sampan.linux.trees import remove_tree
 from sampan.runtime.userns import Mapping, as_root_of
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -244,6 +244,6 @@ def change_mode(parent: int, name: str | bytes, mode: int) -> None:
 
 def _remove(parent: int, name: bytes, is_directory: bool) -> None:
     if is_directory:
-        shutil.rmtree(os.fsdecode(name), dir_fd=parent)
+        remove_tree(os.fsdecode(name), dir_fd=parent)
     else:
         os.unlink(name, dir_fd=parent)

@@ -9,12 +9,11 @@ starts and undone when its last one stops (:mod:`sampan.engine.attachments`).
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -28,6 +27,7 @@ from sampan.engine.mounts import (
 )
 from sampan.engine.uses import Uses
 from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.linux.trees import below, remove_tree
 from sampan.store.metadata import Metadata
 
 ANONYMOUS_LABEL = "com.docker.volume.anonymous"
@@ -180,7 +180,7 @@ class Volumes:
             self._records.delete(name)
             if (self._root / name).exists():
                 (self._root / name).rename(doomed)
-        await asyncio.to_thread(shutil.rmtree, doomed, True)
+        await asyncio.to_thread(remove_tree, doomed, True)
         self._events.publish("volume", "destroy", name, {"driver": volume.driver})
 
     async def prune(self, filters: Filters, everything: bool = False) -> Pruned:
@@ -225,7 +225,7 @@ class Volumes:
         """Finish removals that were interrupted, and creations that were."""
         for path in self._root.iterdir():
             if path.name.startswith(_DOOMED):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path, ignore_errors=True)
             elif path.is_dir() and self._records.get(path.name) is None:
                 try:
                     (path / "_data").rmdir()
@@ -238,20 +238,13 @@ def tree_size(path: Path) -> int:
     """Bytes of the files below ``path``; a file with several names counts once."""
     seen: set[tuple[int, int]] = set()
     total = 0
-    pending = [os.fspath(path)]
-    while pending:
-        try:
-            entries = list(os.scandir(pending.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            try:
+    with suppress(OSError):
+        for entry in below(path):
+            with suppress(OSError):
                 info = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-            elif info.st_nlink == 1 or (info.st_dev, info.st_ino) not in seen:
-                seen.add((info.st_dev, info.st_ino))
-                total += info.st_size
+                if entry.is_dir(follow_symlinks=False):
+                    continue
+                if info.st_nlink == 1 or (info.st_dev, info.st_ino) not in seen:
+                    seen.add((info.st_dev, info.st_ino))
+                    total += info.st_size
     return total

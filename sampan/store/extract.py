@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from sampan.linux.openat2 import (
     open_in_root,
     openat2,
 )
+from sampan.linux.trees import remove_tree
 from sampan.store.copytree import copy_file
 from sampan.store.snapshots import Usage
 
@@ -80,6 +80,8 @@ def extract(
             cursor.drain()
         except InvalidTar as error:
             raise InvalidParameter(f"invalid layer: {error}") from error
+        except RecursionError:
+            raise InvalidParameter("invalid layer: its directories are nested too deep") from None
         extraction.finish()
         return Usage(extraction.size, extraction.inodes)
 
@@ -514,7 +516,7 @@ class _Extraction:
         except FileNotFoundError:
             pass
         except (IsADirectoryError, PermissionError):
-            shutil.rmtree(os.fsdecode(name), dir_fd=parent)
+            remove_tree(os.fsdecode(name), dir_fd=parent)
 
     def _forget(self, keep: int = -1) -> None:
         """Close the cached directories: a removal may have made their paths mean others."""

@@ -11,7 +11,6 @@ mount described and make it in their own mount namespace.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import threading
 import zlib
@@ -24,6 +23,7 @@ from sampan.errors import DiskFull, SampanError, Unsupported
 from sampan.image.layer import is_opaque
 from sampan.linux import quota
 from sampan.linux.sync import syncfs
+from sampan.linux.trees import below, remove_tree
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error
 from sampan.store.extract import extract
@@ -58,7 +58,7 @@ class OverlaySnapshotter:
         for _, record in self._records.used():
             directory = self._records.directory(record.id)
             if not (directory / "fs").exists():
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory, ignore_errors=True)
                 with suppress(SampanError, OSError):  # check() says what is wrong below it
                     directory.mkdir(mode=0o700)
                     self._fill(directory, record.kind, record.parent)
@@ -92,7 +92,7 @@ class OverlaySnapshotter:
     def commit(self, name: str, key: str) -> None:
         record = self._records.find(key)
         self._records.commit(name, key, tree_usage(self._fs(record.id)))
-        shutil.rmtree(self._records.directory(record.id) / "work", ignore_errors=True)
+        remove_tree(self._records.directory(record.id) / "work", ignore_errors=True)
 
     def link(self, name: str, target: str) -> None:
         self._records.link(name, target)
@@ -105,10 +105,10 @@ class OverlaySnapshotter:
             record = self._records.find(key)
             if record.kind != "active":
                 raise
-            shutil.rmtree(self._fs(record.id), ignore_errors=True)
+            remove_tree(self._fs(record.id), ignore_errors=True)
             id = self._records.remove(key)
         if id is not None:
-            shutil.rmtree(self._records.directory(id), ignore_errors=True)
+            remove_tree(self._records.directory(id), ignore_errors=True)
 
     def usage(self, key: str) -> Usage:
         record = self._records.find(key)
@@ -244,20 +244,16 @@ def tree_usage(root: Path) -> Usage:
     """The space of a directory tree: each inode once, in allocated bytes."""
     size = inodes = 0
     seen: set[tuple[int, int]] = set()
-    pending = [os.fspath(root)]
-    while pending:
-        with os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                info = entry.stat(follow_symlinks=False)
-                if stat.S_ISDIR(info.st_mode):
-                    pending.append(entry.path)
-                elif info.st_nlink > 1:
-                    if (info.st_dev, info.st_ino) in seen:
-                        continue
-                    seen.add((info.st_dev, info.st_ino))
-                inodes += 1
-                if stat.S_ISREG(info.st_mode):
-                    size += min(info.st_size, info.st_blocks * 512) or info.st_size
+    for entry in below(root):
+        with suppress(FileNotFoundError):  # removed meanwhile by the running container
+            info = entry.stat(follow_symlinks=False)
+            if not stat.S_ISDIR(info.st_mode) and info.st_nlink > 1:
+                if (info.st_dev, info.st_ino) in seen:
+                    continue
+                seen.add((info.st_dev, info.st_ino))
+            inodes += 1
+            if stat.S_ISREG(info.st_mode):
+                size += min(info.st_size, info.st_blocks * 512) or info.st_size
     return Usage(size, inodes)
 
 

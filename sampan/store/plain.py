@@ -8,7 +8,6 @@ directory; a diff is made by comparing with the parent.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 from sampan.errors import Conflict, SampanError, Unsupported
 from sampan.linux.sync import syncfs
+from sampan.linux.trees import remove_tree
 from sampan.runtime.types import Mount
 from sampan.store.compare import difference
 from sampan.store.content import disk_full_as_error
@@ -46,7 +46,7 @@ class PlainSnapshotter:
         for _, record in self._records.used():
             if not self._needed(record).exists():
                 directory = self._records.directory(record.id)
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory, ignore_errors=True)
                 with suppress(SampanError, OSError):  # check() says what is wrong below it
                     directory.mkdir(mode=0o700)
                     self._fill(directory, record.kind, record.parent)
@@ -73,7 +73,7 @@ class PlainSnapshotter:
     def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
         id = self._records.remove(key, unless)
         if id is not None:
-            shutil.rmtree(self._records.directory(id), ignore_errors=True)
+            remove_tree(self._records.directory(id), ignore_errors=True)
 
     def usage(self, key: str) -> Usage:
         record = self._records.find(key)
@@ -88,7 +88,7 @@ class PlainSnapshotter:
         """The difference to the parent, laid out anew at each call as overlayfs would have it."""
         record = self._records.find(key)
         place = self._records.directory(record.id) / "upper"
-        shutil.rmtree(place, ignore_errors=True)
+        remove_tree(place, ignore_errors=True)
         with disk_full_as_error(self.root):
             lower = self._fs(record.parent) if record.parent is not None else None
             difference(self._fs(record.id), lower, place)

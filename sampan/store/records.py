@@ -7,13 +7,13 @@ directory without a record, which :meth:`SnapshotRecords.clean` removes at start
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from sampan.errors import Conflict, NotFound
+from sampan.linux.trees import remove_tree
 from sampan.store.metadata import Metadata
 from sampan.store.snapshots import Info, Kind, Usage
 
@@ -101,13 +101,13 @@ class SnapshotRecords:
                     (self._driver, name, id, parent),
                 )
                 directory = self.directory(id)
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory, ignore_errors=True)
                 directory.mkdir(mode=0o700)
                 make(directory)
                 yield Record(id, kind, parent_id, parent, -1, -1, form)
         except BaseException:
             if directory is not None:
-                shutil.rmtree(directory, ignore_errors=True)
+                remove_tree(directory, ignore_errors=True)
             raise
 
     def reserve(self) -> Path:
@@ -118,7 +118,7 @@ class SnapshotRecords:
                 (self._driver,),
             )
             directory = self.directory(cursor.lastrowid or 0)
-            shutil.rmtree(directory, ignore_errors=True)
+            remove_tree(directory, ignore_errors=True)
             directory.mkdir(mode=0o700)
         return directory
 
@@ -128,7 +128,7 @@ class SnapshotRecords:
             connection.execute(
                 "DELETE FROM snapshots WHERE id = ? AND kind = 'filling'", (int(directory.name),)
             )
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_tree(directory, ignore_errors=True)
 
     def adopt(
         self,
@@ -288,4 +288,4 @@ class SnapshotRecords:
         known = {str(id) for (id,) in rows}
         for path in self.root.iterdir():
             if path.name.isdigit() and path.name not in known:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path, ignore_errors=True)

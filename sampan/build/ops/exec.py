@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-import shutil
 import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from sampan.build.ops.netns import make_namespace
 from sampan.build.ops.specs import bind
 from sampan.build.solver.cache import UNFINISHED
 from sampan.errors import InvalidParameter, NotFound, SampanError
+from sampan.linux.trees import remove_tree
 from sampan.network.manager import NetworkManager
 from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
 from sampan.runtime.cgroups.naming import PLAIN, GroupNames
@@ -147,7 +147,7 @@ class ExecRunner:
             if place.netns is not None:
                 os.close(place.netns)
             await self._networks.release(place.id)
-            shutil.rmtree(place.directory, ignore_errors=True)
+            remove_tree(place.directory, ignore_errors=True)
         self._all_places.clear()
         self._free_places.clear()
 

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import posixpath
-import shutil
 import socket
 import stat
 import time
@@ -27,6 +26,7 @@ from sampan.build.solver.scheduler import Result
 from sampan.errors import InvalidParameter, NotFound
 from sampan.linux.mount import move_mount_to, open_tree, stacked, umount
 from sampan.linux.openat2 import make_directories
+from sampan.linux.trees import remove_tree
 from sampan.runtime.types import Mount
 from sampan.store.snapshots import Snapshotter
 
@@ -76,7 +76,7 @@ class MountSetup:
         directory = self._run_dir / "build-mounts" / container_id
         if op.mounts:
             directory.mkdir(parents=True, mode=0o700)
-            stack.callback(shutil.rmtree, directory, ignore_errors=True)
+            stack.callback(remove_tree, directory, ignore_errors=True)
         for number, mount in enumerate(op.mounts):
             place = directory / str(number)
             if mount.type == "tmpfs":
@@ -290,7 +290,7 @@ class MountSetup:
         try:
             temporary.rename(path)
         except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)  # Another command was quicker.
+            remove_tree(temporary, ignore_errors=True)  # Another command was quicker.
 
 
 def _copy_context(context: Context, root: Path) -> None:

@@ -7,7 +7,6 @@ attribute ``trusted.overlay.opaque`` marks a directory that hides the one below.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sampan.build.ops.copy import Copier
 from sampan.build.ops.select import select
 from sampan.build.ops.tree import NOTHING, Folder, Status, folder
 from sampan.build.ops.unpack import extract
+from sampan.linux.trees import remove_tree
 from sampan.store.snapshots import Snapshotter
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -59,7 +59,7 @@ def _remove(target: Folder, path: str) -> None:
     try:
         info = os.stat(name, dir_fd=holder, follow_symlinks=False)
         if stat.S_ISDIR(info.st_mode):
-            shutil.rmtree(name, dir_fd=holder)
+            remove_tree(name, dir_fd=holder)
         else:
             os.unlink(name, dir_fd=holder)
     except FileNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from weakref import WeakValueDictionary
 import msgspec
 
 from sampan.errors import Conflict, NotFound
+from sampan.linux.trees import remove_tree
 from sampan.store.layers import LayerRef
 from sampan.store.metadata import Metadata
 from sampan.store.snapshots import Snapshotter
@@ -266,7 +266,7 @@ class BuildCache:
 
     def _remove(self, record: CacheRecord) -> bool:
         if record.kind == "exec.cachemount":
-            shutil.rmtree(self.mounts_dir / str(record.snapshot), ignore_errors=True)
+            remove_tree(self.mounts_dir / str(record.snapshot), ignore_errors=True)
         elif (
             record.snapshot is not None and record.snapshot.startswith(PREFIX) and not record.empty
         ):
