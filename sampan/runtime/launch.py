@@ -121,6 +121,11 @@ def _namespaces(linux: dict[str, Any]) -> tuple[int, bool, dict[str, str]]:
     return flags, fresh_pid, paths
 
 
+def _exposed(linux: dict[str, Any]) -> bool:
+    """Whether the process joins a process-number namespace of others."""
+    return "pid" in _namespaces(linux)[2]
+
+
 class Spare:
     """A first process forked before there is a container for it, in new process-number, IPC and
     UTS namespaces, waiting for its plan.  Saves the fork when one is wanted."""
@@ -244,7 +249,7 @@ def start_container(
     pidfd = os.pidfd_open(pid)
     if streams:
         streams.close_child()
-    sync = KeeperSide(ours)
+    sync = KeeperSide(ours, pid if _exposed(linux) else 0)
     try:
         # The group is made while the child makes its namespaces and mounts.
         warnings = group.create(linux.get("resources") or {})
@@ -300,7 +305,7 @@ def start_exec(
     theirs.close()
     if streams:
         streams.close_child()
-    sync = KeeperSide(ours)
+    sync = KeeperSide(ours, pid)
     try:
         group.add(pid)
         sync.go()

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Callable
 
 from sampan.runtime.errors import StartError
 
 _LARGEST = 16384
+# Seconds between two looks at a child that others may have stopped.
+_LOOK = 0.1
 
 
 class ChildSide:
@@ -52,8 +55,11 @@ class ChildSide:
 class KeeperSide:
     """What the keeper hears; collects the warnings and the terminal."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, exposed: int = 0) -> None:
+        """``exposed`` is the child's number where it has joined a process-number namespace of
+        others: they can stop it, and must not make us wait for it by that."""
         self._socket = sock
+        self._exposed = exposed
         self.warnings: list[str] = []
         self.terminal: int | None = None
         self.on_listener: Callable[[int], None] | None = None
@@ -96,7 +102,16 @@ class KeeperSide:
             pass
         return failure
 
+    def _wait(self) -> None:
+        """Wait for a message of an exposed child.  Raises StartError if it has been stopped."""
+        flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+        while not select.select([self._socket], [], [], _LOOK)[0]:
+            if os.waitid(os.P_PID, self._exposed, flags):
+                raise StartError("the process was stopped while it was being set up", 126)
+
     def _receive(self) -> tuple[bytes, list[int]]:
+        if self._exposed:
+            self._wait()
         flags = socket.MSG_CMSG_CLOEXEC
         data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1, flags)
         return data, fds

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import suppress
+from queue import Queue
+from threading import Thread
+
 import docker
 import pytest
 from harness import Daemon
@@ -32,3 +37,47 @@ def test_directories_deeper_than_a_path_may_be_long(own_daemon: Daemon) -> None:
     own_daemon.stop()
     own_daemon.start()
     assert client.ping()
+
+
+STOPS_ALL = "while :; do kill -STOP -1; done"
+
+
+def test_a_container_that_stops_whatever_enters_it(daemon: Daemon) -> None:
+    """A process on its way into the container is seen there, and may be stopped by its root: the
+    engine does not wait for it."""
+    container = daemon.client.containers.run(
+        "busybox", ["sh", "-c", STOPS_ALL], network_mode="none", detach=True
+    )
+    answers: Queue[object] = Queue()
+
+    def execute() -> None:
+        try:
+            while answers.qsize() < 20:
+                answers.put(container.exec_run(["true"]))
+        except docker.errors.APIError as error:
+            answers.put(error)
+
+    thread = Thread(target=execute)
+    thread.start()
+    answers.get(timeout=20)
+    started = time.monotonic()
+    container.kill()
+    container.wait(timeout=10)
+    assert time.monotonic() - started < 5
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_container_that_stops_whatever_joins_its_processes(daemon: Daemon) -> None:
+    jail = daemon.client.containers.run(
+        "busybox", ["sh", "-c", STOPS_ALL], network_mode="none", detach=True
+    )
+    for _ in range(3):
+        guest = daemon.client.containers.create(
+            "busybox", ["true"], pid_mode=f"container:{jail.id}", network_mode="none"
+        )
+        started = time.monotonic()
+        with suppress(docker.errors.APIError):  # it was stopped; or else it was quick enough
+            guest.start()
+        guest.remove(force=True)
+        assert time.monotonic() - started < 5
