@@ -162,7 +162,8 @@ class Containers:
             record.macs = {n: e.mac_address for n, e in record.networks.items() if e.mac_address}
             # Built once for its checks: what cannot become a process is refused now.
             specs.build(record, specs.Environment())
-            logconfig.tag(record)
+            if record.host.log_config.config.get("tag"):
+                logconfig.tag(record)
             await self._furnish(record, image)
             try:
                 self._put(record)

@@ -73,8 +73,6 @@ def make_directories(dirfd: int, path: str | bytes, mode: int = 0o755) -> int:
         pass
     parent, name = _make_parent(dirfd, path_bytes(path), mode)
     try:
-        return open_in_root(parent, name, O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError:
         try:
             os.mkdir(name, mode, dir_fd=parent)
         except FileExistsError:

@@ -17,12 +17,12 @@ from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, make_dire
 from sampan.runtime import ahead, confine, interfaces, parcel, reaper, supported, userns
 from sampan.runtime.guard import Forbidden, Guard
 from sampan.runtime.rootfs import RootFs
+from sampan.runtime.stage import ROOT, Stage
 from sampan.runtime.sync import ChildSide, describe
 from sampan.runtime.types import KeeperRequest
 from sampan.runtime.users import UnknownUser
 
 _SETUP_FAILED = 125
-SPARE_NAMESPACES = namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
 
 
 class Remapped(NamedTuple):
@@ -59,22 +59,22 @@ def run(plan: Plan, sock: socket.socket, stdio: Stdio) -> None:
 def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan]) -> None:
     """As :func:`run` for a child that was forked before its plan is known.
 
-    The new namespaces are among :data:`SPARE_NAMESPACES` and all of those; ``decode`` makes the
-    plan of the message that comes with the streams.  Never returns.
+    The plan has all of :data:`~sampan.runtime.stage.NAMESPACES` among its new ones, but for the
+    network's; ``decode`` makes it of the message that comes with the streams.  Never returns.
     """
     sync = ChildSide(sock)
 
     def go() -> None:
         guard = _enter()
         lesson = ahead.Lesson(ahead.Role.FIRST)
-        namespaces.unshare(SPARE_NAMESPACES)
+        stage = Stage()
         received = parcel.Receiver(sock).receive()
         if received is None:
             os._exit(0)
         message, fds = received
-        plan = decode(message)
-        plan = plan._replace(new_namespaces=plan.new_namespaces & ~SPARE_NAMESPACES)
-        _run(plan, sync, tuple(fds) or None, guard, lesson)
+        with stage.on_host():
+            plan = decode(message)
+        _run(plan, sync, tuple(fds) or None, guard, lesson, stage)
 
     _reporting(sync, go)
 
@@ -99,7 +99,12 @@ def _reporting(sync: ChildSide, go: Callable[[], None]) -> None:
 
 
 def _run(
-    plan: Plan, sync: ChildSide, stdio: Stdio, guard: Guard, lesson: ahead.Lesson | None
+    plan: Plan,
+    sync: ChildSide,
+    stdio: Stdio,
+    guard: Guard,
+    lesson: ahead.Lesson | None,
+    stage: Stage | None = None,
 ) -> None:
     spec = plan.request.spec
     linux = spec.get("linux") or {}
@@ -107,7 +112,11 @@ def _run(
         namespaces.setns(fd, flag)
         os.close(fd)
     late = namespaces.CLONE_NEWCGROUP
-    namespaces.unshare(plan.new_namespaces & ~late)
+    own_network = bool(plan.new_namespaces & namespaces.CLONE_NEWNET)
+    if stage is None:
+        namespaces.unshare(plan.new_namespaces & ~late)
+    elif not own_network and not plan.joined:
+        stage.use_host_network()
     sync.namespaces_ready()
 
     remapped = plan.remapped
@@ -116,18 +125,24 @@ def _run(
         userns.make_files_as_root(remapped.mapping)
     root = RootFs(
         plan.request.rootfs,
-        plan.request.run_dir,
+        ROOT if stage else plan.request.run_dir,
         str(linux.get("rootfsPropagation") or ""),
         bind_devices=False,
         mapping=mapping,
         user=remapped.user if remapped else -1,
+        on_host=stage.on_host if stage else None,
     )
+    entries = spec.get("mounts") or ()
+    root.open_sources(entries)
+    furnished = stage.furnish(root, spec, own_network) if stage else ()
     cgroup_mounts = []
-    for entry in spec.get("mounts") or ():
+    for entry in entries:
         if entry.get("type") in ("cgroup", "cgroup2"):
             cgroup_mounts.append(entry)
-        else:
+        elif entry["destination"] not in furnished:
             root.add(entry)
+    if not furnished:
+        root.add_default_devices()
     root.add_devices(linux.get("devices") or ())
 
     who = confine.identity(root.fd, spec["process"])
@@ -138,8 +153,9 @@ def _run(
         namespaces.unshare(late)
     for entry in cgroup_mounts:
         root.add_cgroup(entry, plan.cgroup_points)
-    if plan.new_namespaces & namespaces.CLONE_NEWNET or (remapped and remapped.own_network):
-        interfaces.configure_inside(plan.request.interfaces)
+    if own_network or (remapped and remapped.own_network):
+        with root.on_host():
+            interfaces.configure_inside(plan.request.interfaces)
 
     if stdio is None:
         master, slave = root.open_console()
@@ -157,8 +173,16 @@ def _run(
     if persona is not None:
         process.set_personality(persona)
     confine.apply_limits(plan.confinement, sync.warn)
-    root.make_read_only(linux.get("readonlyPaths") or ())
-    root.mask(linux.get("maskedPaths") or ())
+    hidden = linux.get("maskedPaths") or ()
+    if not furnished:
+        root.make_read_only(linux.get("readonlyPaths") or ())
+    elif "/sys" in furnished:
+        hidden = ()
+    else:
+        hidden = [path for path in hidden if path.startswith("/sys/")]
+    root.mask(hidden)
+    if stage:
+        stage.leave()
     root.finish(read_only=bool((spec.get("root") or {}).get("readonly")))
     root.pivot()
     guard.inside()

@@ -79,33 +79,34 @@ def main(requests: int) -> None:
     ahead of it.
     """
     _settle()
+    spare = launch.Spare(requests)
 
     def work(sock: socket.socket) -> None:
         if sample.wanted():
-            model.start(sock, requests)
+            model.start(sock, requests, spare)
             return
         connection = socket.socket(fileno=requests)
-        spare = launch.Spare(connection, sock)
         lesson = ahead.Lesson(ahead.Role.STARTER)
         received = parcel.Receiver(connection).receive()
         connection.close()
-        if received is None:
-            spare.discard()
-        else:
+        if received is not None:
             starter.first(sock, *received, spare)
             lesson.end()
 
-    serve(Starter(work), [requests])
+    serve(Starter(work), [requests, spare.sock.detach()], spare.pid)
 
 
-def serve(forked: Starter, unused: list[int]) -> None:
-    """Be the keeper of the container that a starter starts; ``unused`` is closed here."""
+def serve(forked: Starter, unused: list[int], spare: int = 0) -> None:
+    """Be the keeper of the container that a starter starts; ``unused`` is closed here.  ``spare``
+    is the number of a child that the starter uses, or else lets go."""
     for fd in unused:
         os.close(fd)
     keeper = Keeper()
     result = forked.result(keeper.early_services)
     if result is not None:
-        keeper.run(result, forked)
+        keeper.run(result, forked, spare)
+    elif spare:
+        os.waitpid(spare, 0)
 
 
 def _settle() -> None:
@@ -148,6 +149,8 @@ class Keeper:
         self._id = ""
         self._external = False
         """Whether another runtime makes the processes."""
+        self._starter: Starter | None = None
+        """The first start's, while it is to be collected."""
 
     @property
     def _request(self) -> KeeperRequest:
@@ -177,14 +180,27 @@ class Keeper:
             self._decoded, self._held = launch.request_decoder.decode(message), held
         self._start_services(network)
 
-    def run(self, result: starter.Result, forked: Starter) -> None:
+    def run(self, result: starter.Result, forked: Starter, spare: int) -> None:
         """Serve the container, which ``forked`` has started, until its end."""
         process.set_name("sampan-keeper")
+        if result.process.pid == spare:
+            # It may end while its starter is still ending itself: nobody waits for that.
+            forked.release()
+            self._starter = forked
         self._take(result)
-        forked.wait()
+        if self._starter is None:
+            forked.wait()
+            if spare:
+                os.waitpid(spare, 0)
         self._trim_soon()
         self._loop.run()
+        self._collect()
         self._end()
+
+    def _collect(self) -> None:
+        if self._starter:
+            self._starter.wait()
+            self._starter = None
 
     def _trim_soon(self) -> None:
         """Give memory back when what is being done is over."""
@@ -193,6 +209,7 @@ class Keeper:
         self._trim = self._loop.call_later(sample.settled(), self._rest)
 
     def _rest(self) -> None:
+        self._collect()
         compact.trim(self._loop.fileno(), self._loop.time_left())
 
     def _take(self, result: starter.Result) -> None:

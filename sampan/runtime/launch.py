@@ -8,6 +8,7 @@ been executed.
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from sampan.linux.namespaces import (
 )
 from sampan.runtime import cgroups, confine, enter, init, interfaces, parcel, supported, userns
 from sampan.runtime.errors import StartError
+from sampan.runtime.stage import NAMESPACES
 from sampan.runtime.sync import KeeperSide, describe
 from sampan.runtime.types import ExecRequest, KeeperRequest
 
@@ -127,23 +129,20 @@ def _exposed(linux: dict[str, Any]) -> bool:
 
 
 class Spare:
-    """A first process forked before there is a container for it, in new process-number, IPC and
-    UTS namespaces, waiting for its plan.  Saves the fork when one is wanted."""
+    """A first process forked before there is a container for it, in new namespaces and with a
+    part of its mounts (:mod:`sampan.runtime.stage`), waiting for its plan.
 
-    def __init__(self, *closed_in_child: socket.socket) -> None:
+    It is the child of the process that makes this object; another one may own :attr:`sock`."""
+
+    def __init__(self, *closed_in_child: int) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = _fork(None, True)
         if not self.pid:
             self.sock.close()
             for unused in closed_in_child:
-                unused.close()
+                os.close(unused)
             init.run_spare(theirs, _decode_plan)
         theirs.close()
-
-    def discard(self) -> None:
-        """End it unused."""
-        self.sock.close()
-        os.waitpid(self.pid, 0)
 
 
 def rehearse(message: bytes) -> None:
@@ -152,9 +151,7 @@ def rehearse(message: bytes) -> None:
 
 
 def _decode_plan(message: bytes) -> init.Plan:
-    request = request_decoder.decode(message)
-    path = cgroup_path(request)
-    plan, _, _ = _plan(request, cgroups.group(path), [])
+    plan, _, _ = _plan(request_decoder.decode(message), [])
     return plan
 
 
@@ -163,9 +160,7 @@ def cgroup_path(request: KeeperRequest) -> str:
     return str((request.spec.get("linux") or {}).get("cgroupsPath") or f"/sampan/{request.id}")
 
 
-def _plan(
-    request: KeeperRequest, group: cgroups.Group, opened: list[int]
-) -> tuple[init.Plan, bool, int | None]:
+def _plan(request: KeeperRequest, opened: list[int]) -> tuple[init.Plan, bool, int | None]:
     """(plan, whether the process-number namespace is new, descriptor of another one to enter).
 
     Descriptors of namespaces are added to ``opened``.  Raises ValueError and OSError.
@@ -194,48 +189,59 @@ def _plan(
         if kind != "pid"
     )
     remapped = init.Remapped(mapping, user, own_network) if mapping else None
-    plan = init.Plan(request, confinement, flags, joined, group.mount_points(), remapped)
+    points = cgroups.group(cgroup_path(request)).mount_points()
+    plan = init.Plan(request, confinement, flags, joined, points, remapped)
     return plan, fresh_pid, fds.get("pid")
 
 
-def _fits(spare: Spare | None, plan: init.Plan, fresh_pid: bool) -> bool:
-    """A spare opens and joins a network namespace itself; others must be new ones."""
-    wanted = init.SPARE_NAMESPACES
-    only_network = not plan.remapped and all(flag == CLONE_NEWNET for _, flag in plan.joined)
+def _fits(linux: dict[str, Any]) -> bool:
+    """Whether a spare can become what the specification asks for: it has new namespaces, and can
+    enter another one for the network only."""
+    flags, fresh_pid, paths = _namespaces(linux)
+    wanted = NAMESPACES & ~CLONE_NEWNET
     return (
-        spare is not None
-        and fresh_pid
-        and (only_network or not plan.joined)
-        and plan.new_namespaces & wanted == wanted
+        fresh_pid
+        and flags & wanted == wanted
+        and not flags & CLONE_NEWUSER
+        and paths.keys() <= {"network"}
+        and userns.of_spec(linux) is None
     )
 
 
-def start_container(
-    request: KeeperRequest,
-    group: cgroups.Group,
-    on_network: Callable[[int], None],
-    spare: Spare | None = None,
-    message: bytes = b"",
-) -> Process:
-    """Start the container's first process.
+class Begun(NamedTuple):
+    """A first process that has its plan and is at work; the other side of it is to be done."""
 
-    ``on_network`` is called with a descriptor of the network namespace before the program runs.
+    pid: int
+    pidfd: int
+    streams: Streams | None
+    sync: KeeperSide
+
+    def give_up(self) -> None:
+        """End it, and close what there is for it."""
+        _give_up(self.pid, self.pidfd, self.streams, self.sync)
+
+
+def begin_container(
+    request: KeeperRequest, spare: Spare | None = None, message: bytes = b""
+) -> Begun:
+    """Have a process become the container's first one.
+
     A ``spare`` child is used if the specification allows, and given ``message``, the encoded
-    request.  Raises StartError; the child and what was made for it are gone then.
+    request; otherwise it is let go.  Raises StartError.
     """
     linux = request.spec.get("linux") or {}
     opened: list[int] = []
+    terminal = bool(request.spec["process"].get("terminal"))
+    streams = None if terminal else Streams.make(request.open_stdin)
+    stdio = streams.child if streams else None
     try:
-        plan, fresh_pid, pid_namespace = _plan(request, group, opened)
-        terminal = bool(request.spec["process"].get("terminal"))
-        streams = None if terminal else Streams.make(request.open_stdin)
-        stdio = streams.child if streams else None
-        if spare is not None and _fits(spare, plan, fresh_pid):
+        if spare is not None and _fits(linux):
             ours, pid = spare.sock, spare.pid
             parcel.send(ours, message, stdio or ())
         else:
             if spare is not None:
-                spare.discard()
+                spare.sock.close()
+            plan, fresh_pid, pid_namespace = _plan(request, opened)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = _fork(pid_namespace, fresh_pid)
             if not pid:
@@ -249,7 +255,23 @@ def start_container(
     pidfd = os.pidfd_open(pid)
     if streams:
         streams.close_child()
-    sync = KeeperSide(ours, pid if _exposed(linux) else 0)
+    return Begun(pid, pidfd, streams, KeeperSide(ours, pid if _exposed(linux) else 0))
+
+
+def finish_container(
+    begun: Begun,
+    request: KeeperRequest,
+    group: cgroups.Group,
+    on_network: Callable[[int], None],
+) -> Process:
+    """Make the control group and the network of a process that makes the rest; return when the
+    program runs.
+
+    ``on_network`` is called with a descriptor of the network namespace before that.  Raises
+    StartError; the process and what was made for it are gone then.
+    """
+    linux = request.spec.get("linux") or {}
+    pid, sync = begun.pid, begun.sync
     try:
         # The group is made while the child makes its namespaces and mounts.
         warnings = group.create(linux.get("resources") or {})
@@ -266,11 +288,11 @@ def start_container(
         sync.wait_for_exec()
     except (StartError, OSError, ValueError) as failure:
         reported = sync.report(failure)
-        _give_up(pid, pidfd, streams, sync)
+        begun.give_up()
         raise _start_error(_PREFIX, reported) from None
     finally:
-        ours.close()
-    return Process(pid, pidfd, streams, sync.terminal, warnings + sync.warnings)
+        sync.close()
+    return Process(pid, begun.pidfd, begun.streams, sync.terminal, warnings + sync.warnings)
 
 
 def start_exec(
@@ -333,7 +355,11 @@ def _give_up(pid: int, pidfd: int, streams: Streams | None, sync: KeeperSide) ->
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    os.waitpid(pid, 0)
+    select.select([pidfd], [], [])
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # a spare, which is the keeper's to collect
     os.close(pidfd)
     if streams:
         streams.close_keeper()

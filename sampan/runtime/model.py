@@ -40,7 +40,7 @@ def wait() -> None:
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
 
-def start(sock: socket.socket, requests: int) -> None:
+def start(sock: socket.socket, requests: int, spare: launch.Spare) -> None:
     """In the model's starter: hand over what the start of a usual container would."""
     os.close(requests)
     # What has the length of its like takes the place of its like.
@@ -51,9 +51,9 @@ def start(sock: socket.socket, requests: int) -> None:
     wanted = KeeperRequest(name, run_dir, spec, [], log)
     streams = launch.Streams.make(False)
     control, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    program = os.fork()
-    if not program:
-        # It has the other ends of the streams and of the daemon's connection.
+    if not os.fork():
+        # It has the other ends of the streams, of the daemon's connection and of the spare's,
+        # which stands for the container's process.
         control.close()
         signal.alarm(_LONGEST)
         signal.pause()
@@ -61,7 +61,7 @@ def start(sock: socket.socket, requests: int) -> None:
     streams.close_child()
     keeper = os.getppid()
     state = ContainerState(
-        name, "running", keeper, process.start_time(keeper), program, time.time_ns()
+        name, "running", keeper, process.start_time(keeper), spare.pid, time.time_ns()
     )
     state.cgroup = launch.cgroup_path(wanted)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -70,6 +70,6 @@ def start(sock: socket.socket, requests: int) -> None:
     memory = memfd.sealed_bytes("request", protocol.encoder.encode(wanted))
     # Nothing can be made in the directory, whatever happens to the model.
     fds = [control.fileno(), os.open("/proc", _DIRECTORY), listener.fileno(), memory]
-    started = launch.Process(program, os.pidfd_open(program), streams, None, [])
+    started = launch.Process(spare.pid, os.pidfd_open(spare.pid), streams, None, [])
     watch = cgroups.adopt_watch(os.eventfd(0))
     starter.report(sock, started, watch, starter.facts(wanted, state), fds)

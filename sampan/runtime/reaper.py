@@ -40,6 +40,9 @@ def run(
     waited = {*forwarded, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     terminal = os.isatty(0)
+    process.set_name("sampan-init")
+    # Without this a container would show the host's paths that the spawner was started with.
+    title.show(["sampan-init", "--", *plan.process["args"]])
     child = os.fork()
     if not child:
         # A group of its own in the foreground, so that the terminal's signals reach it once.
@@ -51,9 +54,6 @@ def run(
         os._exit(1)
     confine.become(plan, who, None)
     process.close_range(3)
-    process.set_name("sampan-init")
-    # Without this a container would show the host's paths that the spawner was started with.
-    title.show(["sampan-init", "--", *plan.process["args"]])
     os.chdir("/")
     null_output()
     while True:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from sampan.linux import mount as mounts
@@ -139,24 +140,31 @@ class RootFs:
         mapping: userns.Mapping | None = None,
         user: int = -1,
         idmap_root: bool = True,
+        on_host: Callable[[], AbstractContextManager[object]] | None = None,
     ) -> None:
         """Attach ``root`` over the directory ``place`` of the caller's own namespace.
 
         ``bind_devices`` takes device nodes from the host instead of making them (in a user
         namespace nobody may make any).  With a ``mapping``, that of the user namespace ``user``
         (a descriptor), the container's files show its own numbers there; those of the root only
-        with ``idmap_root``.
+        with ``idmap_root``.  ``on_host`` enters the host's mount namespace for a while, for a
+        caller whose own one has nothing of the host.
         """
         flags = _PROPAGATIONS.get(propagation)
         if flags is None:
             raise MountError(errno.EINVAL, f"unknown root propagation {propagation}")
-        mounts.mount("none", "/", "", MS_REC | MS_SLAVE)
+        self._apart = on_host is not None
+        self.on_host = on_host or nullcontext
+        """Enters the host's mount namespace, where the caller's own is another."""
+        if not self._apart:
+            mounts.mount("none", "/", "", MS_REC | MS_SLAVE)
         self.propagation = flags if propagation else 0
         self.bind_devices = bind_devices
         self._mapping = mapping
         self._user = user
         if mapping is None or not idmap_root:
-            self.fd = mounts.stacked(root)
+            with self.on_host():
+                self.fd = mounts.stacked(root)
         else:
             self.fd = idmapped.root(root, place, user)
         mounts.mount_setattr(self.fd, propagation=MS_PRIVATE)
@@ -164,10 +172,27 @@ class RootFs:
         self.proc = -1
         self.dev = -1
         self.pts = -1
+        self.sys = -1
         self._empty = -1
         self._read_only: list[int] = []
+        self._sources: dict[int, int] = {}
 
     # --- mounts -----------------------------------------------------------------------------
+
+    def open_sources(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Open what is going to be bound, at one go.  What cannot be opened is left for
+        :meth:`add` to report."""
+        if not self._apart:
+            return
+        with self.on_host():
+            for entry in entries:
+                options = entry.get("options") or ()
+                if "bind" in options or "rbind" in options:
+                    try:
+                        source = open_source(str(entry.get("source") or ""), "rbind" in options)
+                    except OSError:
+                        continue
+                    self._sources[id(entry)] = source
 
     def add(self, entry: dict[str, Any]) -> None:
         """Make one mount of the specification's list."""
@@ -200,7 +225,7 @@ class RootFs:
             self._bind(entry, destination, options)
             return
         if kind in ("proc", "sysfs"):
-            target = self._plain_directory(destination)
+            target = self.directory_of(destination)
         else:
             target = self._directory(destination)
             self._keep_out_of_proc(target, destination)
@@ -231,6 +256,8 @@ class RootFs:
             self.dev = fd
         elif destination == "/dev/pts":
             self.pts = fd
+        elif destination == "/sys":
+            self.sys = fd
         elif not late_read_only:
             os.close(fd)
         if late_read_only:
@@ -261,8 +288,8 @@ class RootFs:
             return openat2(self.dev, name, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
         return make_directories(self.fd, destination)
 
-    def _plain_directory(self, destination: str) -> int:
-        """A directory of the root whose path has no symbolic link."""
+    def directory_of(self, destination: str) -> int:
+        """A directory of the root, made if it is missing, whose path has no symbolic link."""
         try:
             target = openat2(
                 self.fd,
@@ -272,7 +299,7 @@ class RootFs:
             )
         except FileNotFoundError:
             os.close(make_directories(self.fd, destination))
-            return self._plain_directory(destination)
+            return self.directory_of(destination)
         except OSError as failure:
             if failure.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise MountError(
@@ -285,18 +312,25 @@ class RootFs:
 
     def _bind(self, entry: dict[str, Any], destination: str, options: mounts.Attributes) -> None:
         source = str(entry.get("source") or "")
-        fd = open_source(source, options.recursive)
+        fd = self._sources.pop(id(entry), -1)
+        if fd < 0:
+            with self.on_host():
+                fd = open_source(source, options.recursive)
         try:
+            if self._apart:
+                mounts.mount_setattr(fd, propagation=MS_SLAVE, recursive=True)
             if stat.S_ISDIR(os.fstat(fd).st_mode):
                 if destination == "/proc":
-                    target = self._plain_directory(destination)
+                    target = self.directory_of(destination)
                 else:
                     target = make_directories(self.fd, destination)
             else:
                 target = make_file(self.fd, destination)
             if destination == "/proc":
                 # One that is seen already, as of the host; nothing that only looks like it.
-                if os.fstat(fd).st_dev != os.stat("/proc").st_dev:
+                with self.on_host():
+                    seen = os.stat("/proc").st_dev
+                if os.fstat(fd).st_dev != seen:
                     raise MountError(
                         errno.EPERM,
                         f"{source!r} cannot be mounted on /proc because it is not of type proc",
@@ -340,11 +374,12 @@ class RootFs:
         mounts.move_mount(base, target)
         os.close(target)
         attributes = safe | (options.set & MOUNT_ATTR_RDONLY)
-        for host_point, path in own.items():
+        with self.on_host():
+            trees = [mounts.open_tree(AT_FDCWD, point + path) for point, path in own.items()]
+        for host_point, tree in zip(own, trees, strict=True):
             names = host_point.rpartition("/")[2]
             os.mkdir(names, 0o755, dir_fd=base)
             place = openat2(base, names, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
-            tree = mounts.open_tree(AT_FDCWD, host_point + path)
             mounts.mount_setattr(tree, set=attributes, propagation=MS_PRIVATE)
             mounts.move_mount(tree, place)
             os.close(tree)
@@ -358,20 +393,24 @@ class RootFs:
 
     # --- devices ----------------------------------------------------------------------------
 
-    def add_devices(self, extra: Sequence[dict[str, Any]]) -> None:
-        """Make the default and the additional device nodes, and the usual links of /dev."""
+    def add_default_devices(self) -> None:
+        """Make the device nodes and links of /dev that every container has."""
         if self.dev < 0:
             return
         for name, major, minor in _DEFAULT_DEVICES:
             self._device(self.dev, name, stat.S_IFCHR | 0o666, major, minor, 0, 0)
-        for device in extra:
-            self._extra_device(device)
         for name, target in _LINKS:
             if name != "ptmx" or self.pts >= 0:
                 try:
                     os.symlink(target, name, dir_fd=self.dev)
                 except FileExistsError:
                     pass
+
+    def add_devices(self, devices: Sequence[dict[str, Any]]) -> None:
+        """Make the device nodes that the specification adds."""
+        if self.dev >= 0:
+            for device in devices:
+                self._extra_device(device)
 
     def _extra_device(self, device: dict[str, Any]) -> None:
         path = str(device["path"])
@@ -413,7 +452,8 @@ class RootFs:
             os.chown(name, uid, gid, dir_fd=directory, follow_symlinks=False)
 
     def _bind_device(self, directory: int, name: str) -> None:
-        tree = mounts.open_tree(AT_FDCWD, f"/dev/{name}")
+        with self.on_host():
+            tree = mounts.open_tree(AT_FDCWD, f"/dev/{name}")
         place = make_file(directory, name)
         mounts.move_mount(tree, place)
         os.close(place)
@@ -453,27 +493,36 @@ class RootFs:
             found = self._open_hidden(path)
             if found is None:
                 continue
+            # The first cover is attached itself, further ones are copies of it: before Linux 6.15
+            # none can be made of a mount that is attached nowhere.
             if stat.S_ISDIR(os.fstat(found).st_mode):
                 if self._empty < 0:
                     cover = self._empty = mounts.new_filesystem(
                         "tmpfs", "tmpfs", ["size=0", "mode=755"], MOUNT_ATTR_RDONLY
                     )
                 else:
-                    # Of the one that is attached: before Linux 6.15 no other can be copied.
                     cover = mounts.open_tree(self._empty, "")
+            elif null < 0:
+                cover = null = self._null_device()
             else:
-                if null < 0:
-                    null = os.open(os.devnull, O_PATH | os.O_NOFOLLOW)
-                    if os.fstat(null).st_rdev != os.makedev(1, 3):
-                        raise MountError(errno.ENODEV, "/dev/null is not the null device")
                 cover = mounts.open_tree(null, "")
-                mounts.mount_setattr(cover, propagation=MS_PRIVATE)
             mounts.move_mount(cover, found)
-            if cover != self._empty:
+            if cover not in (self._empty, null):
                 os.close(cover)
             os.close(found)
         if null >= 0:
             os.close(null)
+
+    def _null_device(self) -> int:
+        """A detached mount of the host's null device."""
+        with self.on_host():
+            null = mounts.open_tree(AT_FDCWD, os.devnull)
+        found = os.fstat(null)
+        if not stat.S_ISCHR(found.st_mode) or found.st_rdev != os.makedev(1, 3):
+            os.close(null)
+            raise MountError(errno.ENODEV, "/dev/null is not the null device")
+        mounts.mount_setattr(null, propagation=MS_PRIVATE)
+        return null
 
     def make_read_only(self, paths: Sequence[str]) -> None:
         """Bind paths upon themselves, read-only."""

@@ -22,7 +22,7 @@ from sampan.runtime import parcel, seccomp
 from sampan.runtime.control import Keeper
 from sampan.runtime.errors import StartError
 from sampan.runtime.protocol import encoder
-from sampan.runtime.types import KeeperEvent, KeeperRequest
+from sampan.runtime.types import Exited, KeeperEvent, KeeperRequest
 from sampan.runtime.waiting import writable
 
 # A machine that emulates another one, or is very busy, needs a hundred times the usual.
@@ -138,7 +138,15 @@ class Spawner:
             raise StartError(f"the spawner process has ended: {failure.strerror}", 125) from None
         finally:
             theirs.close()
-        return await Keeper.started(ours, request, on_event)
+
+        def told(event: KeeperEvent) -> None:
+            if on_event:
+                on_event(event)
+            if isinstance(event, Exited):
+                # What waits for this end may start the next one at once.
+                self.fork_ahead()
+
+        return await Keeper.started(ours, request, told)
 
     async def _keeper(self) -> socket.socket:
         """A new keeper: the socket for its request."""

@@ -82,7 +82,8 @@ class Starter:
         """Wait for the start; None if the starter has ended without one (it has said so itself,
         or there was nothing to start).  ``on_services`` is called with a descriptor of the network
         namespace before the program runs, if the container has services.  :meth:`wait` is to be
-        called next.  Raises StartError (and has waited then).
+        called next, or :meth:`release` and :meth:`wait` some time.  Raises StartError (and has
+        waited then).
         """
         receiver = parcel.Receiver(self._socket)
         try:
@@ -102,6 +103,10 @@ class Starter:
             raise
         finally:
             self._socket.close()
+
+    def release(self) -> None:
+        """What the starter has started is the caller's child already: adopt nothing of it."""
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
     def wait(self) -> None:
         """Collect the starter.  From then on what it has started is the caller's child."""
@@ -177,7 +182,14 @@ def first(
     control = socket.socket(fileno=fds[0])
     control.setblocking(True)
     try:
-        _first(sock, request, message, fds, spare)
+        if request.runtime:
+            if spare is not None:
+                spare.sock.close()
+            _first(sock, request, message, fds, None)
+        else:
+            # The process makes its mounts while everything else is made here.
+            begun = launch.begin_container(request, spare, message)
+            _first(sock, request, message, fds, begun)
     except StartError as failure:
         answer = StartFailed(str(failure), failure.exit_code)
         try:
@@ -191,7 +203,7 @@ def _first(
     request: KeeperRequest,
     message: bytes,
     fds: list[int],
-    spare: launch.Spare | None,
+    begun: launch.Begun | None,
 ) -> None:
     keeper = os.getppid()
     try:
@@ -200,13 +212,15 @@ def _first(
         if not request.log.shipped:
             open_writer(request.log).close()
         state = ContainerState(request.id, "running", keeper, process.start_time(keeper))
+        ship = _shipper(request)
     except (OSError, ValueError) as failure:
+        if begun:
+            begun.give_up()
         raise StartError(f"failed to create task for container: {failure}", 125) from None
     state.cgroup = group.path
-    ship = _shipper(request)
     try:
         held, attached = fds[1 : 1 + request.hold_count], fds[1 + request.hold_count :]
-        started = _launch(sock, request, message, group, spare, held)
+        started = _finish(sock, request, message, group, begun, held)
         state.pid, state.warnings, state.started_at = started.pid, started.warnings, time.time_ns()
         if request.healthcheck:
             state.health = Health("starting", 0, [])
@@ -269,7 +283,8 @@ def again(sock: socket.socket, message: bytes) -> None:
     request = launch.request_decoder.decode(message)
     group = cgroups.group(launch.cgroup_path(request))
     try:
-        started = _launch(sock, request, message, group, None, None)
+        begun = None if request.runtime else launch.begin_container(request)
+        started = _finish(sock, request, message, group, begun, None)
     except StartError as failure:
         _undo(group)
         parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
@@ -294,15 +309,16 @@ def further(
     report(sock, started, None)
 
 
-def _launch(
+def _finish(
     sock: socket.socket,
     request: KeeperRequest,
     message: bytes,
     group: cgroups.Group,
-    spare: launch.Spare | None,
+    begun: launch.Begun | None,
     held: Sequence[int] | None,
 ) -> launch.Process:
-    """``held`` is given on the first start, when the keeper knows nothing yet."""
+    """Start the process, or have another runtime start one where none is ``begun``.  ``held`` is
+    given on the first start, when the keeper knows nothing yet."""
 
     def on_network(network: int) -> None:
         if not request.services:
@@ -313,11 +329,9 @@ def _launch(
         if answer:
             raise StartError(answer.decode(errors="replace"), 125)
 
-    if request.runtime:
-        if spare is not None:
-            spare.discard()
+    if begun is None:
         return external.start_container(request, on_network)
-    return launch.start_container(request, group, on_network, spare, message)
+    return launch.finish_container(begun, request, group, on_network)
 
 
 def _undo(group: cgroups.Group) -> None:

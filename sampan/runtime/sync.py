@@ -65,6 +65,10 @@ class KeeperSide:
         self.on_listener: Callable[[int], None] | None = None
         """Called with the number that the listener of the child's filter gets."""
 
+    def close(self) -> None:
+        """The conversation is over."""
+        self._socket.close()
+
     def wait_for_namespaces(self) -> None:
         """Raises StartError if the child fails before."""
         while (kind := self._next()) != b"N":

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from sampan.linux.mount import mount, umount
 from sampan.runtime.control import Keeper, read_state
 from sampan.runtime.errors import KeeperGone, StartError
 from sampan.runtime.spawner import Spawner
@@ -532,3 +533,93 @@ async def test_no_new_privileges(output: Output) -> None:
 
     _, text = await output("grep", "-E", "NoNewPrivs|Seccomp:", "/proc/self/status", change=change)
     assert text.split() == ["NoNewPrivs:", "1", "Seccomp:", "2"]
+
+
+def mount_table(text: str) -> list[tuple[str, ...]]:
+    """What /proc/self/mountinfo says, without the numbers that are each container's own."""
+    rows = []
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        _, _, _, root, place, options, *shared = before.split()
+        kind, source, *details = after.split()
+        details = [] if kind == "overlay" else details
+        root = "" if kind.startswith("cgroup") else root
+        rows.append((kind, place, root, options, *shared, source, *details))
+    return sorted(rows)
+
+
+async def test_mounts_made_ahead_are_as_others(output: Output) -> None:
+    def differently(request: KeeperRequest) -> None:
+        # The same in another order is not what was made ahead.
+        request.spec["linux"]["maskedPaths"].reverse()
+
+    show = "cat /proc/self/mountinfo; echo ==; ls -ln /dev /dev/shm; cat /sys/class/net/*/address"
+    tables = []
+    for change in (None, differently):
+        code, text = await output("sh", "-c", show, change=change, network=True)
+        assert code == 0, text
+        mounts, _, devices = text.partition("==\n")
+        tables.append((mount_table(mounts), [line.split()[:6] for line in devices.splitlines()]))
+    assert tables[0] == tables[1]
+    assert {"/proc", "/dev/shm", "/proc/keys", "/proc/sys"} <= {row[1] for row in tables[0][0]}
+
+
+async def test_settings_of_mounts_made_ahead_are_read_only_inside(output: Output) -> None:
+    def change(request: KeeperRequest) -> None:
+        request.spec["linux"]["sysctl"] = {"net.ipv4.ip_default_ttl": "33"}
+
+    script = "cat /proc/sys/net/ipv4/ip_default_ttl; echo 1 > /proc/sys/net/ipv4/ip_default_ttl"
+    code, text = await output("sh", "-c", script, change=change, network=True)
+    assert (code, text.splitlines()[0]) == (1, "33")
+    assert "Read-only file system" in text
+
+
+def waiting(spawner: int) -> int:
+    """The process that waits to become a container's first one: in namespaces of its own."""
+    found = [spawner]
+    for pid in found:
+        path = Path(f"/proc/{pid}/task/{pid}/children")
+        found += [int(word) for word in path.read_text().split()]
+    (only,) = [pid for pid in found if os.readlink(f"/proc/{pid}/ns/uts") != HOST_NAMES]
+    return only
+
+
+HOST_NAMES = os.readlink("/proc/self/ns/uts")
+MADE_AHEAD = {"tmpfs", "proc", "devpts", "sysfs", "mqueue", "devtmpfs"}
+"""Kinds of file systems; the last one holds the host's null device."""
+
+
+async def test_a_waiting_process_sees_none_of_the_hosts_mounts(
+    spawner: Spawner, output: Output
+) -> None:
+    # There is one as soon as a container has ended.
+    await output("true")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                mounts = mount_table(Path(f"/proc/{waiting(spawner.pid)}/mountinfo").read_text())
+            except (ValueError, OSError):
+                mounts = []
+            # The last step of its work is to leave the host's tree.
+            if mounts and {row[0] for row in mounts} <= MADE_AHEAD:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_what_the_host_has_mounted_meanwhile_can_be_bound(
+    spawner: Spawner, output: Output, tmp_path: Path
+) -> None:
+    place = tmp_path / "late"
+    place.mkdir()
+    mount("tmpfs", str(place), "tmpfs")
+    try:
+        (place / "word").write_text("seen")
+
+        def change(request: KeeperRequest) -> None:
+            request.spec["mounts"].append(
+                {"destination": "/late", "type": "bind", "source": str(place), "options": ["bind"]}
+            )
+
+        assert await output("cat", "/late/word", change=change) == (0, "seen")
+    finally:
+        umount(str(place), 0)

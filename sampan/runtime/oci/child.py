@@ -142,6 +142,7 @@ def _run(plan: Plan, talk: Conversation) -> None:
             root.add_cgroup(entry, plan.cgroup_points)
         else:
             root.add(entry)
+    root.add_default_devices()
     root.add_devices(linux.get("devices") or ())
     who = confine.identity(root.fd, config["process"])
     os.close(make_directories(root.fd, str(config["process"].get("cwd") or "/")))
