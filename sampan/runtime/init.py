@@ -151,8 +151,10 @@ def _run(
     sync.wait_for_go()
     if plan.new_namespaces & late:
         namespaces.unshare(late)
+    groups = stage.groups if stage else None
     for entry in cgroup_mounts:
-        root.add_cgroup(entry, plan.cgroup_points)
+        root.add_cgroup(entry, plan.cgroup_points, groups)
+        groups = None
     if own_network or (remapped and remapped.own_network):
         with root.on_host():
             interfaces.configure_inside(plan.request.interfaces)

@@ -94,7 +94,7 @@ _PROPAGATIONS = {
     "runbindable": MS_REC | MS_UNBINDABLE,
 }
 _INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV
-_COPIED_ATTRIBUTES = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
+_SAFE = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
 
 
 def open_source(source: str, recursive: bool) -> int:
@@ -121,6 +121,27 @@ def open_source(source: str, recursive: bool) -> int:
     finally:
         os.close(own)
         os.close(theirs)
+
+
+class GroupPlaces:
+    """A detached directory with a place for each version 1 hierarchy."""
+
+    def __init__(self, points: Iterable[str]) -> None:
+        """``points`` are the hierarchies' mount points on the host, by whose last parts they are
+        known: ``cpu,cpuacct`` also as ``cpu`` and ``cpuacct``."""
+        self.base = mounts.new_filesystem("tmpfs", "tmpfs", ["mode=755"], _SAFE)
+        self.of: dict[str, int] = {}
+        for point in points:
+            names = point.rpartition("/")[2]
+            os.mkdir(names, 0o755, dir_fd=self.base)
+            self.of[point] = openat2(self.base, names, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
+            for name in names.split(","):
+                if name != names:
+                    os.symlink(names, name, dir_fd=self.base)
+
+    def close(self) -> None:
+        for fd in (self.base, *self.of.values()):
+            os.close(fd)
 
 
 class MountError(OSError):
@@ -357,39 +378,35 @@ class RootFs:
                 errno.EPERM, f"{destination!r} cannot be mounted because it is inside /proc"
             )
 
-    def add_cgroup(self, entry: dict[str, Any], own: dict[str, str]) -> None:
+    def add_cgroup(
+        self, entry: dict[str, Any], own: dict[str, str], ready: GroupPlaces | None = None
+    ) -> None:
         """Show the control groups: version 2 as itself, version 1 as a directory of hierarchies.
 
         ``own`` maps each version 1 hierarchy's mount point on the host to the path of the
-        container's group in it; empty for version 2.
+        container's group in it; empty for version 2.  ``ready`` was made for these mount points.
         """
         destination = "/" + str(entry["destination"]).strip("/")
         options = mounts.parse_options(entry.get("options") or ())
         if not own:
             self._add({**entry, "type": "cgroup2", "source": "cgroup"}, destination)
             return
+        places = ready or GroupPlaces(own)
         target = make_directories(self.fd, destination)
-        safe = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC
-        base = mounts.new_filesystem("tmpfs", "tmpfs", ["mode=755"], safe)
-        mounts.move_mount(base, target)
+        mounts.move_mount(places.base, target)
         os.close(target)
-        attributes = safe | (options.set & MOUNT_ATTR_RDONLY)
         with self.on_host():
             trees = [mounts.open_tree(AT_FDCWD, point + path) for point, path in own.items()]
         for host_point, tree in zip(own, trees, strict=True):
-            names = host_point.rpartition("/")[2]
-            os.mkdir(names, 0o755, dir_fd=base)
-            place = openat2(base, names, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
-            mounts.mount_setattr(tree, set=attributes, propagation=MS_PRIVATE)
-            mounts.move_mount(tree, place)
+            mounts.move_mount(tree, places.of[host_point])
             os.close(tree)
-            os.close(place)
-            for name in names.split(","):
-                if name != names:
-                    os.symlink(names, name, dir_fd=base)
-        if options.set & MOUNT_ATTR_RDONLY:
-            mounts.mount_setattr(base, set=MOUNT_ATTR_RDONLY)
-        os.close(base)
+        mounts.mount_setattr(
+            places.base,
+            set=_SAFE | (options.set & MOUNT_ATTR_RDONLY),
+            propagation=MS_PRIVATE,
+            recursive=True,
+        )
+        places.close()
 
     # --- devices ----------------------------------------------------------------------------
 

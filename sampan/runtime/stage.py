@@ -19,7 +19,8 @@ from typing import Any
 
 from sampan.linux import mount as mounts
 from sampan.linux import namespaces
-from sampan.runtime.rootfs import RootFs
+from sampan.runtime import cgroups
+from sampan.runtime.rootfs import GroupPlaces, RootFs
 from sampan.runtime.spec import MASKED_PATHS, READ_ONLY_PATHS, default_mounts
 from sampan.runtime.types import Mount
 
@@ -68,7 +69,11 @@ class Stage:
         root = RootFs([Mount("tmpfs", "stage", ["mode=755"])], "/proc", "", bind_devices=False)
         os.mkdir(ROOT[1:], 0o700, dir_fd=root.fd)
         self._ready = True
+        self.groups: GroupPlaces | None = None
+        """Where version 1 of the control groups can be shown."""
         try:
+            if points := cgroups.layout().points:
+                self.groups = GroupPlaces(dict.fromkeys(points.values()))
             for entry in _MOUNTS.values():
                 root.add(entry)
             root.add_default_devices()
