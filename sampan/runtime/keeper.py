@@ -210,6 +210,8 @@ class Keeper:
 
     def _rest(self) -> None:
         self._collect()
+        if not self._loop.running:
+            return  # its container has ended in the same round: nothing will come to wait for
         compact.trim(self._loop.fileno(), self._loop.time_left())
 
     def _take(self, result: starter.Result) -> None:

@@ -69,6 +69,11 @@ class Loop:
             return max(0.0, self._timers[0].at - time.monotonic())
         return -1.0
 
+    @property
+    def running(self) -> bool:
+        """Whether :meth:`run` goes on after what is being called."""
+        return self._running
+
     def stop(self) -> None:
         self._running = False
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sampan.runtime.keeper import Keeper
+from sampan.runtime.loop import IN
 from sampan.runtime.spawner import Spawner
 from sampan.runtime.types import ExecRequest, KeeperRequest
 
@@ -54,3 +56,21 @@ async def test_keeper_gives_memory_back(
     finally:
         await keeper.signal(9)
         await keeper.wait_closed()
+
+
+def test_no_keeper_comes_to_rest_that_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both are due in one round: the end of the container and giving memory back."""
+    keeper = Keeper()
+    loop = keeper._loop
+    rested: list[object] = []
+    monkeypatch.setattr("sampan.runtime.compact.trim", lambda *words: rested.append(words))
+    near, far = os.pipe()
+    try:
+        loop.add(near, IN, lambda _: loop.stop())
+        loop.call_later(0, keeper._rest)
+        os.write(far, b"x")
+        loop.run()
+    finally:
+        os.close(near)
+        os.close(far)
+    assert rested == []
