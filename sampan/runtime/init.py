@@ -56,18 +56,19 @@ def run(plan: Plan, sock: socket.socket, stdio: Stdio) -> None:
     _reporting(sync, lambda: _run(plan, sync, stdio, _enter(), None))
 
 
-def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan]) -> None:
+def run_spare(sock: socket.socket, decode: Callable[[bytes], Plan], own_network: bool) -> None:
     """As :func:`run` for a child that was forked before its plan is known.
 
-    The plan has all of :data:`~sampan.runtime.stage.NAMESPACES` among its new ones, but for the
-    network's; ``decode`` makes it of the message that comes with the streams.  Never returns.
+    The plan has all of :data:`~sampan.runtime.stage.NAMESPACES` among its new ones, and most likely
+    a network namespace if ``own_network`` is expected; ``decode`` makes it of the message that comes
+    with the streams.  Never returns.
     """
     sync = ChildSide(sock)
 
     def go() -> None:
         guard = _enter()
         lesson = ahead.Lesson(ahead.Role.FIRST)
-        stage = Stage()
+        stage = Stage(own_network)
         received = parcel.Receiver(sock).receive()
         if received is None:
             os._exit(0)
@@ -115,7 +116,9 @@ def _run(
     own_network = bool(plan.new_namespaces & namespaces.CLONE_NEWNET)
     if stage is None:
         namespaces.unshare(plan.new_namespaces & ~late)
-    elif not own_network and not plan.joined:
+    elif own_network:
+        stage.make_network()
+    elif not plan.joined:
         stage.use_host_network()
     sync.namespaces_ready()
 

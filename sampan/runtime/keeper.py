@@ -70,16 +70,16 @@ if TYPE_CHECKING:
 _state_decoder = msgspec.msgpack.Decoder(ContainerState)
 
 
-def main(requests: int) -> None:
+def main(requests: int, own_network: bool) -> None:
     """Run a keeper in the calling (forked) process; returns when the container has ended.
 
     Its request comes over the socket ``requests``, a parcel with an encoded
     :class:`~sampan.runtime.types.KeeperRequest`, the first control connection, the held
     descriptors and the attached clients.  The starter and the container's first process are forked
-    ahead of it.
+    ahead of it, the latter with a new network namespace if it is to have its ``own_network``.
     """
     _settle()
-    spare = launch.Spare(requests)
+    spare = launch.Spare(own_network, requests)
 
     def work(sock: socket.socket) -> None:
         if sample.wanted():

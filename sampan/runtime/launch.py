@@ -18,7 +18,6 @@ import msgspec
 
 from sampan.linux import namespaces
 from sampan.linux.namespaces import (
-    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWTIME,
@@ -134,14 +133,14 @@ class Spare:
 
     It is the child of the process that makes this object; another one may own :attr:`sock`."""
 
-    def __init__(self, *closed_in_child: int) -> None:
+    def __init__(self, own_network: bool, *closed_in_child: int) -> None:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.pid = _fork(None, True)
         if not self.pid:
             self.sock.close()
             for unused in closed_in_child:
                 os.close(unused)
-            init.run_spare(theirs, _decode_plan)
+            init.run_spare(theirs, _decode_plan, own_network)
         theirs.close()
 
 
@@ -198,10 +197,9 @@ def _fits(linux: dict[str, Any]) -> bool:
     """Whether a spare can become what the specification asks for: it has new namespaces, and can
     enter another one for the network only."""
     flags, fresh_pid, paths = _namespaces(linux)
-    wanted = NAMESPACES & ~CLONE_NEWNET
     return (
         fresh_pid
-        and flags & wanted == wanted
+        and flags & NAMESPACES == NAMESPACES
         and not flags & CLONE_NEWUSER
         and paths.keys() <= {"network"}
         and userns.of_spec(linux) is None

@@ -25,7 +25,7 @@ def request() -> socket.socket:
     """A connection that asks the spawner for one keeper, and ends."""
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    socket.send_fds(theirs, [b"k"], [0])
+    socket.send_fds(theirs, [protocol.KEEPER], [0])
     theirs.close()
     return ours
 

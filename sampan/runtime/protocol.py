@@ -27,6 +27,10 @@ from sampan.runtime.types import (
     Unpaused,
 )
 
+KEEPER, JOINING = b"k", b"j"
+"""What the spawner is asked for: a keeper whose first process is to have a network namespace of
+its own, or one whose first process is going to enter another one."""
+
 
 class Signal(Struct, tag="signal"):
     number: int

@@ -21,7 +21,7 @@ from sampan.linux import memfd
 from sampan.runtime import parcel, seccomp
 from sampan.runtime.control import Keeper
 from sampan.runtime.errors import StartError
-from sampan.runtime.protocol import encoder
+from sampan.runtime.protocol import JOINING, KEEPER, encoder
 from sampan.runtime.types import Exited, KeeperEvent, KeeperRequest
 from sampan.runtime.waiting import writable
 
@@ -156,7 +156,7 @@ class Spawner:
             async with self._lock:
                 while True:
                     try:
-                        socket.send_fds(self._socket, [b"k"], [theirs.fileno()])
+                        socket.send_fds(self._socket, [KEEPER], [theirs.fileno()])
                         return ours
                     except BlockingIOError:
                         await writable(self._socket)
@@ -182,8 +182,9 @@ class Spawner:
         with await self._keeper() as keeper:
             await _send(keeper, message, fds)
 
-    def fork_ahead(self) -> None:
-        """Have the next keeper forked now, so that it is ready when it is wanted.
+    def fork_ahead(self, *, joining: bool = False) -> None:
+        """Have the next keeper forked now, so that it is ready when it is wanted; ``joining`` saves
+        a network namespace if its container will most likely enter another one.
 
         Happens by itself when nothing has been wanted for a moment; a caller that starts one
         container after another calls it while the one before works.
@@ -192,7 +193,8 @@ class Spawner:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             ours.setblocking(False)
             try:
-                socket.send_fds(self._socket, [b"k"], [theirs.fileno()])
+                kind = JOINING if joining else KEEPER
+                socket.send_fds(self._socket, [kind], [theirs.fileno()])
                 self._spare = ours
             except OSError:
                 ours.close()

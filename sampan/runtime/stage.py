@@ -24,13 +24,9 @@ from sampan.runtime.rootfs import GroupPlaces, RootFs
 from sampan.runtime.spec import MASKED_PATHS, READ_ONLY_PATHS, default_mounts
 from sampan.runtime.types import Mount
 
-NAMESPACES = (
-    namespaces.CLONE_NEWNS
-    | namespaces.CLONE_NEWIPC
-    | namespaces.CLONE_NEWUTS
-    | namespaces.CLONE_NEWNET
-)
-"""The new namespaces of a process on a stage, besides the process-number one."""
+NAMESPACES = namespaces.CLONE_NEWNS | namespaces.CLONE_NEWIPC | namespaces.CLONE_NEWUTS
+"""The new namespaces of a process on a stage, besides the process-number one and perhaps the
+network's."""
 ROOT = "/root"
 """Where the container's root is attached."""
 
@@ -59,11 +55,12 @@ def _wants(spec: dict[str, Any]) -> bool:
 class Stage:
     """The namespaces and the mounts of the calling process, which is alone in its thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, own_network: bool) -> None:
         """Make the namespaces and enter the stage.  Raises OSError."""
+        self._network = namespaces.CLONE_NEWNET if own_network else 0
         self._host = os.open("/proc/self/ns/mnt", _OWN)
         self._host_network = os.open("/proc/self/ns/net", _OWN)
-        namespaces.unshare(NAMESPACES)
+        namespaces.unshare(NAMESPACES | self._network)
         self._own = os.open("/proc/self/ns/mnt", _OWN)
         # Any directory that every host has will do: the host's tree is left in a moment.
         root = RootFs([Mount("tmpfs", "stage", ["mode=755"])], "/proc", "", bind_devices=False)
@@ -74,8 +71,9 @@ class Stage:
         try:
             if points := cgroups.layout().points:
                 self.groups = GroupPlaces(dict.fromkeys(points.values()))
-            for entry in _MOUNTS.values():
-                root.add(entry)
+            for destination, entry in _MOUNTS.items():
+                if own_network or destination != "/sys":
+                    root.add(entry)
             root.add_default_devices()
             root.make_read_only(_READ_ONLY)
             root.mask(_MASKED)
@@ -94,6 +92,11 @@ class Stage:
         finally:
             namespaces.setns(self._own, namespaces.CLONE_NEWNS)
 
+    def make_network(self) -> None:
+        """Have a network namespace of its own, if there is none yet."""
+        if not self._network:
+            namespaces.unshare(namespaces.CLONE_NEWNET)
+
     def use_host_network(self) -> None:
         """Give the network namespace up for the host's."""
         namespaces.setns(self._host_network, namespaces.CLONE_NEWNET)
@@ -103,8 +106,9 @@ class Stage:
 
         Returns their destinations; what is below these is hidden and read-only as the
         specification wants.  What shows a network namespace is of the one it was made in, so
-        ``/sys`` is moved only with ``own_network``.
+        ``/sys`` is moved only with ``own_network``, and if it was expected.
         """
+        own_network = own_network and bool(self._network)
         if not (self._ready and _wants(spec)):
             return frozenset()
         ready = self._root

@@ -298,7 +298,9 @@ class ExecRunner:
                 ) from None
             finally:
                 theirs.close()
-            self._spawner.fork_ahead()  # for the next command, while this one runs
+            # For the next command, which will most likely be as this one, while this one runs.
+            namespaces = request.spec["linux"]["namespaces"]
+            self._spawner.fork_ahead(joining=any(entry.get("path") for entry in namespaces))
             job.on_start(job.container_id)
             try:
                 await read_frames(ours, on_output)
