@@ -36,27 +36,34 @@ def prepare() -> None:
     _lists = mappings.anonymous(len(Role) * _SIZE, shared=True)
 
 
+def fault_in(role: Role) -> bool:
+    """Fault in what processes of a role are known to write to; False if nothing is known."""
+    if not _lists:
+        return True
+    place = _lists + _PLACES[role]
+    if not mappings.word(place):
+        return False
+    pidfd = os.pidfd_open(os.getpid())
+    try:
+        mappings.populate_listed(pidfd, place)
+    except OSError:
+        pass  # each by its own fault, then
+    os.close(pidfd)
+    return True
+
+
 class Lesson:
     """One process's work: faults in what is known to be needed, lists it if nothing is known."""
 
     def __init__(self, role: Role) -> None:
         """Called before the work, with the host's /proc in place."""
         self._files: tuple[int, int] | None = None
-        if not _lists:
-            return
         self._place = _lists + _PLACES[role]
-        if mappings.word(self._place):
-            pidfd = os.pidfd_open(os.getpid())
+        if not fault_in(role):
             try:
-                mappings.populate_listed(pidfd, self._place)
+                self._files = mappings.open_own()
             except OSError:
-                pass  # each by its own fault, then
-            os.close(pidfd)
-            return
-        try:
-            self._files = mappings.open_own()
-        except OSError:
-            pass  # the next one may learn it
+                pass  # the next one may learn it
 
     def end(self) -> None:
         """Called after the work; opens nothing."""

@@ -1,9 +1,9 @@
 """The spawner process: it forks keepers and does nothing else.
 
 Started by :mod:`sampan.runtime.spawner` from a sealed memory copy of the interpreter, with one
-SEQPACKET socket as its standard input.  Each byte on it is one keeper (:data:`KEEPER`, or
-:data:`JOINING` if its container will join a network namespace), and with it comes the socket on
-which that keeper will get its request.  When the socket ends (the daemon is gone, however it
+SEQPACKET socket as its standard input.  Each byte on it is one keeper
+(:data:`~sampan.runtime.protocol.KEEPER` or :data:`~sampan.runtime.protocol.BRIEF`), and with it
+comes the socket on which that keeper will get its request.  When the socket ends (the daemon is gone, however it
 went) the spawner ends; keepers are sessions of their own.
 """
 
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from sampan.linux import process, title
 from sampan.runtime import ahead, compact, host, keeper, model, plain, rehearsal, sample
 from sampan.runtime.cgroups import hold_fast_moves
-from sampan.runtime.protocol import KEEPER
+from sampan.runtime.protocol import BRIEF
 
 READY = b"ready"
 _kept: list[object] = []
@@ -80,7 +80,7 @@ def _serve(daemon: socket.socket, fast_moves: int | None) -> None:
             daemon.close()
             if fast_moves is not None:
                 os.close(fast_moves)
-            keeper.main(requests, data == KEEPER)
+            keeper.main(requests, data == BRIEF)
             os._exit(0)
         os.close(requests)
 

@@ -70,16 +70,20 @@ if TYPE_CHECKING:
 _state_decoder = msgspec.msgpack.Decoder(ContainerState)
 
 
-def main(requests: int, own_network: bool) -> None:
+def main(requests: int, brief: bool) -> None:
     """Run a keeper in the calling (forked) process; returns when the container has ended.
 
     Its request comes over the socket ``requests``, a parcel with an encoded
     :class:`~sampan.runtime.types.KeeperRequest`, the first control connection, the held
     descriptors and the attached clients.  The starter and the container's first process are forked
-    ahead of it, the latter with a new network namespace if it is to have its ``own_network``.
+    ahead of it.  A keeper that lives ``brief``ly does its starter's work itself: that costs it
+    memory, and saves a process.
     """
     _settle()
-    spare = launch.Spare(own_network, requests)
+    spare = launch.Spare(not brief, requests)
+    if brief:
+        _serve_briefly(requests, spare)
+        return
 
     def work(sock: socket.socket) -> None:
         if sample.wanted():
@@ -96,12 +100,31 @@ def main(requests: int, own_network: bool) -> None:
     serve(Starter(work), [requests, spare.sock.detach()], spare.pid)
 
 
+def _serve_briefly(requests: int, spare: launch.Spare) -> None:
+    connection = socket.socket(fileno=requests)
+    ahead.fault_in(ahead.Role.STARTER)
+    received = parcel.Receiver(connection).receive()
+    connection.close()
+    if received is None:
+        spare.sock.close()
+        os.waitpid(spare.pid, 0)
+        return
+    keeper = Keeper()
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    starter.first(far, *received, spare, keeper.early_services)
+    far.close()
+    _go_on(keeper, starter.Reported(near), spare.pid)
+
+
 def serve(forked: Starter, unused: list[int], spare: int = 0) -> None:
     """Be the keeper of the container that a starter starts; ``unused`` is closed here.  ``spare``
     is the number of a child that the starter uses, or else lets go."""
     for fd in unused:
         os.close(fd)
-    keeper = Keeper()
+    _go_on(Keeper(), forked, spare)
+
+
+def _go_on(keeper: Keeper, forked: starter.Reported, spare: int) -> None:
     result = forked.result(keeper.early_services)
     if result is not None:
         keeper.run(result, forked, spare)
@@ -149,7 +172,7 @@ class Keeper:
         self._id = ""
         self._external = False
         """Whether another runtime makes the processes."""
-        self._starter: Starter | None = None
+        self._starter: starter.Reported | None = None
         """The first start's, while it is to be collected."""
 
     @property
@@ -180,7 +203,7 @@ class Keeper:
             self._decoded, self._held = launch.request_decoder.decode(message), held
         self._start_services(network)
 
-    def run(self, result: starter.Result, forked: Starter, spare: int) -> None:
+    def run(self, result: starter.Result, forked: starter.Reported, spare: int) -> None:
         """Serve the container, which ``forked`` has started, until its end."""
         process.set_name("sampan-keeper")
         if result.process.pid == spare:

@@ -27,9 +27,9 @@ from sampan.runtime.types import (
     Unpaused,
 )
 
-KEEPER, JOINING = b"k", b"j"
-"""What the spawner is asked for: a keeper whose first process is to have a network namespace of
-its own, or one whose first process is going to enter another one."""
+KEEPER, BRIEF = b"k", b"b"
+"""What the spawner is asked for: a keeper of a container, or one of a command of a build, which
+lives briefly and most likely joins a network namespace."""
 
 
 class Signal(Struct, tag="signal"):

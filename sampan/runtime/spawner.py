@@ -21,7 +21,7 @@ from sampan.linux import memfd
 from sampan.runtime import parcel, seccomp
 from sampan.runtime.control import Keeper
 from sampan.runtime.errors import StartError
-from sampan.runtime.protocol import JOINING, KEEPER, encoder
+from sampan.runtime.protocol import BRIEF, KEEPER, encoder
 from sampan.runtime.types import Exited, KeeperEvent, KeeperRequest
 from sampan.runtime.waiting import writable
 
@@ -29,6 +29,8 @@ from sampan.runtime.waiting import writable
 _START_TIMEOUT = 120.0
 # Seconds without a request after which the next keeper is forked ahead.
 _QUIET = 0.02
+# Seconds without a command of a build after which none is expected.
+_UNWANTED = 2.0
 
 
 def _library_path() -> str | None:
@@ -81,8 +83,9 @@ class Spawner:
         self._process = process
         self._socket = sock
         self._lock = asyncio.Lock()
-        self._spare: socket.socket | None = None
-        """Where a keeper that was forked ahead waits for its request."""
+        self._spares: dict[bytes, socket.socket] = {}
+        """Where keepers that were forked ahead wait for their requests, by their kind."""
+        self._leaving: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
 
     @classmethod
@@ -105,7 +108,7 @@ class Spawner:
             ours.close()
             raise StartError("the spawner process did not start; see its output above", 125)
         spawner = cls(process, ours)
-        spawner._spare = await spawner._keeper()
+        spawner._spares[KEEPER] = await spawner._keeper(KEEPER)
         return spawner
 
     @property
@@ -119,12 +122,14 @@ class Spawner:
         attach_fds: Sequence[int] = (),
         hold_fds: Sequence[int] = (),
         on_event: Callable[[KeeperEvent], None] | None = None,
+        brief: bool = False,
     ) -> Keeper:
         """Start a container; return when its process has been executed.
 
         ``attach_fds`` belong to ``request.attaches`` in order.  The descriptors are duplicated
         into the keeper; the caller closes its own.  ``on_event`` gets every event from
-        ``Started`` on.  Raises StartError.
+        ``Started`` on.  ``brief`` is for one that is expected to end soon: starting it is faster,
+        and its keeper has more memory.  Raises StartError.
         """
         if len(attach_fds) != len(request.attaches):
             raise ValueError("one descriptor is needed for each attach request")
@@ -132,7 +137,10 @@ class Spawner:
         request = _with_compiled_seccomp(request)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            await self._give(encoder.encode(request), [theirs.fileno(), *hold_fds, *attach_fds])
+            kind = BRIEF if brief else KEEPER
+            await self._give(
+                kind, encoder.encode(request), [theirs.fileno(), *hold_fds, *attach_fds]
+            )
         except OSError as failure:
             ours.close()
             raise StartError(f"the spawner process has ended: {failure.strerror}", 125) from None
@@ -142,13 +150,13 @@ class Spawner:
         def told(event: KeeperEvent) -> None:
             if on_event:
                 on_event(event)
-            if isinstance(event, Exited):
+            if isinstance(event, Exited) and not brief:
                 # What waits for this end may start the next one at once.
                 self.fork_ahead()
 
         return await Keeper.started(ours, request, told)
 
-    async def _keeper(self) -> socket.socket:
+    async def _keeper(self, kind: bytes) -> socket.socket:
         """A new keeper: the socket for its request."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -156,7 +164,7 @@ class Spawner:
             async with self._lock:
                 while True:
                     try:
-                        socket.send_fds(self._socket, [KEEPER], [theirs.fileno()])
+                        socket.send_fds(self._socket, [kind], [theirs.fileno()])
                         return ours
                     except BlockingIOError:
                         await writable(self._socket)
@@ -166,9 +174,11 @@ class Spawner:
         finally:
             theirs.close()
 
-    async def _give(self, message: bytes, fds: list[int]) -> None:
+    async def _give(self, kind: bytes, message: bytes, fds: list[int]) -> None:
         """Give a request to the keeper that waits for one, or else to a new one."""
-        spare, self._spare = self._spare, None
+        spare = self._spares.pop(kind, None)
+        if kind == BRIEF and spare is None:
+            spare = self._spares.pop(KEEPER, None)
         if self._quiet:
             self._quiet.cancel()
         self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.fork_ahead)
@@ -179,34 +189,44 @@ class Spawner:
                 return
             except OSError:
                 pass  # it has died
-        with await self._keeper() as keeper:
+        with await self._keeper(kind) as keeper:
             await _send(keeper, message, fds)
 
-    def fork_ahead(self, *, joining: bool = False) -> None:
-        """Have the next keeper forked now, so that it is ready when it is wanted; ``joining`` saves
-        a network namespace if its container will most likely enter another one.
+    def fork_ahead(self, *, brief: bool = False) -> None:
+        """Have the next keeper forked now, so that it is ready when it is wanted.
 
         Happens by itself when nothing has been wanted for a moment; a caller that starts one
-        container after another calls it while the one before works.
+        container after another calls it while the one before works.  A ``brief`` one is let go
+        when none has been wanted for a while.
         """
-        if self._spare is None:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
-            try:
-                kind = JOINING if joining else KEEPER
-                socket.send_fds(self._socket, [kind], [theirs.fileno()])
-                self._spare = ours
-            except OSError:
-                ours.close()
-            finally:
-                theirs.close()
+        kind = BRIEF if brief else KEEPER
+        if brief:
+            if self._leaving:
+                self._leaving.cancel()
+            self._leaving = asyncio.get_running_loop().call_later(_UNWANTED, self._let_go)
+        if kind in self._spares:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            socket.send_fds(self._socket, [kind], [theirs.fileno()])
+            self._spares[kind] = ours
+        except OSError:
+            ours.close()
+        finally:
+            theirs.close()
+
+    def _let_go(self) -> None:
+        if spare := self._spares.pop(BRIEF, None):
+            spare.close()
 
     async def close(self) -> None:
         """End the fork server; keepers live on."""
-        if self._quiet:
-            self._quiet.cancel()
-        if self._spare:
-            self._spare.close()
+        for timer in (self._quiet, self._leaving):
+            if timer:
+                timer.cancel()
+        for spare in self._spares.values():
+            spare.close()
         self._socket.close()
         await asyncio.to_thread(self._process.wait)
 

@@ -58,25 +58,11 @@ class Result(NamedTuple):
     """What belongs to ``extra``."""
 
 
-class Starter:
-    """The keeper's handle of a starter."""
+class Reported:
+    """What is reported of a start, on a socket."""
 
-    def __init__(self, work: Callable[[socket.socket], None], unused: Sequence[int] = ()) -> None:
-        """Fork; the child closes ``unused`` descriptors, does ``work`` and ends."""
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-        self._pid = os.fork()
-        if not self._pid:
-            try:
-                self._socket.close()
-                for fd in unused:
-                    os.close(fd)
-                work(theirs)
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(0)
-        theirs.close()
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
 
     def result(self, on_services: OnServices | None = None) -> Result | None:
         """Wait for the start; None if the starter has ended without one (it has said so itself,
@@ -105,7 +91,34 @@ class Starter:
             self._socket.close()
 
     def release(self) -> None:
-        """What the starter has started is the caller's child already: adopt nothing of it."""
+        """What was started is the caller's child already: adopt nothing."""
+
+    def wait(self) -> None:
+        """Collect what has made the start."""
+
+
+class Starter(Reported):
+    """The keeper's handle of a starter."""
+
+    def __init__(self, work: Callable[[socket.socket], None], unused: Sequence[int] = ()) -> None:
+        """Fork; the child closes ``unused`` descriptors, does ``work`` and ends."""
+        sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        super().__init__(sock)
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                self._socket.close()
+                for fd in unused:
+                    os.close(fd)
+                work(theirs)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(0)
+        theirs.close()
+
+    def release(self) -> None:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
 
     def wait(self) -> None:
@@ -146,8 +159,8 @@ def report(
     watch: cgroups.OomWatch | None,
     extra: Sequence[object] = (),
     fds: Sequence[int] = (),
-) -> None:
-    """Hand a started process to the keeper."""
+) -> list[int]:
+    """Hand a started process to the keeper.  Returns the descriptors that came with it."""
     streams = started.streams
     own = [started.pidfd]
     if watch:
@@ -167,16 +180,22 @@ def report(
         parcel.send(sock, _pack(values), [*own, *fds])
     except BrokenPipeError:
         pass  # the keeper was killed: whoever finds that out kills the container
+    return own
 
 
 def first(
-    sock: socket.socket, message: bytes, fds: list[int], spare: launch.Spare | None = None
+    sock: socket.socket,
+    message: bytes,
+    fds: list[int],
+    spare: launch.Spare | None = None,
+    on_services: OnServices | None = None,
 ) -> None:
     """Start the container for the first time: as the request says, with its descriptors.
 
     The daemon is told here; the keeper gets the state, the log's configuration, the restart
     policy and a few facts, and as descriptors the control connection, the run directory, the
-    listening socket, the request, and the held and attached ones.
+    listening socket, the request, and the held and attached ones.  A keeper that calls this itself
+    says what is to be done ``on_services``.
     """
     request = launch.request_decoder.decode(message)
     control = socket.socket(fileno=fds[0])
@@ -185,11 +204,11 @@ def first(
         if request.runtime:
             if spare is not None:
                 spare.sock.close()
-            _first(sock, request, message, fds, None)
+            _first(sock, request, message, fds, None, on_services)
         else:
             # The process makes its mounts while everything else is made here.
             begun = launch.begin_container(request, spare, message)
-            _first(sock, request, message, fds, begun)
+            _first(sock, request, message, fds, begun, on_services)
     except StartError as failure:
         answer = StartFailed(str(failure), failure.exit_code)
         try:
@@ -204,8 +223,9 @@ def _first(
     message: bytes,
     fds: list[int],
     begun: launch.Begun | None,
+    on_services: OnServices | None,
 ) -> None:
-    keeper = os.getppid()
+    keeper = os.getpid() if on_services else os.getppid()
     try:
         run_dir = os.open(request.run_dir, _DIRECTORY)
         group = cgroups.group(launch.cgroup_path(request))
@@ -220,7 +240,7 @@ def _first(
     state.cgroup = group.path
     try:
         held, attached = fds[1 : 1 + request.hold_count], fds[1 + request.hold_count :]
-        started = _finish(sock, request, message, group, begun, held)
+        started = _finish(sock, request, message, group, begun, held, on_services)
         state.pid, state.warnings, state.started_at = started.pid, started.warnings, time.time_ns()
         if request.healthcheck:
             state.health = Health("starting", 0, [])
@@ -239,16 +259,13 @@ def _first(
     except OSError:
         pass  # the daemon has gone; the keeper will find that as well
     memory = memfd.sealed_bytes("request", message)
-    passed = [
-        fds[0],
-        run_dir,
-        listener.fileno(),
-        memory,
-        *(() if request.services else held),
-        *attached,
-        *ship[:1],
-    ]
-    report(sock, started, watch, [*facts(request, state), *ship[1:]], passed)
+    others = [run_dir, memory, *(() if request.services else held), *attached, *ship[:1]]
+    passed = [fds[0], run_dir, listener.fileno(), *others[1:]]
+    own = report(sock, started, watch, [*facts(request, state), *ship[1:]], passed)
+    if on_services:
+        # The caller gets copies of these; sockets close themselves.
+        for fd in (*own, *others):
+            os.close(fd)
 
 
 def _shipper(request: KeeperRequest) -> tuple[int, ...]:
@@ -316,14 +333,20 @@ def _finish(
     group: cgroups.Group,
     begun: launch.Begun | None,
     held: Sequence[int] | None,
+    on_services: OnServices | None = None,
 ) -> launch.Process:
     """Start the process, or have another runtime start one where none is ``begun``.  ``held`` is
-    given on the first start, when the keeper knows nothing yet."""
+    given on the first start, when the keeper knows nothing yet; ``on_services`` by the keeper."""
 
     def on_network(network: int) -> None:
         if not request.services:
             return
         known = b"" if held is None else message
+        if on_services:
+            failed = _serve(on_services, network, known, list(held or ()))
+            if failed:
+                raise StartError(failed.decode(errors="replace"), 125)
+            return
         parcel.send(sock, _pack([_SERVICES, known]), [network, *(held or ())])
         answer = sock.recv(4096)
         if answer:

@@ -36,8 +36,9 @@ MakeRequest = Callable[..., KeeperRequest]
 class Run:
     """One container under test: its events and the near ends of its clients."""
 
-    def __init__(self, spawner: Spawner) -> None:
+    def __init__(self, spawner: Spawner, brief: bool = False) -> None:
         self.spawner = spawner
+        self.brief = brief
         self.events: list[KeeperEvent] = []
         self.keeper: Keeper | None = None
         self._changed = asyncio.Event()
@@ -55,7 +56,10 @@ class Run:
             far.append(other)
         request.attaches = list(attaches)
         self.keeper = await self.spawner.spawn(
-            request, attach_fds=[end.fileno() for end in far], on_event=self.note
+            request,
+            attach_fds=[end.fileno() for end in far],
+            on_event=self.note,
+            brief=self.brief,
         )
         for end in far:
             end.close()
@@ -623,3 +627,34 @@ async def test_what_the_host_has_mounted_meanwhile_can_be_bound(
         assert await output("cat", "/late/word", change=change) == (0, "seen")
     finally:
         umount(str(place), 0)
+
+
+async def test_brief_containers(spawner: Spawner, request_for: MakeRequest) -> None:
+    """Their keepers do the work of starters themselves: nothing of it stays open in them."""
+    for number in range(3):
+        this = Run(spawner, brief=True)
+        spawner.fork_ahead(brief=True)
+        script = f"echo {number}; read word; exit {number}"
+        request = request_for("sh", "-c", script, open_stdin=True, stdin_once=True)
+        (client,) = await this.start(request, AttachRequest(stdin=True, raw=True))
+        assert this.keeper is not None
+        assert await read_until(client, b"\n") == b"%d\n" % number
+        state = this.keeper.state
+        links = [os.readlink(path) for path in Path(f"/proc/{state.keeper_pid}/fd").iterdir()]
+        assert sum(link.startswith("pipe:") for link in links) == 3
+        assert sum(link == request.run_dir for link in links) == 1
+        client.shutdown(socket.SHUT_WR)
+        assert await read_all(client) == b""
+        assert (await this.event(Exited)).code == number
+        await this.keeper.wait_closed()
+
+
+@pytest.mark.parametrize("word", ["nosuch", "/etc"])
+async def test_brief_containers_that_cannot_start(
+    spawner: Spawner, request_for: MakeRequest, word: str
+) -> None:
+    request = request_for(word)
+    with pytest.raises(StartError) as failure:
+        await Run(spawner, brief=True).start(request)
+    assert failure.value.exit_code == (127 if word == "nosuch" else 126)
+    assert not list(Path("/sys/fs/cgroup").glob(f"*/sampan-test/{request.id}"))

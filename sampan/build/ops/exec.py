@@ -290,7 +290,7 @@ class ExecRunner:
         try:
             try:
                 keeper = await self._spawner.spawn(
-                    request, attach_fds=[theirs.fileno()], on_event=on_event
+                    request, attach_fds=[theirs.fileno()], on_event=on_event, brief=True
                 )
             except StartError as error:
                 raise StepError(
@@ -298,9 +298,7 @@ class ExecRunner:
                 ) from None
             finally:
                 theirs.close()
-            # For the next command, which will most likely be as this one, while this one runs.
-            namespaces = request.spec["linux"]["namespaces"]
-            self._spawner.fork_ahead(joining=any(entry.get("path") for entry in namespaces))
+            self._spawner.fork_ahead(brief=True)  # for the next command, while this one runs
             job.on_start(job.container_id)
             try:
                 await read_frames(ours, on_output)
