@@ -20,7 +20,7 @@ from typing import Any
 from sampan.linux import mount as mounts
 from sampan.linux import namespaces
 from sampan.runtime import cgroups
-from sampan.runtime.rootfs import GroupPlaces, RootFs
+from sampan.runtime.rootfs import GroupPlaces, MountError, RootFs
 from sampan.runtime.spec import MASKED_PATHS, READ_ONLY_PATHS, default_mounts
 from sampan.runtime.types import Mount
 
@@ -112,14 +112,17 @@ class Stage:
         if not (self._ready and _wants(spec)):
             return frozenset()
         ready = self._root
+        moved = {"/proc": ready.proc, "/dev": ready.dev}
+        if own_network:
+            moved["/sys"] = ready.sys
+        try:
+            targets = [root.directory_of(destination) for destination in moved]
+        except MountError:
+            return frozenset()  # a link, say: what that means is known where each mount is made
         # Settings are written to a view without what is read-only or hidden.
         root.proc = mounts.open_tree(ready.proc, "")
         root.dev, root.pts = ready.dev, ready.pts
-        moved = [("proc", ready.proc), ("dev", ready.dev)]
-        if own_network:
-            moved.append(("sys", ready.sys))
-        for destination, fd in moved:
-            target = root.directory_of(destination)
+        for fd, target in zip(moved.values(), targets, strict=True):
             mounts.move_mount(fd, target)
             os.close(target)
         os.close(ready.proc)

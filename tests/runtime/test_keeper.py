@@ -658,3 +658,14 @@ async def test_brief_containers_that_cannot_start(
         await Run(spawner, brief=True).start(request)
     assert failure.value.exit_code == (127 if word == "nosuch" else 126)
     assert not list(Path("/sys/fs/cgroup").glob(f"*/sampan-test/{request.id}"))
+
+
+async def test_dev_as_a_link_is_followed_inside_the_root(
+    run: Run, request_for: MakeRequest
+) -> None:
+    request = request_for("sh", "-c", "ls /devices/null && echo x > /dev/null", network=True)
+    upper = request.rootfs[0].options[1].removeprefix("upperdir=")
+    os.symlink("/devices", f"{upper}/dev")
+    (client,) = await run.start(request, AttachRequest(raw=True))
+    assert await read_all(client) == b"/devices/null\n"
+    assert (await run.event(Exited)).code == 0
