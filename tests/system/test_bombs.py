@@ -11,7 +11,6 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,8 +18,6 @@ from docker.types import LogConfig
 from harness import Daemon, running, until
 from test_following import keeper_memory
 
-EXITS = int(os.environ.get("SAMPAN_EXITS", "80"))
-"""How many containers end in the test of many exits."""
 ROUNDS = int(os.environ.get("SAMPAN_BOMB_ROUNDS", "5"))
 """How many times the neighbour is asked during each attack."""
 BOUND = 5.0
@@ -154,38 +151,3 @@ def test_a_terminal_that_nobody_reads(bombed: Daemon, neighbour: Any) -> None:
     flood.kill()
     ended(flood)
     silent.close()
-
-
-def test_many_exits(bombed: Daemon, neighbour: Any) -> None:
-    bombed.client.containers.run("busybox", ["true"], remove=True)
-    assert bombed.process is not None
-    directory = Path(f"/proc/{bombed.process.pid}/fd")
-
-    def descriptors() -> list[str]:
-        """What the daemon holds besides its clients' connections, which may be kept for a while."""
-        found = (os.readlink(path) for path in directory.iterdir() if path.is_symlink())
-        return [name.partition("[")[0] for name in found if not name.startswith("socket:")]
-
-    def one(number: int) -> None:
-        output = bombed.client.containers.run("busybox", ["echo", str(number)], remove=True)
-        assert output == b"%d\n" % number
-
-    # What is opened once and kept is opened first.
-    with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(one, range(8))) == [None] * 8
-    serve(bombed, neighbour, "before many exits")
-    before = len(descriptors())
-    with ThreadPoolExecutor(4) as pool:
-        began = time.monotonic()
-        work = [pool.submit(one, number) for number in range(EXITS)]
-        serve(bombed, neighbour, "many exits")
-        for done in work:
-            done.result(120)
-        print(f"{EXITS / (time.monotonic() - began) * 60:.0f} exits a minute")
-    left = {path.name for path in (bombed.run / "containers").iterdir()}
-    assert left == {neighbour.id}
-    assert [path.name for path in (bombed.state / "containers").iterdir()] == [neighbour.id]
-    assert until(lambda: len(descriptors()) <= before), descriptors()
-    # A connection for each client's thread at most, and some that are just ending.
-    sockets = [path for path in directory.iterdir() if os.readlink(path).startswith("socket:")]
-    assert len(sockets) < EXITS
