@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from sampan.errors import Conflict
+from sampan.errors import Conflict, SampanError
 
 PATIENCE = 15.0
 """Seconds to wait for a daemon that is just starting or stopping."""
@@ -23,9 +23,16 @@ def take(path: Path, what: str, patience: float = PATIENCE) -> int:
     A holder that is stopping, or has not begun to serve, is given ``patience`` seconds.
 
     :raises Conflict: another process holds it; its number is in the message.
+    :raises SampanError: the directory cannot be written to.
     """
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SampanError(
+            f"the {what} {path.parent} cannot be used: {(error.strerror or str(error)).lower()}; "
+            "make it writable, or choose another directory"
+        ) from error
     deadline = time.monotonic() + patience
     while True:
         try:

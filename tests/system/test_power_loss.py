@@ -39,7 +39,12 @@ class Disk:
         self.mount()
 
     def mount(self) -> None:
-        subprocess.run(["mount", "-o", "loop", self._image, self.place], check=True)
+        # By a device of its own each time: the old one, and the file system that is shut down, live
+        # on where another process has a copy of the mount in a namespace of its own.
+        find = ["losetup", "--find", "--show", self._image]
+        device = subprocess.run(find, check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.run(["mount", device, self.place], check=True)
+        subprocess.run(["losetup", "--detach", device], check=True)  # with the last mount
 
     def lose_power(self) -> None:
         """Stop at once: nothing more reaches the disk, not even the journal."""
