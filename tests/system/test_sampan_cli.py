@@ -341,6 +341,7 @@ def test_a_lock_is_waited_for_unless_its_holder_serves(tmp_path: Path) -> None:
     releaser = threading.Timer(0.2, os.close, [held])
     releaser.start()
     os.close(locks.take(tmp_path / "lock", "directory"))
+    releaser.join()
 
 
 def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
@@ -348,9 +349,8 @@ def test_a_directory_that_cannot_be_written_to(tmp_path: Path) -> None:
     from sampan.errors import SampanError
 
     (tmp_path / "file").touch()
-    with pytest.raises(SampanError, match="the state directory .* cannot be used: .*; make it"):
+    with pytest.raises(SampanError, match=r"the state directory .* cannot be used: .*; make it"):
         locks.take(tmp_path / "file" / "lock", "state directory")
-    releaser.join()
 
 
 def test_mount_points_are_no_changes(daemon: Daemon) -> None:
