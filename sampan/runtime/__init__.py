@@ -2,9 +2,10 @@
 
 The *spawner* is a small fork server that the daemon starts once (:mod:`.spawner` is the daemon's
 side, :mod:`.forkserver` the process).  For each container it forks a *keeper* (:mod:`.keeper`),
-which makes the control group and the network while its child, the future *first process*
-(:mod:`.init`), builds the root file system and confines itself; the child ends in execve.  An
-*exec* is a further process that enters a running container (:mod:`.enter`).  The keeper owns the
+ahead of the request; so are its two children.  One, the *starter* (:mod:`.starter`), makes the
+control group and the network while the other, the future *first process* (:mod:`.init`), builds the
+root file system of what it has made already (:mod:`.stage`) and of what the request names, confines
+itself, and ends in execve.  An *exec* is a further process that enters a running container (:mod:`.enter`).  The keeper owns the
 streams, the log, the exit code, restarts and health probes, and serves *control connections*; the
 daemon's end of one is :class:`.control.Keeper`.
 
