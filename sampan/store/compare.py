@@ -92,6 +92,5 @@ def _of(directory: int, name: str = ".") -> tuple[object, ...]:
     kind = stat.S_IFMT(info.st_mode)
     link = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(info.st_mode) else ""
     size = info.st_size if stat.S_ISREG(info.st_mode) else 0
-    time = 0 if stat.S_ISDIR(info.st_mode) else info.st_mtime_ns
     owner = (stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid, info.st_rdev)
-    return (kind, *owner, size, time, link, xattrs)
+    return (kind, *owner, size, info.st_mtime_ns, link, xattrs)

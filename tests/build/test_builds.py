@@ -500,7 +500,7 @@ LABEL a=b
 """
     root = busybox_tar()
     found = []
-    for number, kind in enumerate(("folder-overlay", "archive-erofs")):
+    for number, kind in enumerate(("folder-overlay", "archive-erofs", "folder-plain")):
         place = tmp_path / f"machine{number}"
         place.mkdir()
         async with opened(place, kind) as workshop:
@@ -511,7 +511,7 @@ LABEL a=b
             result = await workshop.build(text, context, source_date_epoch=1_600_000_000)
             image = workshop.image(result)
             found.append((result.image_id, image.config.rootfs.diff_ids))
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
 
 
 async def test_bad_dockerfiles(workshop: Workshop) -> None:
