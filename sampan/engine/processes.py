@@ -92,7 +92,7 @@ def _row(pid: int, boot: float) -> list[str]:
     directory = Path("/proc", str(pid))
     uid = directory.stat().st_uid
     # The name is in parentheses and may hold anything.
-    name, fields = _split_stat((directory / "stat").read_text())
+    name, fields = _split_stat((directory / "stat").read_text(errors="replace"))
     terminal, started = int(fields[4]), boot + int(fields[19]) / _TICKS
     seconds = (int(fields[11]) + int(fields[12])) / _TICKS
     age = max(time.time() - started, 0.001)

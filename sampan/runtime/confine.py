@@ -22,6 +22,7 @@ from sampan.runtime.users import Identity, home_of, read_database, resolve
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UNLIMITED = (1 << 64) - 1
+_UNCHANGED = (1 << 32) - 1
 _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 # Those that the interpreter, the spawner and the keeper have changed.
 _CHANGED_SIGNALS = (
@@ -127,10 +128,13 @@ def apply_limits(plan: Preparation, warn: Callable[[str], None]) -> None:
 def become(
     plan: Preparation, who: Identity, umask: int | None, sync: ChildSide | None = None
 ) -> None:
-    """Install the filter, take the identity and the capabilities.  Raises OSError.
+    """Install the filter, take the identity and the capabilities.  Raises OSError and Setup.
 
     ``sync`` is needed where the filter has a listener.
     """
+    if _UNCHANGED in (who.uid, who.gid):
+        # setresuid(2) takes this number for "as it is", which is root.
+        raise Setup(f"{_UNCHANGED} is no user and no group")
     no_new_privileges = bool(plan.process.get("noNewPrivileges"))
     if plan.program and not no_new_privileges:
         # While the right to do so is still there; afterwards it would need no_new_privs.

@@ -9,7 +9,7 @@ from threading import Thread
 
 import docker
 import pytest
-from harness import Daemon
+from harness import Daemon, until
 
 
 def test_directories_deeper_than_a_path_may_be_long(own_daemon: Daemon) -> None:
@@ -81,3 +81,22 @@ def test_a_container_that_stops_whatever_joins_its_processes(daemon: Daemon) -> 
             guest.start()
         guest.remove(force=True)
         assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("number", [2**32 - 1, 2**64 - 1])
+def test_a_user_whose_number_means_to_stay_root(daemon: Daemon, number: int) -> None:
+    """As in CVE-2024-40635: an image says to run as somebody, and would run as root."""
+    entry = f"ghost:x:{number}:{number}::/:/bin/sh"
+    container = daemon.client.containers.run(
+        "busybox", ["sh", "-c", f"echo {entry} >> /etc/passwd; sleep 1000"], detach=True
+    )
+    until(lambda: b"ghost" in container.exec_run(["cat", "/etc/passwd"]).output)
+    answer = container.exec_run(["id", "-u"], user="ghost")
+    assert answer.exit_code != 0 and answer.output.strip() != b"0"
+
+
+def test_a_process_whose_name_is_no_text(daemon: Daemon) -> None:
+    """Its name is the container's to choose, and ``top`` shows it."""
+    name = "printf '\\377\\376)' > /proc/self/comm; sleep 1000; true"
+    container = daemon.client.containers.run("busybox", ["sh", "-c", name], detach=True)
+    until(lambda: len(container.top()["Processes"]) == 2)
