@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import posixpath
 import secrets
 from collections.abc import Callable
 
@@ -177,6 +178,10 @@ class _Build:
         if data is None:
             if request.context is None:
                 raise InvalidParameter("a build needs a context or a Dockerfile")
+            if posixpath.normpath(request.dockerfile).startswith("../"):
+                raise InvalidParameter(
+                    f"forbidden path outside the build context: {request.dockerfile}"
+                )
             data = self.folders["context"].read(request.dockerfile, _MAX_DOCKERFILE)
             if not data:
                 raise InvalidParameter(

@@ -12,7 +12,7 @@ from pathlib import Path
 from sampan.engine.transfers import download
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.image.compression import recognise
-from sampan.progress import Report
+from sampan.progress import Progress, Report
 
 MAX_DOCKERFILE = 16 << 20
 _GIT = re.compile(r"git://|git@|ssh://|github\.com/|https?://[^#]+\.git(#|$)")
@@ -30,13 +30,29 @@ def is_archive(head: bytes) -> bool:
 
 
 async def fetch(url: str, report: Report) -> tuple[bytes, AsyncIterator[bytes]]:
-    """The first bytes at an address, and all of them as a stream."""
-    source = download(url, report)
+    """The first bytes at an address, and all of them as a stream; nothing is reported before there
+    is something.
+
+    Raises InvalidParameter, NotFound, Unavailable.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise InvalidParameter(f"remoteURL ({url}) could not be recognized as URL")
+    early: list[Progress] = []
     head = b""
+
+    def reported(progress: Progress) -> None:
+        if head:
+            report(progress)
+        else:
+            early.append(progress)
+
+    source = download(url, reported)
     async for chunk in source:
         head += chunk
         if len(head) >= 512:
             break
+    for progress in early:
+        report(progress)
 
     async def whole() -> AsyncIterator[bytes]:
         yield head

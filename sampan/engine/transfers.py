@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 
@@ -158,4 +159,14 @@ async def download(url: str, report: Report) -> AsyncIterator[bytes]:
     except (aiohttp.InvalidURL, UnicodeError):
         raise InvalidParameter(f"{url!r} is not an address") from None
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise Unavailable(f"cannot download {url}: {error or 'timed out'}") from error
+        raise Unavailable(f"cannot download {url}: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
+    """A failure to connect in the system's words; aiohttp's are about its own objects."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        number = error.os_error.errno
+        if number is not None and number > 0:
+            return os.strerror(number).lower()
+        return str(error.os_error.strerror or error.os_error)
+    return str(error) or "timed out"

@@ -469,6 +469,33 @@ SCENES: dict[str, list[Ask]] = {
         Ask("POST", "/build?version=7", tar({"Dockerfile": b"FROM busybox\n"})),
         Ask("POST", "/build?buildargs=%7B%22UNUSED%22%3A%22b%22%7D", tar({"Dockerfile": b"FROM busybox\n"})),
     ],
+    "build parameters": [
+        *(Ask("POST", f"/build?{query}", tar({"Dockerfile": text})) for query, text in (
+            ("t=rows:p&memory=67108864&memswap=134217728&cgroupparent=/rows-build", b"FROM busybox\nRUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes\n"),
+            ("cpushares=512&cpuperiod=50000&cpuquota=25000&cpusetcpus=0&cpusetmems=0", b"FROM busybox\nRUN cd /sys/fs/cgroup; cat cpu/cpu.shares cpu/cpu.cfs_period_us cpu/cpu.cfs_quota_us cpuset/cpuset.cpus cpuset/cpuset.mems\n"),
+            ("shmsize=8388608", b"FROM busybox\nRUN df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2\n"),
+            ("ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A321%2C%22Hard%22%3A654%7D%5D", b"FROM busybox\nRUN ulimit -Sn; ulimit -Hn\n"),
+            ("extrahosts=named%3A10.9.8.7&extrahosts=other%3A10.9.8.6", b"FROM busybox\nRUN grep -e named -e other /etc/hosts\n"),
+            ("extrahosts=%7B%22named%22%3A%2210.9.8.7%22%7D", b"FROM busybox\nRUN true\n"), ("extrahosts=odd", b"FROM busybox\nRUN true\n"),
+            ("networkmode=none", b"FROM busybox\nRUN ls /sys/class/net\n"), ("networkmode=no-such", b"FROM busybox\nRUN true\n"),
+            ("buildargs=%7B%22A%22%3A%22b%22%2C%22N%22%3Anull%7D", b"FROM busybox\nARG A\nARG N=own\nRUN echo $A $N\n"),
+            ("target=one", b"FROM busybox AS one\nENV A=b\nFROM busybox\nRUN false\n"),
+            ("target=0", b"FROM busybox\nENV A=b\nFROM busybox\nRUN false\n"),
+            ("pull=1", b"FROM 127.0.0.1:9/none\n"), ("cachefrom=%5B%22none-such%22%5D", b"FROM busybox\nENV A=c\n"), ("cachefrom=odd", b"FROM busybox\n"),
+            ("nocache=1", b"FROM busybox\nRUN echo again\n"), ("rm=0", b"FROM busybox\nENV R=0\n"), ("rm=1&forcerm=1", b"FROM busybox\nENV R=1\n"),
+            ("q=1", b"FROM busybox\nRUN exit 5\n"), ("q=true&t=rows:q", b"FROM busybox\nENV A=b\n"),
+            ("squash=1", b"FROM busybox\nENV A=b\n"), ("version=1", b"FROM busybox\nENV A=b\n"),
+            ("outputs=%5B%7B%22Type%22%3A%22local%22%7D%5D", b"FROM busybox\n"), ("isolation=hyperv", b"FROM busybox\n"), ("isolation=default", b"FROM busybox\nENV A=b\n"),
+            ("securityopt=%5B%22seccomp%3Dunconfined%22%5D", b"FROM busybox\nRUN grep Seccomp: /proc/self/status\n"),
+            ("securityopt=odd", b"FROM busybox\n"), ("platform=linux/amd64", b"FROM busybox\nENV A=b\n"), ("platform=linux/s390x", b"FROM busybox\nENV A=b\n"), ("platform=a/b/c/d", b"FROM busybox\n"),
+            ("t=rows:one&t=rows:two", b"FROM busybox\nENV A=b\n"), ("t=rows:x@sha256:" + "0" * 64, b"FROM busybox\n"),
+            ("memory=1", b"FROM busybox\nRUN true\n"), ("memory=odd", b"FROM busybox\n"), ("memswap=1&memory=67108864", b"FROM busybox\nRUN true\n"),
+            ("cpuperiod=1", b"FROM busybox\nRUN true\n"), ("cpuquota=1", b"FROM busybox\nRUN true\n"), ("cpusetcpus=99", b"FROM busybox\nRUN true\n"), ("cpushares=odd", b"FROM busybox\n"), ("shmsize=-1", b"FROM busybox\nRUN true\n"), ("shmsize=odd", b"FROM busybox\n"),
+            ("labels=odd", b"FROM busybox\n"), ("ulimits=odd", b"FROM busybox\n"), ("remote=http%3A%2F%2F127.0.0.1%3A9%2Fnone", b""), ("remote=odd", b""),
+            ("dockerfile=..%2Fout", b"FROM busybox\n"), ("remote=client-session&version=1", b"FROM busybox\n"),
+        )),
+        Ask("POST", "/build?dockerfile=sub/other", tar({"sub/other": b"FROM busybox\nENV A=b\n"})),
+    ],
 }  # fmt: skip
 
 MATCHED = (
@@ -543,6 +570,16 @@ DIFFERS: list[tuple[str, str, str]] = [
     # -- what Docker's engine takes ---------------------------------------------------------------
     ("/networks/create|/events|/images/get$|/images/busybox/tag$", "/status", _EARLIER),
     # -- builds: compared as a whole by the tests of the classic builder --------------------------
+    (
+        "POST /build[?](extrahosts=odd|shmsize=-|(memory|memswap|cpuperiod|cpuquota|cpusetcpus)=(1|99)\\b"
+        "|(memory|cpushares)=odd|pull=1|platform=linux/s390x)",
+        "/status",
+        _EARLIER,
+    ),
+    ("POST /build[?]outputs", "/status", "refused, where Docker's engine ignores it"),
+    ("POST /build[?](target=0|squash|securityopt)", "/status", "taken, as BuildKit does"),
+    ("POST /build[?]extrahosts=%7B", "/printed", "taken as some clients send it"),
+    ("POST /build.*client-session", "/status", "the builder's other protocol is not spoken: 501"),
     ("POST /build", "/body", "steps that change nothing but metadata run nothing"),
     ("GET /images/rows:b", "/", "labels of a build's request are no step of their own"),
 ]

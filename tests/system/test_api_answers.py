@@ -50,6 +50,10 @@ def compare(request: str, wanted: dict[str, Any], ours: dict[str, Any]) -> list[
         for at, what in differences(wanted, ours)
         if not any(place.search(at) for place in allowed)
     ]
+    if request.startswith("POST /build?") and wanted["status"] == ours["status"] == 200:
+        left, right = printed(wanted), printed(ours)
+        if left != right and not any(place.search("/printed") for place in allowed):
+            found.append(("/printed", f"Docker's {left}, ours {right}"))
     if wanted["status"] >= 400 and ours["status"] >= 400:
         # A client's mistake that Docker's engine takes for its own has a status of its own here.
         if wanted["status"] == 500:
@@ -61,6 +65,15 @@ def compare(request: str, wanted: dict[str, Any], ours: dict[str, Any]) -> list[
     elif wanted["status"] != ours["status"] and any(p.search("/status") for p in allowed):
         return []
     return found
+
+
+def printed(answer: dict[str, Any]) -> tuple[list[str], bool]:
+    """What the commands of a build have printed, and whether it failed."""
+    body = answer["body"] if isinstance(answer["body"], list) else [answer["body"]]
+    text = "".join(message.get("stream", "") for message in body)
+    own = re.compile("Step | ---> |Successfully|Removed intermediate|\\[Warning\\]|$")
+    lines = [line for line in text.splitlines() if not own.match(line)]
+    return lines, any("error" in message for message in body)
 
 
 class Session:

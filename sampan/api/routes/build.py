@@ -18,12 +18,12 @@ from sampan.api.query import flag, integer, json_value, nullable_map, string_map
 from sampan.api.routes.images import until_of
 from sampan.build import BuildEvent, BuildRequest
 from sampan.build.errors import StepError
-from sampan.engine import Engine, resources
+from sampan.engine import Engine, endpoints, resources
 from sampan.engine.buildindex import Attest
 from sampan.engine.builds import Context
 from sampan.engine.images import parse_name
 from sampan.engine.types import HostConfig, Ulimit
-from sampan.errors import InvalidParameter, Unsupported
+from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.registry.auth import Auth
 
 
@@ -36,17 +36,22 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         remote = request.query.get("remote", "")
 
         async def work(stream: progress.Stream) -> None:
+            unsent: list[dict[str, Any]] = []  # a quiet build tells what it did only if it fails
             async with _context(engine, request, wish, remote, stream) as context:
                 text = build_text.ClassicText(stream.send)
                 report: Callable[[BuildEvent], None] = text
                 if rich:
                     report = lambda event: stream.send(build_text.trace(event))  # noqa: E731
                 elif quiet:
-                    report = lambda _: None  # noqa: E731
+                    text = build_text.ClassicText(unsent.append)
+                    report = text
                 try:
                     result = await engine.builds.build(context.applied(wish), auths, report, attest)
-                except StepError as error:
-                    if error.state_before:
+                except SampanError as error:
+                    text.close()
+                    for message in unsent:
+                        stream.send(message)
+                    if isinstance(error, StepError) and error.state_before:
                         aux = {"StateBefore": error.state_before}
                         stream.send({"id": "sampan.state", "aux": aux})
                     raise
@@ -129,8 +134,8 @@ def build_request(request: web.Request) -> BuildRequest:
         pull=flag(request, "pull"),
         network_mode=query.get("networkmode", "") or "default",
         platform=query.get("platform", ""),
-        extra_hosts=tuple(_repeated(request, "extrahosts")),
-        shm_size=integer(request, "shmsize") or 64 << 20,
+        extra_hosts=_extra_hosts(request),
+        shm_size=_shm_size(request),
         ulimits=tuple(_ulimits(request)),
         resources=_resources(request),
         cgroup_parent=query.get("cgroupparent", ""),
@@ -239,6 +244,19 @@ def _repeated(request: web.Request, name: str) -> list[str]:
     return [text for text in given if text]
 
 
+def _extra_hosts(request: web.Request) -> tuple[str, ...]:
+    host = HostConfig(extra_hosts=_repeated(request, "extrahosts"))
+    endpoints.check_hosts(host)
+    return tuple(host.extra_hosts or ())
+
+
+def _shm_size(request: web.Request) -> int:
+    size = integer(request, "shmsize")
+    if size < 0:
+        raise InvalidParameter("SHM size can not be less than 0")
+    return size or 64 << 20
+
+
 def _ulimits(request: web.Request) -> list[dict[str, Any]]:
     given = json_value(request, "ulimits", list[Ulimit]) or []
     return [
@@ -257,4 +275,5 @@ def _resources(request: web.Request) -> dict[str, Any]:
         cpuset_cpus=request.query.get("cpusetcpus", ""),
         cpuset_mems=request.query.get("cpusetmems", ""),
     )
+    resources.check(host)
     return resources.to_spec(host)
