@@ -295,7 +295,14 @@ class _Build:
             hostname=self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
             **parse_security_options(request.security_opt),
         )
-        self.execs = ExecRunner(deps.spawner, deps.networks, deps.snapshots, deps.run_dir, settings)
+        self.execs = ExecRunner(
+            deps.spawner,
+            deps.networks,
+            deps.snapshots,
+            deps.run_dir,
+            settings,
+            deps.shared.stubs,
+        )
         mounts = MountSetup(
             deps.snapshots,
             deps.shared.cache,

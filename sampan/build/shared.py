@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sampan.build.ops.mounts import CacheMounts
+from sampan.build.ops.stubs import Stubs
 from sampan.build.solver.cache import PREFIX, UNFINISHED, BuildCache
 from sampan.build.solver.scheduler import Shared
 from sampan.errors import Conflict, NotFound
@@ -33,6 +34,7 @@ _CALM = 5.0
 @dataclass(slots=True)
 class BuildShared:
     cache: BuildCache
+    stubs: Stubs
     flights: Shared = field(default_factory=Shared)
     mounts: CacheMounts = field(default_factory=CacheMounts)
     _settling: asyncio.Task[None] | None = None
@@ -61,7 +63,7 @@ class BuildShared:
         _remove(deps, [name for name in _names(deps, PREFIX) if name not in used])
         cache.distrust()
         deps.images.add_roots(cache.roots)
-        return cls(cache)
+        return cls(cache, Stubs(deps.snapshots))
 
 
 def recover(deps: BuildDeps) -> None:

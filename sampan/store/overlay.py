@@ -2,6 +2,7 @@
 
     snapshots/overlay/<id>/fs      what the snapshot changed, in overlayfs' form
     snapshots/overlay/<id>/work    overlayfs' scratch directory, of active snapshots
+    snapshots/overlay/<id>/spent   the same of one just committed, until it is removed
     snapshots/overlay/empty        an empty directory
 
 A committed snapshot stands for itself over its parents.  Nothing is mounted here: callers get the
@@ -15,6 +16,7 @@ import stat
 import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +51,7 @@ class OverlaySnapshotter:
         self._empty = self.root / "empty"
         self._empty.mkdir(exist_ok=True)
         self._applying = threading.Lock()
+        self._tidying = ThreadPoolExecutor(1, "snapshots-tidy")
         self._open()
 
     def _open(self) -> None:
@@ -92,7 +95,12 @@ class OverlaySnapshotter:
     def commit(self, name: str, key: str) -> None:
         record = self._records.find(key)
         self._records.commit(name, key, tree_usage(self._fs(record.id)))
-        remove_tree(self._records.directory(record.id) / "work", ignore_errors=True)
+        # Where removing directories waits for the disk, nobody waits for that.  By a name of its own:
+        # the number may belong to another snapshot by then.
+        directory = self._records.directory(record.id)
+        with suppress(OSError):
+            os.rename(directory / "work", directory / "spent")
+            self._tidying.submit(remove_tree, directory / "spent", ignore_errors=True)
 
     def link(self, name: str, target: str) -> None:
         self._records.link(name, target)

@@ -131,13 +131,14 @@ class ExecRunner:
         snapshots: Snapshotter,
         run_dir: Path,
         settings: ExecSettings,
+        known_stubs: stubs.Stubs,
     ) -> None:
         self._spawner = spawner
         self._networks = networks
         self._snapshots = snapshots
         self._run_dir = run_dir
         self._settings = settings
-        self._stubs = stubs.Stubs(snapshots)
+        self._stubs = known_stubs
         self._free_places: dict[str, list[_Place]] = {}
         self._all_places: list[_Place] = []
 
@@ -175,7 +176,8 @@ class ExecRunner:
             await self._execute(job, request)
             self._free_places[job.op.network].append(place)
             writable = self._writable(key, rootfs)
-            self._stubs.clean(writable, job.parent, job.name, stubs.mount_points(spec))
+            points = stubs.mount_points(spec)
+            self._stubs.clean(writable, job.parent, job.name, points, _scratch(rootfs[-1]))
         except BaseException:
             await asyncio.shield(asyncio.to_thread(self._discard, key))
             raise
@@ -321,6 +323,14 @@ class ExecRunner:
                 step=job.step,
                 output=tail.decode(errors="replace"),
             )
+
+
+def _scratch(top: Mount) -> Path | None:
+    """The scratch directory of an overlay; it goes when the snapshot is committed."""
+    for option in top.options:
+        if option.startswith("workdir="):
+            return Path(option.removeprefix("workdir="))
+    return None
 
 
 def new_container_id() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from sampan.build.ops.tree import mounted
 from sampan.linux.openat2 import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
 from sampan.store.snapshots import Snapshotter
 
+_MAX_KNOWN = 512
+
 
 class Stubs:
-    """Removes the stubs of one build's commands.
+    """Removes the stubs of commands, of all builds.
 
     What was missing in a snapshot is remembered for the command that runs on it next, since a look
     into a snapshot needs a mount.
@@ -24,19 +26,27 @@ class Stubs:
         self._snapshots = snapshots
         self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
-    def clean(self, writable: Path, parent: str | None, name: str, points: Sequence[str]) -> None:
+    def clean(
+        self,
+        writable: Path,
+        parent: str | None,
+        name: str,
+        points: Sequence[str],
+        aside: Path | None = None,
+    ) -> None:
         """Remove from what a command has written over ``parent`` what was made only to be mounted
-        on; the result will be the snapshot ``name``."""
+        on; the result will be the snapshot ``name``.  Directories are moved ``aside``, into one on
+        the same file system that is removed later: removing them may wait for the disk."""
         root = os.open(writable, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             made = [point for point in points if _is_stub(root, point)]
             missing = self._missing_in(parent, points) if made else frozenset()
             for point in sorted(made, key=len, reverse=True):
                 if point in missing:
-                    _remove(root, point)
+                    _remove(root, point, aside)
             if made:
                 left = (point for point in missing if _status(root, point) is None)
-                self._known[name] = frozenset(points), frozenset(left)
+                self._remember(name, points, left)
         finally:
             os.close(root)
 
@@ -54,7 +64,13 @@ class Stubs:
                     os.close(tree.open(point, os.O_PATH | os.O_NOFOLLOW))
                 except OSError:
                     found.add(point)
-        return frozenset(found)
+        return self._remember(parent, points, found)
+
+    def _remember(self, name: str, points: Iterable[str], missing: Iterable[str]) -> frozenset[str]:
+        if len(self._known) >= _MAX_KNOWN:
+            self._known.clear()
+        known = self._known[name] = frozenset(points), frozenset(missing)
+        return known[1]
 
 
 # The command may have put a link in the place of a directory: none is followed.
@@ -80,7 +96,7 @@ def _is_stub(root: int, point: str) -> bool:
     return stat.S_ISDIR(info.st_mode) or (stat.S_ISREG(info.st_mode) and info.st_size == 0)
 
 
-def _remove(root: int, point: str) -> None:
+def _remove(root: int, point: str, aside: Path | None) -> None:
     above, _, name = point.strip("/").rpartition("/")
     try:
         parent = openat2(root, above or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
@@ -90,11 +106,22 @@ def _remove(root: int, point: str) -> None:
         try:
             os.unlink(name, dir_fd=parent)
         except IsADirectoryError:
-            os.rmdir(name, dir_fd=parent)
+            if aside is None:
+                os.rmdir(name, dir_fd=parent)
+            elif _is_empty(name, parent):
+                os.rename(name, aside / point.strip("/").replace("/", "-"), src_dir_fd=parent)
     except OSError:
         pass  # it is not empty, and so no stub
     finally:
         os.close(parent)
+
+
+def _is_empty(name: str, parent: int) -> bool:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        return not os.listdir(fd)
+    finally:
+        os.close(fd)
 
 
 def mount_points(spec: Mapping[str, Any]) -> list[str]:
