@@ -164,11 +164,42 @@ class _Context:
         raise RuntimeError("the generator did not stop")
 
 
+class _Nothing:
+    """A context that does nothing."""
+
+    def __init__(self, enter_result: Any = None) -> None:
+        self._result = enter_result
+
+    def __enter__(self) -> Any:
+        return self._result
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class _Suppressed:
+    """A context that ends quietly at exceptions of these types."""
+
+    def __init__(self, *kinds: type[BaseException]) -> None:
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is not None and issubclass(kind, self._kinds)
+
+
 def _contextlib() -> dict[str, Any]:
     def contextmanager(function: Callable[..., Iterator[Any]]) -> Callable[..., _Context]:
         return lambda *args, **kwargs: _Context(function(*args, **kwargs))
 
-    return {"contextmanager": contextmanager}
+    return {
+        "contextmanager": contextmanager,
+        "nullcontext": _Nothing,
+        "suppress": _Suppressed,
+        "AbstractContextManager": object,
+    }
 
 
 def _functools() -> dict[str, Any]:

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ocicontainer import SCRIPT
+from sidebyside import Bundle
 
 SOURCE = Path(__file__).parents[3]
 
@@ -105,9 +107,40 @@ def test_code_is_kept_until_a_source_changes(tmp_path: Path) -> None:
             "try:\n    with held(): raise KeyError('k')\nexcept KeyError: print('told')",
             "1\nleft\nleft\ntold",
         ),
+        (
+            "from contextlib import nullcontext, suppress\n"
+            "with nullcontext(3) as one, suppress(OSError, KeyError): {}['x']\n"
+            "try:\n    with suppress(OSError): raise KeyError('k')\n"
+            "except KeyError: print(one)",
+            "3",
+        ),
     ],
 )
 def test_stand_ins_are_as_the_modules(script: str, said: str) -> None:
     lean = "from sampan.runtime.oci import lean\nlean.install()\n"
     assert python(SOURCE, script).strip().startswith(said)
     assert python(SOURCE, lean + script).strip().startswith(said)
+
+
+NOT_IMPORTED = {"typing", "contextlib", "functools", "re", "enum", "json", "socket", "signal"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_run_imports_no_module_that_has_a_stand_in(tmp_path: Path) -> None:
+    """One name that a stand-in lacks would bring the modules, and twice the time of a start."""
+    (tmp_path / "bundle").mkdir()
+    bundle = Bundle(tmp_path / "bundle")
+    bundle.write(bundle.config)
+    words = [sys.executable, "-X", "importtime", str(SCRIPT), "--root", str(tmp_path / "root")]
+    done = subprocess.run(
+        [*words, "run", "--bundle", str(bundle.directory), f"imports-{os.getpid()}"],
+        input="",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    ours = next(n for n, line in enumerate(lines) if line.endswith("sampan.runtime.oci.lean"))
+    imported = {line.rpartition("|")[2].strip() for line in lines[ours:]}
+    assert "sampan.runtime.oci.create" in imported
+    assert not imported & NOT_IMPORTED
