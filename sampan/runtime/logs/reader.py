@@ -125,12 +125,16 @@ class _Cursor:
         self._fd = -1
         self._file = LogFile("", 0, 0, 0)
         self._offset = 0
+        self._held = -1
         # What there is now, newest first: without an end a reader would never catch up with a
         # container that writes without one.
         found = files.listing(config)
+        # The newest is held, so that no later file gets its inode.
+        while found and (held := files.open_file(found[0])) < 0:
+            found = files.listing(config)
+        if found:
+            self._held = held
         self._bounds: list[LogFile] | None = found
-        # Held, so that no later file gets the newest one's inode.
-        self._held = files.open_file(found[0]) if found else -1
         if found:
             self._open(found[-1])
 
@@ -164,10 +168,13 @@ class _Cursor:
         fd = files.open_file(file)
         if fd < 0:
             return False
+        self._go_to(fd, file)
+        return True
+
+    def _go_to(self, fd: int, file: LogFile) -> None:
         if self._fd >= 0:
             os.close(self._fd)
         self._fd, self._file, self._offset = fd, file, 0
-        return True
 
     def _own(self) -> LogFile:
         """The file that is open, as it is now."""
@@ -252,10 +259,28 @@ class _Cursor:
                     return True
             elif self._bound_of(newer[-1]) is None:
                 return False
-            if self._open(newer[-1]):
+            if self._go_after(own, newer[-1]):
                 return True
             # Another rotation has come between: look again.
             own = self._own()
+
+    def _go_after(self, own: LogFile, file: LogFile) -> bool:
+        """Go to a file that was seen next to ours; False if it is not there any more.
+
+        A later file may have got its name and its inode since then.  Now that both are open they
+        cannot be mistaken for others: so it is the right one if it is still next to ours.
+        """
+        fd = files.open_file(file)
+        if fd < 0:
+            return False
+        if not file.packed:
+            file = file._replace(changed=files.changed(fd))
+        newer = self._files_after(own)
+        if not newer or not newer[-1].is_same(file):
+            os.close(fd)
+            return False
+        self._go_to(fd, file)
+        return True
 
     def _is_last(self, own: LogFile) -> bool:
         """Whether ours was the newest at the beginning."""
