@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
+import socket
 import time
 from collections.abc import Awaitable, Callable
 
@@ -10,6 +12,7 @@ from aiohttp import web
 
 from sampan import __version__
 from sampan.api import errors, versions
+from sampan.errors import Forbidden
 
 log = logging.getLogger("sampan.api")
 
@@ -31,11 +34,34 @@ async def add_headers(request: web.Request, answer: web.StreamResponse) -> None:
     request[BEGUN] = answer
 
 
+def _refuse_web_pages(request: web.Request) -> None:
+    """Raise Forbidden for what a browser sends for a page of another site.
+
+    TCP without TLS asks nobody who they are, and a page that somebody on this machine looks at can
+    send requests to it: from its own origin, or under a name of its own for this address.
+    """
+    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if sock is None or sock.family == socket.AF_UNIX:
+        return
+    if "Origin" in request.headers:
+        raise Forbidden("pages of web sites may not use this engine")
+    name = request.host.removeprefix("[").partition("]")[0]
+    name = name if name.count(":") > 1 else name.partition(":")[0]
+    if "." in name.rstrip("."):
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            raise Forbidden(
+                f"this engine is not called {name}: use its address or localhost"
+            ) from None
+
+
 @web.middleware
 async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer failures as Docker does, and log the request at debug level."""
     started = time.monotonic()
     try:
+        _refuse_web_pages(request)
         versions.requested(request)
         answer = await handler(request)
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import resource
@@ -157,6 +158,24 @@ def _hear_all(client: docker.DockerClient) -> None:
         busy.join()
         sys.setswitchinterval(interval)
         box.remove(force=True)
+
+
+def test_web_pages_cannot_use_tcp() -> None:
+    """A browser on this machine sends a page's requests to loopback as well: by the page's own
+    origin, or by a name of the attacker's that leads there."""
+    port = free_port()
+    own = ["--host", f"tcp://127.0.0.1:{port}", "--host", "unix://{run}/sampan.sock"]
+    for _ in running(*own):
+
+        def status(**headers: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            connection.request("POST", "/volumes/prune", headers=headers)
+            return connection.getresponse().status
+
+        assert status() == status(Host=f"localhost:{port}") == status(Host="engine:2375") == 200
+        assert status(Origin="https://attacker.example") == status(Origin="null") == 403
+        assert status(Host=f"attacker.example:{port}") == status(Host="attacker.example.") == 403
+        assert status(Host=f"[::1]:{port}") == status(Host="127.0.0.1") == 200
 
 
 @pytest.mark.parametrize("flags", [["--tls"], ["--tlsverify"], ["--tlscert", "/x"], []])
