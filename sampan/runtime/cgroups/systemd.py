@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sampan.linux.dbus import CallError, Connection, Message, Method
@@ -119,12 +119,16 @@ def bit_mask(numbers: str) -> bytes:
 class GroupSystemd:
     """A container's scope; what its files can do is left to the group of that path."""
 
-    def __init__(self, name: str, at_path: Callable[[str], Group]) -> None:
-        """``at_path`` makes the group whose files are used.  Raises ValueError for a bad name."""
+    def __init__(
+        self, name: str, at_path: Callable[[str], Group], further: Sequence[Property] = ()
+    ) -> None:
+        """``at_path`` makes the group whose files are used; ``further`` properties are given to
+        the unit.  Raises ValueError for a bad name."""
         self.path = name
         self._name = name.rpartition(":")[2]
         self._slice, self._unit, path = split(name)
         self._files = at_path(path)
+        self._further = further
         self._wanted: dict[str, Any] | None = None
         self._warnings: list[str] = []
 
@@ -169,6 +173,7 @@ class GroupSystemd:
             *((name, ("b", True)) for name in accounting),
             ("PIDs", ("au", [pid])),
             *limits,
+            *self._further,
         ]
         deadline = time.monotonic() + _SECONDS
         while True:

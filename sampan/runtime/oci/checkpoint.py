@@ -37,8 +37,8 @@ def checkpoint(root: str, options: Options) -> int:
         log = f"{work}/dump.log"
         words = [program, "pre-dump" if pre_dump else "dump", "--tree", str(record.pid)]
         words += ["--images-dir", images, "--work-dir", work, "--log-file", log, _VERBOSE]
-        words += ["--enable-external-masters", *_freezer(record.cgroup)]
-        words += criu.common(options, record.cgroup)
+        words += ["--enable-external-masters", *_freezer(record.group_path)]
+        words += criu.common(options, record.group_path)
         words += _dump_options(options, images)
         words += _dump_resources(record, config)
         words += _write_descriptors(record.pid, images)
@@ -155,7 +155,9 @@ def _restore(
 ) -> records.Record:
     config, (images, work) = loaded.config, places
     linux = config.get("linux") or {}
-    group = cgroups.group(create.cgroup_path(linux, identity))
+    if options.flag("systemd-cgroup"):
+        raise OciError("restore with --systemd-cgroup is not supported: CRIU makes the processes")
+    group = create.group_of(config, identity, options)
     if group.pids():
         raise ValueError(f"the control group {group.path} is in use")
     resources = linux.get("resources") or {}

@@ -127,7 +127,7 @@ def _make(
 ) -> Made:
     config = notify.prepare(directory, _with_mappings(loaded.config, opened))
     linux = config.get("linux") or {}
-    group = cgroups.group(cgroup_path(linux, identity))
+    group = group_of(config, identity, options)
     if group.pids():
         raise ValueError(f"the control group {group.path} is in use")
     new, fresh_pid, fds = _namespaces(linux, opened)
@@ -177,12 +177,17 @@ def _make(
     return Made(record, handle, master, config, ready)
 
 
-def cgroup_path(linux: dict[str, Any], identity: str) -> str:
-    """The control group's path.  Raises ValueError for a form that is not supported."""
+def group_of(config: dict[str, Any], identity: str, options: Options) -> cgroups.Group:
+    """The container's control group, not made yet.  Raises ValueError for a bad path."""
+    linux = config.get("linux") or {}
+    if options.flag("systemd-cgroup"):
+        from sampan.runtime.oci import scopes
+
+        return scopes.group(linux, identity, config.get("annotations") or {})
     path = str(linux.get("cgroupsPath") or f"/sampan-oci/{identity}")
     if ":" in path:
-        raise ValueError(f"linux.cgroupsPath {path!r} is systemd's form, which is not supported")
-    return path
+        raise ValueError(f"linux.cgroupsPath {path!r} is systemd's form: it needs --systemd-cgroup")
+    return cgroups.group(path)
 
 
 def new_record(

@@ -164,7 +164,7 @@ def _start(
     side = KeeperSide(ours)
     side.on_listener = listeners.on_listener(record, config, pid, handle, "running")
     try:
-        path = record.cgroup + (f"/{below.strip('/')}" if below else "")
+        path = record.group_path + (f"/{below.strip('/')}" if below else "")
         cgroups.group(path).add(pid)
         side.go()
         side.wait_for_exec()

@@ -149,7 +149,7 @@ def kill(root: str, options: Options) -> int:
         raise OciError("container not running") from None
     finally:
         os.close(handle)
-    if number == signal.SIGKILL and records.frozen(record.cgroup):
+    if number == signal.SIGKILL and records.frozen(record.group_path):
         cgroups.group(record.cgroup).thaw()
     return 0
 
@@ -201,7 +201,7 @@ def _end(record: records.Record) -> None:
         if not records.alive(record.pid, record.start):
             return
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        if records.frozen(record.cgroup):
+        if records.frozen(record.group_path):
             cgroups.group(record.cgroup).thaw()
         poll = select.poll()
         poll.register(handle, select.POLLIN)

@@ -83,7 +83,7 @@ _COMMANDS = {
     "spec": _Command("reports:spec", "rootless", "bundle", {"b": "bundle"}),
 }
 _USAGE = """usage: sampan-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--criu PROGRAM]
-                  COMMAND …
+                  [--systemd-cgroup] COMMAND …
 
 commands: {commands}
 """
@@ -126,10 +126,8 @@ def _run(options: Options) -> int:
         print(_USAGE.format(commands=" ".join(_COMMANDS)), end="")
         return 0 if options.flag("help") else 1
     manager = options.text("cgroup-manager", "cgroupfs")
-    if options.flag("systemd-cgroup") or manager == "systemd":
-        raise OciError("--systemd-cgroup is not supported: use the cgroupfs manager")
-    if manager != "cgroupfs":
-        raise OciError(f"--cgroup-manager {manager} is not supported: cgroupfs is")
+    if manager not in ("cgroupfs", "systemd"):
+        raise OciError(f"--cgroup-manager {manager} is not supported: cgroupfs and systemd are")
     if options.text("rootless", "auto") not in ("auto", "false"):
         raise OciError("--rootless is not supported")
     if options.text("log-format", "text") not in ("text", "json"):
@@ -142,6 +140,8 @@ def _run(options: Options) -> int:
     given = parse(words, f"{command.flags} help", command.valued, short, mixed=command.mixed)
     if given.flag("help"):
         return _explain(name, command)
+    if options.flag("systemd-cgroup") or manager == "systemd":
+        given.values["systemd-cgroup"] = ["true"]
     if options.text("criu"):
         given.values.setdefault("criu", options.all("criu"))
     if os.geteuid() != 0 and name not in ("features", "spec", "list", "state"):

@@ -23,7 +23,7 @@ _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012345
 
 class Record(NamedTuple):
     """What is known of a container; ``start`` is its first process's start time in clock ticks,
-    ``cgroup`` the group's path in its hierarchies, ``hooks_done`` whether poststart was reached."""
+    ``cgroup`` the group's path in its hierarchies, or ``SLICE:PREFIX:NAME`` of systemd's."""
 
     directory: str
     id: str
@@ -35,13 +35,22 @@ class Record(NamedTuple):
     cgroup: str
     annotations: dict[str, str]
 
+    @property
+    def group_path(self) -> str:
+        """Where the group lies, whoever has made it."""
+        if ":" not in self.cgroup:
+            return self.cgroup
+        from sampan.runtime.cgroups import systemd
+
+        return systemd.split(self.cgroup)[2]
+
     def status(self) -> str:
         """``created``, ``running``, ``paused`` or ``stopped``."""
         if not alive(self.pid, self.start):
             return "stopped"
         if os.path.exists(f"{self.directory}/{GATE}"):
             return "created"
-        return "paused" if frozen(self.cgroup) else "running"
+        return "paused" if frozen(self.group_path) else "running"
 
     def document(self, status: str | None = None) -> dict[str, Any]:
         """The state of the runtime specification; ``pid`` is 0 when stopped."""

@@ -201,7 +201,7 @@ def features(_: str, options: Options) -> int:
                 "cgroup": {
                     "v1": True,
                     "v2": True,
-                    "systemd": False,
+                    "systemd": True,
                     "systemdUser": False,
                     "rdma": False,
                 },

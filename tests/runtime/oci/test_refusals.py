@@ -94,7 +94,7 @@ REFUSED = [
     ("unknown kind of hook", nested("hooks", {"before": [{"path": "/x"}]})),
     ("must be absolute", nested("hooks", {"prestart": [{"path": "x"}]})),
     ("ociVersion", nested("ociVersion", "2.0.0")),
-    ("systemd's form", nested("linux.cgroupsPath", "a.slice:b:c")),
+    ("it needs --systemd-cgroup", nested("linux.cgroupsPath", "a.slice:b:c")),
     ("does not name a group", nested("linux.cgroupsPath", "/../../x")),
     ("idmap", nested("mounts", [{"destination": "/x", "options": ["idmap"]}])),
     ("unknown root propagation", nested("linux.rootfsPropagation", "odd")),
@@ -118,7 +118,7 @@ def test_a_bundle_is_refused_by_name_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["--systemd-cgroup", "list"], "--systemd-cgroup is not supported"),
+        (["--cgroup-manager", "x", "list"], "--cgroup-manager x is not supported"),
         (["--rootless", "true", "list"], "--rootless is not supported"),
         (["--nosuch", "list"], "unknown option --nosuch"),
         (["nosuch"], "unknown command 'nosuch'"),
