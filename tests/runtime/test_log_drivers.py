@@ -368,6 +368,20 @@ def test_everything_arrives(receiver: Receiver) -> None:
         os.waitpid(shipping.pid, 0)
 
 
+def test_a_shipper_that_is_no_child_any_more() -> None:
+    """While its starter lives, it is that one's child."""
+    pid = os.fork()
+    if not pid:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    ours, theirs = socket.socketpair()
+    loop = Loop()
+    sink = Sink(loop, ours.detach(), pid, NullWriter(), 0)
+    theirs.close()
+    sink.close(loop.stop)
+    loop.run()
+
+
 def test_a_slow_receiver_holds_back() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         shipping = Shipping(fluentd(server.getsockname()[1]))

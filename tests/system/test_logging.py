@@ -358,6 +358,15 @@ def test_not_blocking(daemon: Daemon, driver: str) -> None:
     assert container.logs() == b"".join(b"%d\n" % number for number in range(1, 20001))
 
 
+def test_not_blocking_and_over_at_once(daemon: Daemon) -> None:
+    """A container may end while the process that started it is still ending."""
+    for number in range(5):
+        container = run(daemon, f"exit {number}", "json-file", config={"mode": "non-blocking"})
+        assert container.wait()["StatusCode"] == number
+        container.reload()
+        assert not container.attrs["State"]["Error"]
+
+
 def test_a_receiver_that_stalls(daemon: Daemon) -> None:
     """In the blocking mode the container waits for it, in the other it does not."""
     with socket.create_server(("127.0.0.1", 0)) as server:

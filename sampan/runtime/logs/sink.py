@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -120,7 +121,9 @@ class Sink:
             self._pending = 0
             self._loop.remove(self._socket.fileno())
             self._socket.close()
-            os.waitpid(self._pid, 0)
+            # A starter that has not ended yet is its parent still, and init after it.
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
             self.on_low()
         if self._closing:
             self._closing = False
