@@ -248,6 +248,7 @@ class _Build:
             plan.undefined,
             (lambda path: False) if context is None else context.ignore.excludes,
             options,
+            plan.foreign,
         )
         warnings = tuple(
             BuildWarning(

@@ -52,6 +52,7 @@ _DESCRIPTIONS = {
         "Default value for global ARG results in an empty or invalid base image name"
     ),
     "FromPlatformFlagConstDisallowed": "FROM --platform flag should not use a constant value",
+    "InvalidBaseImagePlatform": "Base image platform does not match expected target platform",
     "CopyIgnoredFile": ("Attempting to Copy file that is excluded by .dockerignore"),
     "InvalidDefinitionDescription": (
         "Comment for build stage or argument should follow the format: `# <arg/stage name>"
@@ -129,11 +130,13 @@ def check(
     undefined: Iterable[tuple[str, ast.Instruction]],
     ignored: Callable[[str], bool],
     options: CheckOptions,
+    foreign: Iterable[tuple[ast.From, str, str, str]] = (),
 ) -> list[Finding]:
     """The findings in the file's order.
 
     ``undefined`` are variables that planning found without a value, with their instruction;
-    ``ignored`` tells whether ``.dockerignore`` leaves a path out.
+    ``ignored`` tells whether ``.dockerignore`` leaves a path out; ``foreign`` are base images for
+    another platform than was wanted: where, the image's name, its platform and the wanted one.
     """
     if options.skip_all:
         return []
@@ -143,6 +146,7 @@ def check(
         *_instructions(tree, ignored),
         *_variables(tree, undefined),
         *_definitions(tree),
+        *_foreign(foreign),
     ]
     for span in tree.empty_continuations:
         found.append(Finding("NoEmptyContinuation", "Empty continuation line", span))
@@ -350,6 +354,16 @@ def _ignored(i: ast.Copy, ignored: Callable[[str], bool]) -> Iterator[Finding]:
             )
 
 
+def _foreign(foreign: Iterable[tuple[ast.From, str, str, str]]) -> Iterator[Finding]:
+    for origin, name, actual, wanted in foreign:
+        yield Finding(
+            "InvalidBaseImagePlatform",
+            f'Base image {name} was pulled with platform "{actual}", expected "{wanted}" for'
+            " current build",
+            origin.span,
+        )
+
+
 def _variables(
     tree: ast.Dockerfile, undefined: Iterable[tuple[str, ast.Instruction]]
 ) -> Iterator[Finding]:
@@ -368,12 +382,23 @@ def _variables(
             yield Finding(
                 "UndefinedArgInFrom", f"FROM argument '{name}' is not declared{near}", i.span
             )
-        else:
-            yield Finding(
-                "UndefinedVar", f"Usage of undefined variable '${name}'{_near(name, known)}", i.span
-            )
+        elif name not in _declared_before(tree, i):
+            near = _near(name, known, "$")
+            yield Finding("UndefinedVar", f"Usage of undefined variable '${name}'{near}", i.span)
 
 
-def _near(name: str, known: Iterable[str]) -> str:
+def _declared_before(tree: ast.Dockerfile, at: ast.Instruction) -> set[str]:
+    """Arguments that the stage has declared, with a value or without."""
+    for stage in tree.stages:
+        names: set[str] = set()
+        for i in stage.body:
+            if i is at:
+                return names
+            if isinstance(i, ast.Arg):
+                names.update(pair.key for pair in i.pairs)
+    return set()
+
+
+def _near(name: str, known: Iterable[str], sign: str = "") -> str:
     match = difflib.get_close_matches(name, [*known, "PATH"], n=1, cutoff=0.7)
-    return f" (did you mean {match[0]}?)" if match and match[0] != name else ""
+    return f" (did you mean {sign}{match[0]}?)" if match and match[0] != name else ""

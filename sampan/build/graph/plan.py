@@ -40,13 +40,15 @@ class StagePlan:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``stages`` are those that the target needs, in the Dockerfile's order."""
+    """``stages`` are those that the target needs, in the Dockerfile's order; ``foreign`` names
+    base images for another platform than was wanted: where, the image, its platform, the wanted."""
 
     target: StagePlan
     stages: tuple[StagePlan, ...]
     unused_args: tuple[str, ...]
     undefined: tuple[tuple[str, ast.Instruction], ...]
     global_args: Mapping[str, str] = field(default_factory=dict)
+    foreign: tuple[tuple[ast.From, str, str, str], ...] = ()
 
 
 class Planner:
@@ -89,6 +91,7 @@ class Planner:
         self._open: set[int] = set()
         self._local = Vertex(Source("local://context"))
         self._undefined: list[tuple[str, ast.Instruction]] = []
+        self._foreign: list[tuple[ast.From, str, str, str]] = []
 
     async def plan(self) -> Plan:
         """Raises DockerfileError and what ``resolve`` raises."""
@@ -103,7 +106,12 @@ class Planner:
                 task.cancel()
         ordered = tuple(self._plans[number] for number in sorted(self._plans))
         return Plan(
-            target, ordered, self.scope.unused(), tuple(self._undefined), self.scope.declared
+            target,
+            ordered,
+            self.scope.unused(),
+            tuple(self._undefined),
+            self.scope.declared,
+            tuple(self._foreign),
         )
 
     # what is needed
@@ -241,6 +249,12 @@ class Planner:
             return StagePlan(stage, draft)
         name = identifier.removeprefix("docker-image://")
         config = await self._config(name, platform)
+        if config.architecture and (config.os, config.architecture) != (
+            wanted.os,
+            wanted.architecture,
+        ):
+            actual = Platform(config.architecture, config.os, variant=config.variant)
+            self._foreign.append((stage.origin, name, str(actual), str(wanted)))
         return StagePlan(stage, Draft.on_image(config, self._image(name, platform), wanted))
 
     def _image(self, name: str, platform: str) -> Vertex:
