@@ -7,6 +7,7 @@ stores, the networks, the nouns; then what ran before this daemon is found again
 from __future__ import annotations
 
 import asyncio
+import stat
 import uuid
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -163,7 +164,16 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     return engine
 
 
+def _close_to_others(directory: Path) -> None:
+    """Whoever is neither root nor of the directory's group gets no further than here: below are
+    the files of containers, with programs that give root's rights, and what they keep secret."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(stat.S_IMODE(directory.stat().st_mode) & ~stat.S_IRWXO)
+
+
 def _stores(settings: Settings, stack: AsyncExitStack) -> _Stores:
+    _close_to_others(settings.state)
+    _close_to_others(settings.run / "mounts")
     for directory in ("containers", "tmp"):
         (settings.state / directory).mkdir(mode=0o710, parents=True, exist_ok=True)
     metadata = Metadata(settings.state / "meta.db")

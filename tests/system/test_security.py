@@ -219,3 +219,25 @@ def test_a_privileged_container_has_the_devices_of_the_host(daemon: Daemon) -> N
         "busybox", ["sh", "-c", listing], remove=True, network_mode="none"
     )
     assert len(plain.decode().splitlines()) == 6
+
+
+def test_other_users_of_the_host_reach_nothing(daemon: Daemon) -> None:
+    """As in CVE-2021-41103: who knows the paths would read what containers keep secret, and run
+    the programs of images and volumes that give root's rights."""
+    container = daemon.client.containers.run(
+        "busybox", ["sleep", "1000"], volumes={"known": {"bind": "/v"}}, detach=True
+    )
+    try:
+        places = [daemon.state / "meta.db", daemon.state / "volumes/known/_data"]
+        places += [daemon.state / "blobs", daemon.state / "snapshots", *daemon.run.glob("mounts/*")]
+        for directory in (daemon.state / "containers", daemon.run / "containers"):
+            places += (directory / container.id).iterdir()
+        assert len(places) > 6
+        nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        for place in places:
+            tries = 'test -r "$1" || test -w "$1" || test -x "$1"'
+            tried = subprocess.run([*nobody, "sh", "-c", tries, "sh", str(place)])
+            assert tried.returncode == 1, place
+    finally:
+        container.remove(force=True)
+        daemon.client.volumes.get("known").remove()
