@@ -31,11 +31,13 @@ from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
 from sampan.errors import DiskFull, InvalidParameter
+from sampan.linux import memory
 from sampan.linux.trees import remove_tree
 from sampan.progress import Report
 
 NO_ATTESTATIONS = Attest()
 INSECURE = "security.insecure"
+_QUIET = 1.0  # seconds after a build
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Builds:
         self._events = events
         self._retained = RetainedContexts()
         self._trimming: asyncio.TimerHandle | None = None
+        self._giving_back: asyncio.TimerHandle | None = None
         self._contexts = deps.state_dir / "tmp" / "contexts"
         remove_tree(self._contexts, ignore_errors=True)
 
@@ -159,7 +162,11 @@ class Builds:
             sent = await asyncio.to_thread(ArchiveTree, place / contexts.SPOOL)
         tree = await asyncio.to_thread(self._retained.complete, name, fingerprint, sent)
         self._trim()
-        yield Context(tree)
+        try:
+            yield Context(tree)
+        finally:
+            tree.rest()
+            self._give_back_soon()
 
     @contextmanager
     def _disk_full_frees_contexts(self) -> Iterator[None]:
@@ -175,8 +182,16 @@ class Builds:
         if self._trimming is not None:
             self._trimming.cancel()
         wait = self._retained.trim()
+        self._give_back_soon()
         loop = asyncio.get_running_loop()
         self._trimming = None if wait is None else loop.call_later(wait + 1, self._trim)
+
+    def _give_back_soon(self) -> None:
+        """Return what a build has freed to the kernel, unless the next one comes at once."""
+        loop = asyncio.get_running_loop()
+        if self._giving_back is not None:
+            self._giving_back.cancel()
+        self._giving_back = loop.call_later(_QUIET, loop.run_in_executor, None, memory.give_back)
 
     @asynccontextmanager
     async def remote_context(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -96,3 +99,40 @@ def test_a_context_that_was_never_offered_is_asked_for(tmp_path: Path) -> None:
     archive.write_bytes(bytes(1024))
     with pytest.raises(NotFound, match="send all of it"):
         RetainedContexts().complete("a" * 64, "b" * 64, ArchiveTree(archive))
+
+
+def test_a_retained_context_takes_little_memory_while_no_build_reads_it(tmp_path: Path) -> None:
+    def resident() -> int:
+        """KiB of the archive's pages in this process."""
+        found, counted = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            fields = line.split()
+            if not fields[0].endswith(":"):
+                counted = str(archive) in line
+            elif counted and fields[0] == "Rss:":
+                found += int(fields[1])
+        return found
+
+    retained = RetainedContexts()
+    name, size = "a" * 64, 8 << 20
+    archive = tmp_path / "tar"
+    tree = None
+    for identity in (b"1", b"2"):
+        rows = b"one\0" + identity + b"\0two\0same\0"
+        fingerprint = hashlib.sha256(rows).hexdigest()
+        wanted = retained.offer(name, fingerprint, rows)
+        assert wanted == ([0, 2] if identity == b"1" else [0, 1])
+        with tarfile.open(archive, "w") as made:
+            for member in ("one", "two")[slice(*wanted)]:
+                head = tarfile.TarInfo(member)
+                head.size = size
+                made.addfile(head, io.BytesIO(identity * size))
+        tree = retained.complete(name, fingerprint, ArchiveTree(archive))
+        archive.unlink()
+    assert tree is not None
+    contents = [tree.open_file(member).read() for member in ("one", "two")]
+    assert contents == [b"2" * size, b"1" * size]
+    assert resident() > 2 * size >> 10
+    tree.rest()
+    assert resident() < 256
+    assert tree.open_file("two").read() == contents[1]

@@ -14,6 +14,7 @@ import io
 import mmap
 import os
 import stat
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -77,6 +78,7 @@ class ArchiveTree(Tree):
             self._data = mmap.mmap(fd, size, access=mmap.ACCESS_READ) if size else b""
         finally:
             os.close(fd)
+        self._maps = weakref.WeakSet([self._data] if isinstance(self._data, mmap.mmap) else ())
         self._view = memoryview(self._data)
         self.held = len(self._view)
         self.memo: dict[tuple[object, ...], str] = {}
@@ -95,12 +97,18 @@ class ArchiveTree(Tree):
         """``base`` with this archive's few files at its root as well; neither is changed."""
         tree = copy.copy(base)
         tree.memo = {}
+        tree._maps = base._maps | self._maps
         tree._root = _Node(children={**(base._root.children or {})})
         for name, node in (self._root.children or {}).items():
             node.source = self._view
             assert tree._root.children is not None
             tree._root.children[name] = node
         return tree
+
+    def rest(self) -> None:
+        """Let go of the archives' pages, which a next reader finds in the kernel's cache."""
+        for data in self._maps:
+            data.madvise(mmap.MADV_DONTNEED)
 
     def size(self) -> int:
         """Bytes of all regular files together."""
@@ -135,6 +143,7 @@ class ArchiveTree(Tree):
                 node.source = other._view
             pair[1][base] = node
         self.held += other.held
+        self._maps |= other._maps
         self.memo = {}
 
     def _directories(
