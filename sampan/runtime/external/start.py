@@ -19,7 +19,7 @@ from sampan.runtime.errors import StartError
 from sampan.runtime.external import bundle
 from sampan.runtime.external.command import Runtime, call
 from sampan.runtime.external.end import delete
-from sampan.runtime.launch import Process, Streams
+from sampan.runtime.launch import Process, Streams, cgroup_path
 from sampan.runtime.sync import describe
 from sampan.runtime.types import ExecRequest, KeeperRequest
 
@@ -34,7 +34,7 @@ def start_container(request: KeeperRequest, on_network: Callable[[int], None]) -
 
     Raises StartError; what was made for it is gone then.
     """
-    runtime = Runtime(request.runtime, request.run_dir)
+    runtime = _runtime(request)
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     made: dict[str, int] = {}
     streams = None
@@ -68,6 +68,14 @@ def start_container(request: KeeperRequest, on_network: Callable[[int], None]) -
     return _started(request, runtime, pid_file, streams, master)
 
 
+def _runtime(request: KeeperRequest) -> Runtime:
+    """The container's runtime, told to ask systemd for the group if the path is in its form; what
+    it writes down about the container keeps that for the commands that follow."""
+    scope = cgroup_path(request).count(":") == 2
+    words = [*request.runtime, "--systemd-cgroup"] if scope else request.runtime
+    return Runtime(words, request.run_dir)
+
+
 def _started(
     request: KeeperRequest,
     runtime: Runtime,
@@ -94,7 +102,7 @@ def _started(
 
 def start_exec(request: ExecRequest, container: KeeperRequest, pid: int) -> Process:
     """As :func:`sampan.runtime.launch.start_exec`; ``pid`` is the container's first process."""
-    runtime = Runtime(container.runtime, container.run_dir)
+    runtime = _runtime(container)
     name = f"{runtime.bundle}/exec-{request.id or os.getpid()}"
     streams, master, further = None, None, -1
     process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
