@@ -59,6 +59,16 @@ def repository_scope(path: str, actions: str) -> str:
     return f"repository:{path}:{actions}"
 
 
+async def _read_some(content: aiohttp.StreamReader) -> bytes:
+    """A whole answer, which may come in pieces; of one that is too large, the beginning."""
+    data = bytearray()
+    async for piece in content.iter_any():
+        data += piece
+        if len(data) > MAX_TOKEN_BYTES:
+            break
+    return bytes(data[:MAX_TOKEN_BYTES])
+
+
 class _Token(msgspec.Struct):
     token: str = ""
     access_token: str = ""
@@ -137,7 +147,7 @@ class Authorizer:
         wanted = sorted(scopes) or parameters.get("scope", "").split()
         try:
             async with self._token_request(realm, parameters.get("service", ""), wanted) as answer:
-                body = await answer.content.read(MAX_TOKEN_BYTES)
+                body = await _read_some(answer.content)
                 status = answer.status
         except (TimeoutError, aiohttp.ClientError, OSError) as exc:
             raise failures.of_exception(exc, urlsplit(realm).netloc) from exc

@@ -99,7 +99,7 @@ async def test_the_token_flow_asks_once_for_each_scope_and_renews() -> None:
     asked: list[dict[str, str]] = []
     revoked: set[str] = set()
 
-    async def token(request: web.Request) -> web.Response:
+    async def token(request: web.Request) -> web.StreamResponse:
         if request.method == "POST":
             form = await request.post()
             assert form["grant_type"] == "refresh_token" and form["refresh_token"] == "identity"
@@ -111,8 +111,12 @@ async def test_the_token_flow_asks_once_for_each_scope_and_renews() -> None:
             asked.append(
                 {"scope": request.query["scope"], "user": request.query.get("account", "")}
             )
-        body = {"token": f"t{len(asked)}", "expires_in": 300}
-        return web.json_response(body)
+        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await answer.prepare(request)
+        await answer.write(f'{{"token": "t{len(asked)}", '.encode())
+        await asyncio.sleep(0.01)  # so that it arrives in two pieces
+        await answer.write(b'"expires_in": 300}')
+        return answer
 
     async def tags(request: web.Request) -> web.Response:
         given = request.headers.get("Authorization", "")
