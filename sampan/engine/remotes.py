@@ -131,10 +131,14 @@ def _forget_git(place: Path) -> None:
 
 async def _git(place: Path, *args: str) -> None:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
-    protocols = ("-c", "protocol.file.allow=never", "-c", "protocol.ext.allow=never")
+    # What a repository brings is not run, and no file or command of this host is an address.
+    safe = [
+        *("protocol.file.allow=never", "protocol.ext.allow=never"),
+        *("core.hooksPath=/dev/null", "core.fsmonitor="),
+    ]
     process = await asyncio.create_subprocess_exec(
         "git",
-        *protocols,
+        *(word for setting in safe for word in ("-c", setting)),
         "-C",
         str(place),
         *args,

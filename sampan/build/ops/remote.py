@@ -19,6 +19,15 @@ from sampan.build.graph.ops import Source
 from sampan.errors import InvalidParameter, Unavailable
 
 _GIT_TIMEOUT = 600
+# What a repository brings is not run, and no command is taken for an address.
+_SAFE = (
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "core.fsmonitor=",
+    "-c",
+    "protocol.ext.allow=never",
+)
 
 
 class Remote:
@@ -158,6 +167,7 @@ async def _git(directory: Path, *args: str) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
             "git",
+            *_SAFE,
             *args,
             cwd=directory,
             env=environment,
