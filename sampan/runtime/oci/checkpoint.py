@@ -154,6 +154,7 @@ def _restore(
     places: tuple[str, str],
 ) -> records.Record:
     config, (images, work) = loaded.config, places
+    labels = criu.labels(options)
     linux = config.get("linux") or {}
     if options.flag("systemd-cgroup"):
         raise OciError("restore with --systemd-cgroup is not supported: CRIU makes the processes")
@@ -168,10 +169,7 @@ def _restore(
     words += [_VERBOSE, "--restore-detached", "--restore-sibling", "--pidfile", pid_file]
     words += ["--enable-external-masters", "--root", f"{directory}/{_PLACE}"]
     words += criu.common(options, group.path)
-    if options.text("lsm-profile"):
-        words += ["--lsm-profile", options.text("lsm-profile")]
-    if options.text("lsm-mount-context"):
-        words += ["--lsm-mount-context", options.text("lsm-mount-context")]
+    words += labels
     external = criu.mounts(config, loaded.rootfs, group)
     for place, source in external:
         words += ["--external", f"mnt[{place}]:{source}"]

@@ -19,7 +19,11 @@ NETWORK = "extRootNetNS"
 _DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _CGROUP_MODES = ("soft", "full", "strict", "ignore")
 # Options of ours that are CRIU's by the same name.
-_SAME = ("tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup")
+_SAME = ("tcp-established", "file-locks", "auto-dedup")
+_REFUSED = {
+    "shell-job": "it is for a container with a terminal, which cannot be checkpointed",
+    "ext-unix-sk": "a socket's other end outside cannot be connected again",
+}
 _JOINABLE = ("network", "user")
 
 
@@ -74,6 +78,9 @@ def directories(options: Options) -> tuple[str, str]:
 
 def common(options: Options, group: str) -> list[str]:
     """What is said of both ways; ``group`` is the control group that holds the container's own."""
+    for name, reason in _REFUSED.items():
+        if options.flag(name):
+            raise OciError(f"--{name} is not supported: {reason}")
     mode = options.text("manage-cgroups-mode", "soft")
     if mode not in _CGROUP_MODES:
         raise OciError(f"--manage-cgroups-mode {mode!r} is unknown: {', '.join(_CGROUP_MODES)}")
@@ -87,6 +94,28 @@ def common(options: Options, group: str) -> list[str]:
         if options.text("empty-ns") != "network":
             raise OciError("--empty-ns is for network only")
         words += ["--empty-ns", "net"]
+    return words
+
+
+def labels(options: Options) -> list[str]:
+    """The security labels that are wanted instead of the dumped ones.  Raises OciError where the
+    host lacks their module."""
+    from sampan.linux import lsm
+
+    words = []
+    profile, context = options.text("lsm-profile"), options.text("lsm-mount-context")
+    kind = profile.partition(":")[0]
+    if profile and kind not in ("apparmor", "selinux"):
+        raise OciError(f"--lsm-profile {profile!r} starts with neither apparmor: nor selinux:")
+    if (kind == "selinux" or context) and not lsm.has_selinux():
+        option = "--lsm-profile" if kind == "selinux" else "--lsm-mount-context"
+        raise OciError(f"{option}: SELinux is not enabled on this host")
+    if kind == "apparmor" and not lsm.has_apparmor():
+        raise OciError("--lsm-profile: AppArmor is not enabled on this host")
+    if profile:
+        words += ["--lsm-profile", profile]
+    if context:
+        words += ["--lsm-mount-context", context]
     return words
 
 

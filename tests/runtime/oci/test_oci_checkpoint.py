@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from ocicontainer import SCRIPT, Container
 
+from sampan.linux import lsm
+from sampan.linux.process import take_descriptor
+
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.network,
@@ -191,6 +194,33 @@ def test_pipes_become_the_streams_of_who_restores(container: Restorable) -> None
         assert second.wait(20) == 0
 
 
+def test_locks_of_files_come_back(container: Restorable) -> None:
+    images, work = str(container.directory / "images"), str(container.directory / "work")
+    container.start(f"exec 9> /lock; {COUNT}")
+    container.wait_for_more(0)
+    pid = json.loads(container("state", container.name).stdout)["pid"]
+    handle = os.pidfd_open(pid)
+    held = take_descriptor(handle, 9)
+    os.close(handle)
+    fcntl.flock(held, fcntl.LOCK_EX)  # of the open file, which is the container's
+    os.close(held)
+    paths = ["--image-path", images, "--work-path", work]
+    dump = ["checkpoint", "--criu", container.criu, *paths]
+    container.refused("criu dump failed", *dump, container.name)
+    assert container.status() == "running"
+    container.keep(*paths, "--file-locks", container.name)
+    assert "dump.log" in os.listdir(work) and "dump.log" not in os.listdir(images)
+    stopped = container.count()
+    with (container.directory / "rootfs/lock").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        container.bring_back("-d", *paths, "--file-locks")
+        container.wait_for_more(stopped)
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    assert "restore.log" in os.listdir(work)
+
+
 def test_what_cannot_be(container: Restorable) -> None:
     images, refused = str(container.directory / "images"), container.refused
     container.start(COUNT)
@@ -201,6 +231,8 @@ def test_what_cannot_be(container: Restorable) -> None:
     refused("--manage-cgroups-mode 'odd' is unknown", *dump, *odd, one)
     refused("must be relative", *dump, "--parent-path", "/x", one)
     refused("there is no such directory", *dump, "--parent-path", "nosuch", one)
+    for flag in ("--shell-job", "--ext-unix-sk"):
+        refused(f"{flag} is not supported: ", *dump, flag, one)
     refused("--empty-ns is for network only", *dump, "--empty-ns", "pid", one)
     # CRIU's own failure; the container goes on.
     false = shutil.which("false") or "/bin/false"
@@ -210,6 +242,12 @@ def test_what_cannot_be(container: Restorable) -> None:
     back += ["-b", str(container.directory), f"{one}-b"]
     refused("there is no checkpoint in", *back)
     (container.directory / "images/inventory.img").touch()
+    refused("neither apparmor: nor selinux:", *back, "--lsm-profile", "odd:x")
+    if not lsm.has_selinux():
+        refused("SELinux is not enabled", *back, "--lsm-profile", "selinux:x")
+        refused("SELinux is not enabled", *back, "--lsm-mount-context", "x")
+    if not lsm.has_apparmor():
+        refused("AppArmor is not enabled", *back, "--lsm-profile", "apparmor:x")
     refused("criu restore failed", *back)
     assert container("list", "-q").stdout.split() == [one]
     assert not list(Path("/sys/fs/cgroup").glob(f"*/sampan-oci/{one}-b"))
