@@ -56,6 +56,7 @@ def check(config: Any) -> None:
         raise ValueError("process is missing")
     check_process(config["process"])
     linux = dict(config.get("linux") or {})
+    check_resources(linux.get("resources") or {})
     _check_time_offsets(linux.pop("timeOffsets", None) or {}, linux.get("namespaces") or ())
     _check_label(linux.pop("mountLabel", None), "linux.mountLabel")
     if remapping.by_path(linux):
@@ -77,6 +78,18 @@ def check(config: Any) -> None:
     listeners.check(linux.get("seccomp") or {})
     for entry in config.get("mounts") or ():
         _check_mount(entry, remapping.wanted(linux))
+
+
+def check_resources(resources: Any) -> None:
+    """Raises ValueError for a limit that no control group of ours takes."""
+    if not isinstance(resources, dict):
+        raise ValueError("linux.resources is not an object")
+    if resources.get("rdma"):
+        raise ValueError("linux.resources.rdma is not supported")
+    block = resources.get("blockIO") or {}
+    leaves = [block, *(block.get("weightDevice") or ())]
+    if any(part.get("leafWeight") is not None for part in leaves):
+        raise ValueError("linux.resources.blockIO: leafWeight is not supported: Linux has none since 5.0")
 
 
 def _check_mount(entry: dict[str, Any], has_users: bool) -> None:

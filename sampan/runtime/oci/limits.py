@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from sampan.runtime import cgroups
-from sampan.runtime.oci import records
+from sampan.runtime.oci import bundle, records
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.lifecycle import only
 from sampan.runtime.oci.options import Options
@@ -41,6 +41,10 @@ def update(root: str, options: Options) -> int:
         if options.given(name):
             value = options.text(name)
             resources.setdefault(group, {})[field] = value if is_text else _size(name, value)
+    try:
+        bundle.check_resources(resources)
+    except ValueError as failure:
+        raise OciError(f"cannot update container {record.id}: {failure}") from None
     if not resources:
         raise OciError("no limit is given")
     try:

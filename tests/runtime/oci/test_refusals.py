@@ -46,6 +46,19 @@ def nested(path: str, value: object) -> Callable[[dict[str, Any]], None]:
 
 
 REFUSED = [
+    ("linux.netDevices", nested("linux.netDevices", {"eth0": {}})),
+    ("linux.memoryPolicy", nested("linux.memoryPolicy", {"mode": "MPOL_BIND"})),
+    ("linux.resources.rdma", nested("linux.resources.rdma", {"mlx5_1": {"hcaHandles": 3}})),
+    ("leafWeight", nested("linux.resources.blockIO", {"leafWeight": 10})),
+    (
+        "leafWeight",
+        nested(
+            "linux.resources.blockIO",
+            {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}]},
+        ),
+    ),
+    ("unknown linux.personality", nested("linux.personality", {"domain": "LINUX64"})),
+    ("tmpcopyup", nested("mounts", [{"destination": "/x", "options": ["tmpcopyup"]}])),
     ("linux.intelRdt", nested("linux.intelRdt", {"closID": "x"})),
     (
         "uidMappings",
