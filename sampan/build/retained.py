@@ -47,12 +47,21 @@ class _Kept:
     used: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    name: str
+    rows: bytes
+    same: list[bytes]
+    before: _Kept | None
+    made: float
+
+
 class RetainedContexts:
     """The contexts of the last builds, a few; quick but for :meth:`offer` and :meth:`complete`."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._offers: OrderedDict[str, tuple[str, bytes, list[bytes], _Kept | None]] = OrderedDict()
+        self._offers: OrderedDict[str, _Offer] = OrderedDict()
 
     def knows(self, name: str, fingerprint: str) -> bool:
         """Whether a build may use this context without sending it."""
@@ -81,7 +90,7 @@ class RetainedContexts:
                 needed[-1] = number + 1
             else:
                 needed += [number, number + 1]
-        self._offers[fingerprint] = (name, data, same, kept)
+        self._offers[fingerprint] = _Offer(name, data, same, kept, time.monotonic())
         while len(self._offers) > KEPT:
             self._offers.popitem(last=False)
         return needed
@@ -99,11 +108,11 @@ class RetainedContexts:
                 return kept.tree
             return sent.over(kept.tree)
         offer = self._offers.pop(fingerprint, None)
-        if offer is None or offer[0] != name:
+        if offer is None or offer.name != name:
             raise NotFound("the build context is not retained any more: send all of it")
-        _, rows, same, before = offer
-        if before is not None:
-            sent.graft(before.tree, same)
+        rows = offer.rows
+        if offer.before is not None:
+            sent.graft(offer.before.tree, offer.same)
         size = sent.size()
         self._kept[name] = _Kept(
             fingerprint, rows, rows.count(b"\0") // 2, sent, size, time.monotonic()
@@ -134,7 +143,12 @@ class RetainedContexts:
             or now - next(iter(kept.values())).used > IDLE
         ):
             kept.popitem(last=False)
-        return next(iter(kept.values())).used + IDLE - now if kept else None
+        # Of a client that went away before it sent anything.
+        while self._offers and now - next(iter(self._offers.values())).made > IDLE:
+            self._offers.popitem(last=False)
+        dues = [item.used for item in [*kept.values()][:1]]
+        dues += [item.made for item in [*self._offers.values()][:1]]
+        return min(dues) + IDLE - now if dues else None
 
 
 def parse_name(header: str) -> tuple[str, str]:

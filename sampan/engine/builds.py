@@ -145,7 +145,9 @@ class Builds:
 
     async def offer_context(self, retained: str, rows: bytes) -> list[int]:
         """Which files of a context to send, as :meth:`RetainedContexts.offer` says."""
-        return await asyncio.to_thread(self._retained.offer, *parse_name(retained), rows)
+        needed = await asyncio.to_thread(self._retained.offer, *parse_name(retained), rows)
+        self._trim()
+        return needed
 
     @asynccontextmanager
     async def retained_context(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from build_workshop import Workshop
 
 from sampan.build.errors import StepError
 from sampan.build.ops.archive import ArchiveTree
-from sampan.build.retained import RetainedContexts
+from sampan.build.retained import IDLE, RetainedContexts
 from sampan.build.solver.cache import CacheRecord
 from sampan.cli import buildsize
 from sampan.client import contextfolder
@@ -136,3 +137,15 @@ def test_a_retained_context_takes_little_memory_while_no_build_reads_it(tmp_path
     tree.rest()
     assert resident() < 256
     assert tree.open_file("two").read() == contents[1]
+
+
+def test_an_offer_without_a_build_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    retained = RetainedContexts()
+    rows = b"one\x001\0"
+    retained.offer("a" * 64, hashlib.sha256(rows).hexdigest(), rows)
+    wait = retained.trim()
+    assert wait is not None
+    assert 0 < wait <= IDLE
+    later = time.monotonic() + IDLE + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert retained.trim() is None
