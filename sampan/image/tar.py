@@ -282,7 +282,9 @@ def _number(field: bytes) -> int:
     try:
         return int(text, 8) if text else 0
     except ValueError:
-        raise InvalidTar(f"a malformed number in a tar header: {field!r}") from None
+        raise InvalidTar(
+            f"not a tar, or a damaged one: a header has {field!r} for a number"
+        ) from None
 
 
 def _check(block: bytes, stated: bytes) -> None:

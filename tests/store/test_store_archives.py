@@ -202,6 +202,9 @@ async def test_bad_archives_leave_nothing(store: Store, other: Store) -> None:
         with pytest.raises(InvalidParameter, match=r"cannot load the archive|invalid"):
             await Archives(other.images).load(stream(data))
             pytest.fail(name)
+    # Text longer than a header, as of a file named by mistake.
+    with pytest.raises(InvalidParameter, match="cannot load the archive: not a tar"):
+        await Archives(other.images).load(stream(b"root:x:0:0:root:/root:/bin/bash\n" * 40))
     assert other.images.list() == []
     await other.images.gc()
     assert list(other.content.walk()) == []
