@@ -93,6 +93,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if not quiet:
         chunks = _announced(chunks, screen)
     found: dict[str, str] = {}
+    known = buildoutput.known(session, outputs)
     messages = _noticing(
         session.api.messages("POST", "/build", query, body=chunks, headers=headers), found
     )
@@ -117,7 +118,8 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         with open(options["iidfile"], "w", encoding="ascii") as file:
             file.write(identifier)
     if identifier:
-        buildoutput.write(session, outputs, identifier, tags)
+        epoch = given.get("SOURCE_DATE_EPOCH") or ""
+        buildoutput.write(session, outputs, identifier, tags, known=known, epoch=epoch)
     if options["metadata-file"]:
         kept = tags if any(output.keeps_image for output in outputs) else []
         buildoutput.write_metadata(session, options["metadata-file"], identifier, kept)
@@ -202,6 +204,8 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     for text in options["build-arg"]:
         name, equals, value = text.partition("=")
         arguments[name] = value if equals else os.environ.get(name)
+    if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
+        arguments.setdefault("SOURCE_DATE_EPOCH", epoch)
     if arguments:
         query["buildargs"] = wirejson.dumps(arguments)
     if options["label"]:

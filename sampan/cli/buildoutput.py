@@ -86,8 +86,27 @@ def wanted(options: Options) -> list[Output]:
     return found
 
 
-def write(session: Session, outputs: list[Output], identifier: str, tags: list[str]) -> None:
-    """Carry the outputs out on a built image; one that nobody wants to keep is removed."""
+def known(session: Session, outputs: list[Output]) -> set[str]:
+    """The images that there are before a build whose own is not to stay."""
+    if any(output.keeps_image for output in outputs):
+        return set()
+    return {image["Id"] for image in session.api.get("/images/json")}
+
+
+def write(
+    session: Session,
+    outputs: list[Output],
+    identifier: str,
+    tags: list[str],
+    *,
+    known: set[str],
+    epoch: str = "",
+) -> None:
+    """Carry the outputs out on a built image; one that nobody wants to keep is removed, if it was
+    not among the ``known`` before.
+
+    ``epoch`` (SOURCE_DATE_EPOCH) is an upper limit of the times of files.
+    """
     for output in outputs:
         if output.type == "registry":
             for tag in tags:
@@ -97,8 +116,10 @@ def write(session: Session, outputs: list[Output], identifier: str, tags: list[s
             response = session.api.open("GET", "/images/get", query)
             files.save_stream(response.chunks(), _path(output.dest))
         elif output.type in ("tar", "local"):
-            _file_system(session, output, identifier)
-    if not any(output.keeps_image for output in outputs):
+            _file_system(session, output, identifier, epoch)
+    if identifier in known or any(output.keeps_image for output in outputs):
+        return
+    if not session.api.get(f"/images/{identifier}/json")["RepoTags"]:
         session.api.delete(f"/images/{identifier}")
 
 
@@ -126,11 +147,12 @@ def _push(session: Session, tag: str) -> None:
     PUSH.run(session, [tag])
 
 
-def _file_system(session: Session, output: Output, identifier: str) -> None:
+def _file_system(session: Session, output: Output, identifier: str, epoch: str) -> None:
     """The image's files, by way of a container that is never started."""
     made = session.api.post("/containers/create", None, {"Image": identifier, "Cmd": ["-"]})
     try:
-        response = session.api.open("GET", f"/containers/{made['Id']}/export")
+        query: dict[str, object] = {"sourcedateepoch": epoch} if epoch else {}
+        response = session.api.open("GET", f"/containers/{made['Id']}/export", query)
         if output.type == "tar":
             files.save_stream(response.chunks(), _path(output.dest))
         else:

@@ -91,15 +91,18 @@ class Archive:
         await in_thread(stream, work)
         self._containers.publish(container.record, "extract-to-dir", path=path)
 
-    async def export(self, ref: str) -> AsyncGenerator[bytes, None]:
-        """The container's root file system, without its volumes, as a tar."""
+    async def export(self, ref: str, latest: int | None = None) -> AsyncGenerator[bytes, None]:
+        """The container's root file system, without its volumes, as a tar; ``latest`` is an upper
+        limit of the times in it, in nanoseconds since the epoch."""
         container = self._get(ref)
         self._containers.publish(container.record, "export")
 
         def packed() -> Iterator[bytes]:
             with self._roots.container(container) as root:
                 mapping = _mapping(container)
-                yield from pack(root, ".", "", enter=lambda _: False, mapping=mapping)
+                yield from pack(
+                    root, ".", "", enter=lambda _: False, mapping=mapping, latest=latest
+                )
 
         return pump(packed())
 

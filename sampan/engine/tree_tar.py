@@ -35,6 +35,7 @@ def pack(
     path: str = "/",
     enter: Enter | None = None,
     mapping: Mapping | None = None,
+    latest: int | None = None,
 ) -> Iterator[bytes]:
     """The entry ``name`` of the directory ``parent``, and all below it, as a tar.
 
@@ -43,16 +44,18 @@ def pack(
     :param path: the entry's absolute path, for ``enter``, which is asked at each mount (None:
         all are entered).
     :param mapping: the user namespace whose numbers the owners are to be told in.
+    :param latest: an upper limit of the times, in nanoseconds since the epoch.
 
     Entries are in the order of their names; sockets are left out.  Raises OSError.
     """
-    writer = _Writer(enter, mapping)
+    writer = _Writer(enter, mapping, latest)
     yield from writer.entry(parent, name, os.fsencode(shown), os.fsencode(path).rstrip(b"/"))
     yield from writer.flush(END)
 
 
 class _Writer:
-    def __init__(self, enter: Enter | None, mapping: Mapping | None) -> None:
+    def __init__(self, enter: Enter | None, mapping: Mapping | None, latest: int | None) -> None:
+        self._latest = latest
         self._enter = enter
         self._mapping = mapping
         self._links: dict[tuple[int, int], bytes] = {}
@@ -81,7 +84,7 @@ class _Writer:
             mode=stat.S_IMODE(info.st_mode),
             uid=uid,
             gid=gid,
-            mtime=info.st_mtime_ns,
+            mtime=info.st_mtime_ns if self._latest is None else min(info.st_mtime_ns, self._latest),
         )
         if kind == stat.S_IFDIR:
             yield from self._directory(parent, name, entry, path)

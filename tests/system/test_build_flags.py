@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from harness import Daemon
+from harness import Daemon, until
 from test_build_results import SAMPAN, environment, folder, ok, repository, sampan, served
 
 from tests.registry.servers import Registry, docker_registry
@@ -150,3 +151,56 @@ def test_an_index_even_for_one_platform(daemon: Daemon, registry: Registry, tmp_
     assert len(json.loads(ok(daemon, "manifest", "inspect", name))["manifests"]) == 1
     done = sampan(daemon, "build", "-q", argument, place)
     assert done.returncode != 0 and "needs a name" in done.stderr
+
+
+def test_a_control_group_to_be_below(daemon: Daemon, tmp_path: Path) -> None:
+    seconds = 987_600_000 + os.getpid()
+    parent = f"{daemon.cgroup_parent}/for-builds"
+    place = folder(tmp_path / "context", Dockerfile=f"FROM busybox\nRUN exec sleep {seconds}\n")
+    client = subprocess.Popen(
+        [*SAMPAN, "build", "-q", "--cgroup-parent", parent, place],
+        env=environment(daemon),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        groups = until(lambda: groups_of(f"sleep\0{seconds}\0"))
+        assert f":{parent}/" in str(groups)
+    finally:
+        client.send_signal(signal.SIGINT)
+        client.wait(20)
+    until(lambda: not groups_of(f"sleep\0{seconds}\0"))
+    for group in Path("/sys/fs/cgroup").glob(f"**{parent}"):
+        until(lambda group=group: not any(each.is_dir() for each in group.iterdir()))
+        group.rmdir()
+
+
+def groups_of(command: str) -> str:
+    """The control groups of the process with that command line."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            try:
+                if (process / "cmdline").read_bytes() == command.encode():
+                    return (process / "cgroup").read_text()
+            except OSError:
+                continue
+    return ""
+
+
+def test_labels_of_the_command_line_come_over_those_of_the_file(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nLABEL a=file b=file\n")
+    flags = ["--label", "a=given", "--label", "c=x=y", "--label", "d"]
+    identifier = ok(daemon, "build", "-q", *flags, place).strip()
+    labels = json.loads(ok(daemon, "image", "inspect", identifier))[0]["Config"]["Labels"]
+    assert labels == {"a": "given", "b": "file", "c": "x=y", "d": ""}
+
+
+def test_a_quiet_build_that_fails_says_what_it_did(daemon: Daemon, tmp_path: Path) -> None:
+    dockerfile = "FROM busybox\nRUN echo words of mine; exit 5\n"
+    place = folder(tmp_path / "context", Dockerfile=dockerfile)
+    done = sampan(daemon, "build", "-q", place)
+    assert done.returncode == 5 and done.stdout == ""
+    assert "words of mine" in done.stderr and "non-zero code: 5" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import json
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon
+from harness import Daemon, busybox_tar, running
 
 from tests.registry.servers import Registry, docker_registry
 
@@ -419,3 +420,52 @@ def test_attestations_as_referrers(daemon: Daemon, registry: Registry, tmp_path:
     assert ok(daemon, "run", "--rm", f"{repository}:1", "echo", "runs") == "runs\n"
     done = sampan(daemon, "build", "-o", f"type=local,dest={tmp_path},oci-artifact=true", place)
     assert done.returncode == 125 and "oci-artifact is for images" in done.stderr
+
+
+REPRODUCIBLE = """\
+FROM scratch
+ADD root.tar /
+RUN printf 'Package: a\\nStatus: install ok installed\\nVersion: 1\\n' > /var.list
+COPY f /f
+WORKDIR /w/x
+LABEL a=b
+"""
+
+
+def test_equal_input_gives_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In other folders, at other times, by each storage driver; with attestations and without."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1600000000")
+    found: list[dict[str, str]] = []
+    for number, driver in enumerate(("overlay", "erofs", "plain")):
+        place = folder(tmp_path / f"context{number}", Dockerfile=REPRODUCIBLE, f="x")
+        (tmp_path / f"context{number}" / "root.tar").write_bytes(busybox_tar())
+        os.utime(f"{place}/f", (number, 2_000_000_000 + number))
+        for daemon in running("--storage-driver", driver):
+            digests = {}
+            for kind, flags in (
+                ("oci", ["-t", "r:1"]),
+                ("oci", ["-t", "r:2", "--sbom=true", "--provenance=mode=max"]),
+                ("tar", []),
+            ):
+                file = tmp_path / f"out{number}"
+                output = f"type={kind},dest={file}"
+                ok(daemon, "build", "-q", "-o", output, *flags, place)
+                digests[f"{kind} {flags}"] = hashlib.sha256(file.read_bytes()).hexdigest()
+            found.append(digests)
+    assert found[0] == found[1] == found[2]
+    with tarfile.open(tmp_path / "out2") as archive:
+        assert max(member.mtime for member in archive) == 1_600_000_000
+
+
+def test_files_alone_leave_images_as_they_are(daemon: Daemon, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nLABEL own=image\n")
+    tagged = ok(daemon, "build", "-q", "-t", "stays:1", place).strip()
+    out = tmp_path / "out"
+    ok(daemon, "build", "-q", "-o", str(out), place)
+    assert (out / "bin" / "busybox").exists()
+    assert ok(daemon, "image", "inspect", "-f", "{{.Id}}", "stays:1").strip() == tagged
+    nameless = ok(daemon, "build", "-q", "--label", "more=x", place).strip()
+    ok(daemon, "build", "-q", "--label", "more=x", "-o", str(out), place)
+    ok(daemon, "rmi", nameless)
+    ok(daemon, "build", "-q", "--label", "more=y", "-o", str(out), place)
+    assert ok(daemon, "images", "-aq", "--filter", "label=more=y") == ""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from sampan.api import progress, streams
 from sampan.api.body import chunks
-from sampan.api.query import flag
+from sampan.api.query import flag, integer
 from sampan.engine import Engine
 from sampan.errors import InvalidParameter
 
@@ -53,7 +53,9 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.Response()
 
     async def export(request: web.Request) -> web.StreamResponse:
-        pieces = await archive.export(request.match_info["id"])
+        epoch = integer(request, "sourcedateepoch", -1)
+        latest = epoch * 10**9 if epoch >= 0 else None
+        pieces = await archive.export(request.match_info["id"], latest)
         answer = await streams.start(request, "application/octet-stream")
         async with aclosing(pieces):
             async for piece in pieces:
