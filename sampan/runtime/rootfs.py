@@ -245,17 +245,21 @@ class RootFs:
         if kind == "bind":
             self._bind(entry, destination, options)
             return
+        data = options.data
+        unsaid = kind == "tmpfs" and not any(item.startswith("mode=") for item in data)
+        new = unsaid and not self._is_there(destination)
         if kind in ("proc", "sysfs"):
             target = self.directory_of(destination)
         else:
             target = self._directory(destination)
             self._keep_out_of_proc(target, destination)
-        data = options.data
         late_read_only = 0
         if kind == "tmpfs" and options.set & MOUNT_ATTR_RDONLY:
             late_read_only = MOUNT_ATTR_RDONLY
-        if kind == "tmpfs" and not any(item.startswith("mode=") for item in data):
-            data = [*data, f"mode={stat.S_IMODE(os.fstat(target).st_mode):o}"]
+        if unsaid:
+            # That of the directory that it hides; where there is none, everybody may write.
+            mode = 0o1777 if new else stat.S_IMODE(os.fstat(target).st_mode)
+            data = [*data, f"mode={mode:o}"]
         source = str(entry.get("source") or kind)
         attributes = options.set & ~late_read_only
         if kind == "devpts" and self._mapping:
@@ -308,6 +312,13 @@ class RootFs:
                 return make_directories(self.fd, destination)
             return openat2(self.dev, name, O_PATH | os.O_DIRECTORY, resolve=_INSIDE)
         return make_directories(self.fd, destination)
+
+    def _is_there(self, destination: str) -> bool:
+        try:
+            os.close(openat2(self.fd, destination.lstrip("/"), O_PATH, resolve=_INSIDE))
+        except OSError:
+            return False
+        return True
 
     def directory_of(self, destination: str) -> int:
         """A directory of the root, made if it is missing, whose path has no symbolic link."""
