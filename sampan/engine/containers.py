@@ -8,6 +8,7 @@ one up and listing all of them never touches the disk.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -141,8 +142,10 @@ class Containers:
             raise InvalidParameter(str(error)) from None
         endpoints.check_mode(config, host, request)
         endpoints.check_hosts(host)
-        self._check_references(host)
+        host = self._referring(host)
         config = exposed_and_bound(config, host)
+        if host.network_mode == "host" and not config.hostname:
+            config = msgspec.structs.replace(config, hostname=os.uname().nodename)
         id = secrets.token_hex(32)
         volumes = self.volumes
         assert volumes is not None
@@ -287,19 +290,23 @@ class Containers:
             oom_kill_disable=host.oom_kill_disable or False,
             # What clients send for "not limited" is shown as null.
             memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
-            pids_limit=host.pids_limit or None,
+            pids_limit=host.pids_limit if (host.pids_limit or 0) > 0 else None,
+            security_opt=_security_options(host),
         )
 
-    def _check_references(self, host: HostConfig) -> None:
-        """Raises InvalidParameter when a container whose namespaces are to be joined, or that is
-        linked to, does not exist: clients take "not found" for the image."""
-        modes = (host.network_mode, host.ipc_mode, host.pid_mode)
-        joined = [
-            mode.removeprefix("container:") for mode in modes if mode.startswith("container:")
-        ]
-        for name in joined:
+    def _referring(self, host: HostConfig) -> HostConfig:
+        """``host`` with ids in place of names of containers whose namespaces are to be joined.
+
+        Raises InvalidParameter when such a container, or one that is linked to, does not exist:
+        clients take "not found" for the image.
+        """
+        modes = {}
+        for mode in ("network_mode", "ipc_mode", "pid_mode"):
+            kind, container, name = getattr(host, mode).partition("container:")
+            if not container or kind:
+                continue
             try:
-                self.get(name)
+                modes[mode] = f"container:{self.get(name).id}"
             except NotFound as error:
                 raise InvalidParameter(str(error)) from None
         for name, _ in links.of(host):
@@ -307,6 +314,15 @@ class Containers:
                 self.get(name)
             except NotFound as error:
                 raise InvalidParameter(f"could not get container for {name}: {error}") from None
+        return msgspec.structs.replace(host, **modes)
+
+
+def _security_options(host: HostConfig) -> list[str] | None:
+    """What is asked for; else, as Docker, no label for a container that shares with the host."""
+    if host.security_opt:
+        return host.security_opt
+    shares = host.privileged or "host" in (host.ipc_mode, host.pid_mode)
+    return ["label=disable"] if shares else host.security_opt
 
 
 def _network_mode(mode: str) -> str:

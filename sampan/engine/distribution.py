@@ -200,9 +200,8 @@ class Distribution:
             raise InvalidParameter("cannot push a digest reference")
         tagged = self._tagged(repository)
         if not tagged:
-            what = "tag" if repository.tag else "repository"
-            shown = repository.familiar()
-            raise NotFound(f"An image does not exist locally with the {what}: {shown}")
+            shown = Reference(repository.domain, repository.path).familiar()
+            raise NotFound(f"An image does not exist locally with the tag: {shown}")
         for reference, image in tagged:
             with self._store.lease():
                 pushed = await self._publisher.push(reference, image, platform, auth, report)

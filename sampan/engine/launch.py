@@ -272,7 +272,7 @@ class Launcher:
             )
         if kind == "ipc" and other.record.host.ipc_mode not in ("shareable", "host"):
             raise Conflict(
-                f"cannot join IPC of a container {other.id}: non-shareable IPC "
+                f"failed to join IPC namespace: container {other.id}: non-shareable IPC "
                 "(hint: use IpcMode:shareable for the donor container)"
             )
         return other

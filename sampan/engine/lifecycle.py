@@ -363,8 +363,10 @@ class Lifecycle:
                 state.finished_at = event.at
                 state.restart_count = event.count
                 state.pid = 0
+                state.health = _unwatched(state.health)
+                ran = max(0, event.at - state.started_at) // 10**9
                 self._containers.publish(
-                    container.record, "die", exitCode=str(event.code), execDuration="0"
+                    container.record, "die", exitCode=str(event.code), execDuration=str(ran)
                 )
                 container.announce_exit()
             case Started():
@@ -401,6 +403,7 @@ class Lifecycle:
             state.pid = 0
             state.exit_code = event.code
             state.finished_at = event.at
+            state.health = _unwatched(state.health)
             state.error = event.error
             state.oom_killed = state.oom_killed or event.oom_killed
             self._execs.container_ended(container)
@@ -540,3 +543,8 @@ def _updated(host: HostConfig, changes: dict[str, Any]) -> HostConfig:
         if not host.memory_swap:
             changes = {**changes, "memory_swap": memory * 2}
     return msgspec.structs.replace(host, **changes)
+
+
+def _unwatched(health: Health | None) -> Health | None:
+    """The health of a container that has ended: nobody looks after it, which is not healthy."""
+    return msgspec.structs.replace(health, status="unhealthy") if health else None

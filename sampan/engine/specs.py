@@ -215,13 +215,18 @@ def _mounts(
         if "/dev/shm" not in own:
             options = ["rbind", "rprivate", "nosuid", "nodev", "noexec"]
             mounts.append(_bind("/dev/shm", "/dev/shm", options))
+    # What is to be written into below is mounted first, or it would hide these files.
+    below = [
+        m for m in environment.mounts if m["destination"] == "/etc" and "ro" not in m["options"]
+    ]
+    mounts += below
     for name, path in environment.files.items():
         destination = f"/etc/{name}"
         if destination not in own:
             writable = "ro" if host.readonly_rootfs else "rw"
             options = ["bind", "idmap"] if remapped else ["rbind"]
             mounts.append(_bind(path, destination, [*options, "rprivate", writable]))
-    spec["mounts"] = mounts + environment.mounts
+    spec["mounts"] = mounts + [mount for mount in environment.mounts if mount not in below]
     wanted = {option for mount in environment.mounts for option in mount["options"]}
     if wanted & {"shared", "rshared"}:
         spec["linux"]["rootfsPropagation"] = "shared"

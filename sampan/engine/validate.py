@@ -75,7 +75,7 @@ def signal_number(text: str) -> int:
 
     Raises InvalidParameter with Docker's wording.
     """
-    wrong = InvalidParameter(f"Invalid signal: {text}")
+    wrong = InvalidParameter(f"invalid signal: {text}")
     if text.isdecimal():
         number = int(text)
         if not 1 <= number <= signal.SIGRTMAX:

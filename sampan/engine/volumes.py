@@ -128,7 +128,10 @@ class Volumes:
         if not name:
             name = secrets.token_hex(32)
             labels[ANONYMOUS_LABEL] = ""
-        check_volume_name(name)
+        try:
+            check_volume_name(name)
+        except InvalidParameter as error:
+            raise InvalidParameter(f"create {name}: {error}") from None
         driver = driver or LOCAL
         if driver != LOCAL:
             raise NotFound(

@@ -73,13 +73,14 @@ def hosts(
 ) -> bytes:
     """A hosts file.
 
-    ``own`` are the container's addresses as (address, host name, domain name or empty), ``extra``
-    further (address, names) lines, which come first.
+    ``own`` are the container's addresses as (address, host name, domain name or empty); the host
+    name may have a domain of its own.  ``extra`` are further (address, names) lines, which come first.
     """
     lines = [f"{address}\t{' '.join(names)}" for address, names in extra]
     for address, name, domain in own:
-        names = f"{name}.{domain} {name}" if domain else name
-        lines.append(f"{address}\t{names}")
+        full = f"{name}.{domain}" if domain else name
+        bare = full.partition(".")[0]
+        lines.append(f"{address}\t{full} {bare}" if bare != full else f"{address}\t{full}")
     return (_HOSTS + "".join(line + "\n" for line in lines)).encode()
 
 

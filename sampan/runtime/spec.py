@@ -157,7 +157,7 @@ def capability_sets(names: Sequence[str]) -> dict[str, list[str]]:
 def capabilities(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]:
     """The default set changed as ``--cap-add`` and ``--cap-drop`` say; names without ``CAP_`` and
     ``ALL`` are understood.  Raises InvalidParameter for an unknown name."""
-    added, dropped = _names(add), _names(drop)
+    added, dropped = _names("CapAdd", add), _names("CapDrop", drop)
     if "ALL" in added:
         chosen = list(NAMES)
     elif "ALL" in dropped:
@@ -169,14 +169,14 @@ def capabilities(add: Sequence[str] = (), drop: Sequence[str] = ()) -> list[str]
     return chosen
 
 
-def _names(given: Sequence[str]) -> list[str]:
+def _names(field: str, given: Sequence[str]) -> list[str]:
     names = []
     for name in given:
         full = name.upper()
         if full != "ALL" and not full.startswith("CAP_"):
             full = "CAP_" + full
         if full != "ALL" and full not in NAMES:
-            raise InvalidParameter(f'invalid capability: "{name}"')
+            raise InvalidParameter(f'invalid {field}: unknown capability: "{full}"')
         names.append(full)
     return names
 

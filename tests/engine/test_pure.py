@@ -174,7 +174,7 @@ def test_any_signal_text_is_a_signal_or_refused(text: str) -> None:
     try:
         assert 1 <= validate.signal_number(text) <= 64
     except InvalidParameter as error:
-        assert str(error).startswith("Invalid signal")
+        assert str(error).startswith("invalid signal")
 
 
 def test_resources() -> None:

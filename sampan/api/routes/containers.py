@@ -82,7 +82,12 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         return web.Response(status=204)
 
     async def stop(request: web.Request) -> web.Response:
-        await lifecycle.stop(named(request), _seconds(request), request.query.get("signal", ""))
+        container, seconds = named(request), _seconds(request)
+        try:
+            await lifecycle.stop(container, seconds, request.query.get("signal", ""))
+        except InvalidParameter as error:
+            name = request.match_info["name"]
+            raise InvalidParameter(f"cannot stop container: {name}: {error}") from None
         return web.Response(status=204)
 
     async def restart(request: web.Request) -> web.Response:
@@ -92,7 +97,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def kill(request: web.Request) -> web.Response:
         try:
             await lifecycle.kill(named(request), request.query.get("signal", ""))
-        except (NotFound, Conflict) as error:
+        except (NotFound, Conflict, InvalidParameter) as error:
             name = request.match_info["name"]
             raise type(error)(f"cannot kill container: {name}: {error}") from None
         return web.Response(status=204)
