@@ -89,7 +89,9 @@ def check_resources(resources: Any) -> None:
     block = resources.get("blockIO") or {}
     leaves = [block, *(block.get("weightDevice") or ())]
     if any(part.get("leafWeight") is not None for part in leaves):
-        raise ValueError("linux.resources.blockIO: leafWeight is not supported: Linux has none since 5.0")
+        raise ValueError(
+            "linux.resources.blockIO: leafWeight is not supported: Linux has none since 5.0"
+        )
 
 
 def _check_mount(entry: dict[str, Any], has_users: bool) -> None:
