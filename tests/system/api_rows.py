@@ -471,7 +471,7 @@ SCENES: dict[str, list[Ask]] = {
     ],
     "build parameters": [
         *(Ask("POST", f"/build?{query}", tar({"Dockerfile": text})) for query, text in (
-            ("t=rows:p&memory=67108864&memswap=134217728&cgroupparent=/rows-build", b"FROM busybox\nRUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes\n"),
+            ("t=rows:p&memory=67108864&memswap=134217728", b"FROM busybox\nRUN cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes\n"),
             ("cpushares=512&cpuperiod=50000&cpuquota=25000&cpusetcpus=0&cpusetmems=0", b"FROM busybox\nRUN cd /sys/fs/cgroup; cat cpu/cpu.shares cpu/cpu.cfs_period_us cpu/cpu.cfs_quota_us cpuset/cpuset.cpus cpuset/cpuset.mems\n"),
             ("shmsize=8388608", b"FROM busybox\nRUN df -k /dev/shm | tail -n 1 | tr -s ' ' | cut -d ' ' -f 2\n"),
             ("ulimits=%5B%7B%22Name%22%3A%22nofile%22%2C%22Soft%22%3A321%2C%22Hard%22%3A654%7D%5D", b"FROM busybox\nRUN ulimit -Sn; ulimit -Hn\n"),
