@@ -58,9 +58,13 @@ def formatted(session: Session, form: str, value: dict[str, Any]) -> None:
     from sampan.gotemplate import Template, TemplateError
 
     try:
-        session.say(Template(form, strict=True).render(value))
+        template = Template(form, strict=True)
     except TemplateError as error:
         raise Failure(f"template parsing error: {error}", 64) from None
+    try:
+        session.say(template.render(value))
+    except TemplateError as error:
+        raise Failure(str(error)) from None
 
 
 def _client(client: dict[str, Any]) -> list[str]:

@@ -35,7 +35,10 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     attach = {name: body[f"Attach{name.capitalize()}"] for name in creation.STREAMS}
     check_terminal(attach["stdin"], body["Tty"])
     keys, key_bytes = keys_of(session, options["detach-keys"])
-    container = _create(session, options, body)
+    try:
+        container = _create(session, options, body)
+    except SampanError as error:
+        raise _failed(session, error) from None
     if detach:
         _start(session, options, container, None)
         session.say(container)
@@ -196,14 +199,18 @@ def _start(session: Session, options: Options, container: str, waiting: Waiting 
         if options["rm"] and waiting is not None:
             # The daemon removes what could not start; the name is free when this returns.
             waiting.code()
-        from sampan.cli.main import describe
-
-        raise Failure(
-            f"{PROGRAM}: {describe(error)}\n\n"
-            f"Run '{PROGRAM} {session.words} --help' for more information",
-            start_code(str(error)),
-        ) from None
+        raise _failed(session, error) from None
     return True
+
+
+def _failed(session: Session, error: SampanError) -> Failure:
+    from sampan.cli.main import describe
+
+    return Failure(
+        f"{PROGRAM}: {describe(error)}\n\n"
+        f"Run '{PROGRAM} {session.words} --help' for more information",
+        start_code(str(error)),
+    )
 
 
 def start_code(message: str) -> int:

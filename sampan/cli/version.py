@@ -57,10 +57,13 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
         from sampan.gotemplate import Template, TemplateError
 
         try:
-            text = Template(form, strict=True).render({"Client": client, "Server": server})
+            template = Template(form, strict=True)
         except TemplateError as error:
             raise Failure(f"template parsing error: {error}", 64) from None
-        session.say(text)
+        try:
+            session.say(template.render({"Client": client, "Server": server}))
+        except TemplateError as error:
+            raise Failure(str(error)) from None
     else:
         _print(client, server)
     if failure is not None:

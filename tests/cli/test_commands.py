@@ -266,6 +266,22 @@ def test_inspect(cli, fake):
     )
 
 
+def test_a_field_that_there_is_not(cli, fake):
+    """A template that cannot be read is one thing, one that does not fit another."""
+    fake.answers["GET /version"] = (200, {"ApiVersion": "1.51"})
+    assert cli("version", "-f", "{{")[0] == 64
+    code, _, complaint = cli("version", "-f", "{{.Bogus}}")
+    assert code == 1
+    assert complaint.startswith("template: ")
+
+
+def test_what_is_missing_for_a_container(cli, fake):
+    message = 'error gathering device information while adding custom device "/dev/x": no such file'
+    for text, code in ((f"{message} or directory", 127), ("Minimum memory limit", 125)):
+        fake.answers["POST /containers/create"] = (400, {"message": text})
+        assert cli("run", "busybox")[0] == code
+
+
 def test_removal_reports_each(cli, fake):
     fake.answers["DELETE /containers/a"] = (204, "")
     fake.answers["DELETE /containers/b"] = (409, {"message": "it runs"})
