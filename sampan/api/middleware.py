@@ -38,22 +38,32 @@ def _refuse_web_pages(request: web.Request) -> None:
     """Raise Forbidden for what a browser sends for a page of another site.
 
     TCP without TLS asks nobody who they are, and a page that somebody on this machine looks at can
-    send requests to it: from its own origin, or under a name of its own for this address.
+    send requests to it: from its own origin, or from this machine under a name of its own that it
+    has lead here.
     """
-    sock = request.transport.get_extra_info("socket") if request.transport else None
+    if request.secure or request.transport is None:
+        return
+    sock = request.transport.get_extra_info("socket")
     if sock is None or sock.family == socket.AF_UNIX:
         return
     if "Origin" in request.headers:
         raise Forbidden("pages of web sites may not use this engine")
+    peer = request.transport.get_extra_info("peername")
     name = request.host.removeprefix("[").partition("]")[0]
     name = name if name.count(":") > 1 else name.partition(":")[0]
-    if "." in name.rstrip("."):
+    if peer and _is_loopback(peer[0]) and "." in name.rstrip("."):
         try:
             ipaddress.ip_address(name)
         except ValueError:
             raise Forbidden(
-                f"this engine is not called {name}: use its address or localhost"
+                f"this engine is not called {name} on this machine: use its address or localhost"
             ) from None
+
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = getattr(found, "ipv4_mapped", None)
+    return (mapped or found).is_loopback
 
 
 @web.middleware
