@@ -65,7 +65,7 @@ def test_checkpoint_and_restore(oci: Oci) -> None:
     oci.do("checkpoint", "--pre-dump", "--image-path", "/root/images/first", "one")
     reached = oci.count()
     until(lambda: oci.count() > reached)
-    last = ("--image-path", "/root/images/last", "--parent-path", "../first")
+    last = ("--image-path", "/root/images/last", "--parent-path", "../first", "--auto-dedup")
     oci.machine.run("mkdir", "-p", "/root/images/last")
     oci.do("checkpoint", *last, "one")
     assert oci.do("list", "-q") == ""
@@ -83,3 +83,32 @@ def test_checkpoint_and_restore(oci: Oci) -> None:
     oci.do("checkpoint", *again, "two")
     reached = oci.count()
     until(lambda: oci.count() > reached)
+
+
+def test_connections_come_back(oci: Oci) -> None:
+    place, images = f"{BUNDLE}/config.json", ("--image-path", "/root/images")
+    config = json.loads(oci.machine.read(place)[place])
+    script = (
+        "busybox ip link set lo up; sleep 1000 | busybox nc -l -p 5000 > /got & "
+        "until busybox grep -q :1388 /proc/net/tcp*; do sleep 0.1; done; "
+        f"{COUNT.replace('/count', '/count; echo $i')} | busybox nc 127.0.0.1 5000"
+    )
+    config["process"]["args"] = ["sh", "-c", script]
+    for names in config["process"]["capabilities"].values():
+        names.append("CAP_NET_ADMIN")
+    oci.machine.write(place, json.dumps(config).encode())
+
+    def got() -> list[int]:
+        lines = oci.machine.read(f"{BUNDLE}/rootfs/got").get(f"{BUNDLE}/rootfs/got", "")
+        return [int(line) for line in lines.split("\n")[:-1]]
+
+    oci.do("run", "-d", "-b", BUNDLE, "one")
+    until(lambda: len(got()) > 3)
+    refused = oci("checkpoint", *images, "one")
+    assert refused.code == 1 and "criu dump failed" in refused.err, refused
+    oci.do("checkpoint", *images, "--tcp-established", "one")
+    stopped = len(got())
+    oci.do("restore", "-d", "-b", BUNDLE, *images, "--tcp-established", "one")
+    until(lambda: len(got()) > stopped + 5)
+    said = got()
+    assert said == list(range(1, len(said) + 1))
