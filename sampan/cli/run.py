@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from sampan.cli.session import Session
 
 PULL_CHOICES = ("always", "missing", "never")
+_LONE_PLATFORMS = frozenset(
+    (
+        *("linux", "windows", "darwin", "freebsd", "netbsd", "openbsd", "solaris", "aix", "js"),
+        *("android", "dragonfly", "illumos", "plan9", "wasip1", "386", "i386", "amd64", "x86_64"),
+        *("x86-64", "arm", "armhf", "armel", "arm64", "aarch64", "loong64", "mips", "mipsle"),
+        *("mips64", "mips64le", "ppc", "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x"),
+        *("sparc", "sparc64", "wasm"),
+    )
+)
+"""What may stand for a platform alone: systems and processors."""
 
 
 def run(session: Session, options: Options, arguments: list[str]) -> int:
@@ -84,6 +94,14 @@ def _body(
         raise Failure(
             f"{PROGRAM}: invalid pull option: '{options['pull']}': "
             'must be one of "always", "missing" or "never"\n\n'
+            f"Run '{PROGRAM} {session.words} --help' for more information",
+            125,
+        )
+    platform = options["platform"].lower()
+    if platform and "/" not in platform and platform not in _LONE_PLATFORMS:
+        raise Failure(
+            f'{PROGRAM}: error parsing specified platform: "{options["platform"]}": unknown '
+            "operating system or architecture: invalid argument\n\n"
             f"Run '{PROGRAM} {session.words} --help' for more information",
             125,
         )

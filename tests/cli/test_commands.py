@@ -275,6 +275,15 @@ def test_a_field_that_there_is_not(cli, fake):
     assert complaint.startswith("template: ")
 
 
+def test_a_platform_that_there_is_not(cli, fake):
+    fake.answers["POST /containers/create"] = (400, {"message": "asked"})
+    for platform, asked in (("bogus", False), ("linux", True), ("arm64", True), ("a/b", True)):
+        code, _, complaint = cli("run", "--platform", platform, "busybox")
+        assert code == 125
+        assert ("asked" in complaint) is asked, complaint
+        assert ("unknown operating system" in complaint) is not asked
+
+
 def test_what_is_missing_for_a_container(cli, fake):
     message = 'error gathering device information while adding custom device "/dev/x": no such file'
     for text, code in ((f"{message} or directory", 127), ("Minimum memory limit", 125)):
