@@ -118,6 +118,16 @@ def test_tmpfs(run: Run) -> None:
     said = run("grep ' /t ' /proc/mounts; cp /bin/busybox /t/; /t/busybox true", "--tmpfs", "/t")
     assert "nosuid" in said and "noexec" in said and "ermission denied" in said
     assert "Read-only" in run("touch /t/x", "--tmpfs", "/t:ro")
+    # A directory of the image keeps its mode; where there is none, everybody may write.
+    said = run("stat -c %a /bin /t; touch /t/x", "-u", "1000", "--tmpfs", "/t", "--tmpfs", "/bin/t")
+    assert said == "755\n1777\n"
+
+
+def test_files_of_the_network_in_a_tmpfs(run: Run) -> None:
+    said = run(
+        "ls /etc; hostname -f; tail -n 1 /etc/hosts | cut -f 2", "--tmpfs", "/etc", "-h", "a.b"
+    )
+    assert said.split() == ["hostname", "hosts", "resolv.conf", "a.b", "a.b", "a"]
 
 
 def test_volume_options(run: Run, daemon: Daemon) -> None:
