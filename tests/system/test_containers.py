@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import urllib.request
@@ -378,3 +379,26 @@ def test_restart_policy(daemon: Daemon) -> None:
         return state["Status"] == "exited" and container.attrs["RestartCount"] == 2
 
     assert until(done)
+
+
+def test_inspect_of_shared_namespaces(daemon: Daemon) -> None:
+    """A joined container is shown by its id, the host's name and label as Docker shows them."""
+    containers = daemon.client.containers
+    other = containers.run(
+        "busybox", "sleep 1000", detach=True, name="joined", ipc_mode="shareable"
+    )
+    modes = dict.fromkeys(("network_mode", "pid_mode", "ipc_mode"), "container:joined")
+    host = containers.create("busybox", "true", **modes).attrs["HostConfig"]
+    shown = [host[name] for name in ("NetworkMode", "PidMode", "IpcMode")]
+    assert shown == [f"container:{other.id}"] * 3
+    shared = containers.create("busybox", "true", network_mode="host", pid_mode="host").attrs
+    assert shared["Config"]["Hostname"] == os.uname().nodename
+    assert shared["HostConfig"]["SecurityOpt"] == ["label=disable"]
+
+
+def test_health_of_a_container_that_has_ended(daemon: Daemon) -> None:
+    check = {"test": ["CMD", "true"], "interval": 10**9 * 60}
+    ended = daemon.client.containers.run("busybox", "true", detach=True, healthcheck=check)
+    ended.wait()
+    ended.reload()
+    assert ended.attrs["State"]["Health"]["Status"] == "unhealthy"
