@@ -107,7 +107,7 @@ def _serve_briefly(requests: int, spare: launch.Spare) -> None:
     connection.close()
     if received is None:
         spare.sock.close()
-        os.waitpid(spare.pid, 0)
+        _collect_spare(spare.pid)
         return
     keeper = Keeper()
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -129,7 +129,15 @@ def _go_on(keeper: Keeper, forked: starter.Reported, spare: int) -> None:
     if result is not None:
         keeper.run(result, forked, spare)
     elif spare:
-        os.waitpid(spare, 0)
+        _collect_spare(spare)
+
+
+def _collect_spare(pid: int) -> None:
+    """Wait for the end of a spare that is no container's process."""
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass  # it has been collected where the start was given up
 
 
 def _settle() -> None:
@@ -214,7 +222,7 @@ class Keeper:
         if self._starter is None:
             forked.wait()
             if spare:
-                os.waitpid(spare, 0)
+                _collect_spare(spare)
         self._trim_soon()
         self._loop.run()
         self._collect()

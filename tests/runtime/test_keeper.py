@@ -651,13 +651,19 @@ async def test_brief_containers(spawner: Spawner, request_for: MakeRequest) -> N
 
 @pytest.mark.parametrize("word", ["nosuch", "/etc"])
 async def test_brief_containers_that_cannot_start(
-    spawner: Spawner, request_for: MakeRequest, word: str
+    capfd: pytest.CaptureFixture[str], request_for: MakeRequest, word: str
 ) -> None:
-    request = request_for(word)
-    with pytest.raises(StartError) as failure:
-        await Run(spawner, brief=True).start(request)
+    spawner = await Spawner.start()
+    try:
+        request = request_for(word)
+        with pytest.raises(StartError) as failure:
+            await Run(spawner, brief=True).start(request)
+    finally:
+        await spawner.close()
     assert failure.value.exit_code == (127 if word == "nosuch" else 126)
     assert not list(Path("/sys/fs/cgroup").glob(f"*/sampan-test/{request.id}"))
+    # What the keeper says, it says where its daemon's log is.
+    assert capfd.readouterr().err == ""
 
 
 async def test_dev_as_a_link_is_followed_inside_the_root(
