@@ -137,6 +137,7 @@ class Lifecycle:
         gone = container.next_exit()
         try:
             await self._signal(container, number, final=True)
+            self._containers.publish(container.record, "kill", signal=str(number))
             if seconds < 0:
                 await asyncio.shield(gone)
                 return
@@ -145,6 +146,7 @@ class Lifecycle:
                 if done:
                     return
                 await self._signal(container, signal.SIGKILL, final=True)
+                self._containers.publish(container.record, "kill", signal="9")
             done, _ = await asyncio.wait({gone}, timeout=KILL_SECONDS)
             if not done:
                 raise SampanError(
