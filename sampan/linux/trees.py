@@ -44,6 +44,13 @@ def _up(fd: int, level: _Level) -> int:
     return above
 
 
+def _enter(fd: int, name: str) -> int:
+    """The directory ``name`` of ``fd``, which is closed.  Raises OSError, and closes nothing then."""
+    inner = os.open(name, _DIRECTORY, dir_fd=fd)
+    os.close(fd)
+    return inner
+
+
 def below(path: Name) -> Iterator[os.DirEntry[str]]:
     """Everything below a directory; what is in a directory comes some time after itself.
 
@@ -75,11 +82,9 @@ def below(path: Name) -> Iterator[os.DirEntry[str]]:
                         return
                 name = levels[-1].left.pop()
                 try:
-                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
+                    fd = _enter(fd, name)
                 except OSError:
                     continue
-                os.close(fd)
-                fd = inner
                 break
     finally:
         if fd >= 0:
@@ -120,11 +125,9 @@ def _remove(path: Name, ignore_errors: bool, dir_fd: int | None) -> None:
                         os.rmdir(done.name, dir_fd=fd)
                 name = levels[-1].left.pop()
                 try:
-                    inner = os.open(name, _DIRECTORY, dir_fd=fd)
+                    fd = _enter(fd, name)
                 except ignored:
                     continue
-                os.close(fd)
-                fd = inner
                 break
     finally:
         if fd >= 0:
