@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sampan import __version__, wirejson
+from sampan import __version__
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
@@ -51,19 +51,10 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
             negotiated = theirs
     client = _client(session, negotiated)
     form = options["format"]
-    if form == "json":
-        session.say(wirejson.dumps({"Client": client, "Server": server}))
-    elif form:
-        from sampan.gotemplate import Template, TemplateError
+    if form:
+        from sampan.cli.info import formatted
 
-        try:
-            template = Template(form, strict=True)
-        except TemplateError as error:
-            raise Failure(f"template parsing error: {error}", 64) from None
-        try:
-            session.say(template.render({"Client": client, "Server": server}))
-        except TemplateError as error:
-            raise Failure(str(error)) from None
+        formatted(session, form, {"Client": client, "Server": server})
     else:
         _print(client, server)
     if failure is not None:
