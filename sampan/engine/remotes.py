@@ -9,6 +9,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from sampan.build.ops.remote import SAFE_GIT
 from sampan.engine.transfers import download
 from sampan.errors import InvalidParameter, Unavailable
 from sampan.image.compression import recognise
@@ -131,14 +132,10 @@ def _forget_git(place: Path) -> None:
 
 async def _git(place: Path, *args: str) -> None:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "GIT_CONFIG_NOSYSTEM": "1"}
-    # What a repository brings is not run, and no file or command of this host is an address.
-    safe = [
-        *("protocol.file.allow=never", "protocol.ext.allow=never"),
-        *("core.hooksPath=/dev/null", "core.fsmonitor="),
-    ]
     process = await asyncio.create_subprocess_exec(
         "git",
-        *(word for setting in safe for word in ("-c", setting)),
+        *SAFE_GIT,
+        *("-c", "protocol.file.allow=never"),  # no file of this host is an address either
         "-C",
         str(place),
         *args,

@@ -19,8 +19,7 @@ from sampan.build.graph.ops import Source
 from sampan.errors import InvalidParameter, Unavailable
 
 _GIT_TIMEOUT = 600
-# What a repository brings is not run, and no command is taken for an address.
-_SAFE = (
+SAFE_GIT = (
     "-c",
     "core.hooksPath=/dev/null",
     "-c",
@@ -28,6 +27,7 @@ _SAFE = (
     "-c",
     "protocol.ext.allow=never",
 )
+"""Options of git: what a repository brings is not run, and no command is taken for an address."""
 
 
 class Remote:
@@ -167,7 +167,7 @@ async def _git(directory: Path, *args: str) -> str:
     try:
         process = await asyncio.create_subprocess_exec(
             "git",
-            *_SAFE,
+            *SAFE_GIT,
             *args,
             cwd=directory,
             env=environment,
