@@ -10,7 +10,7 @@ import asyncio
 import logging
 import shutil
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -336,19 +336,27 @@ class Lifecycle:
         except BaseException:
             container.record.state.status = before
             raise
-        await asyncio.to_thread(self._delete_files, container.id)
+        delete = self._release_snapshot(container.id)
         mounts = container.record.mounts
         self._execs.forget(container.id)
         self._containers.forget(container)
         container.announce_exit()
-        if volumes:
-            await self._volumes.discard(mounts)
-
-    def _delete_files(self, container_id: str) -> None:
         try:
-            self._snapshotter.remove(container_id)
+            if volumes:
+                await self._volumes.discard(mounts)
+        finally:
+            # Whoever waits for the container's removal need not wait for the disk.
+            await asyncio.to_thread(self._delete_files, container.id, delete)
+
+    def _release_snapshot(self, container_id: str) -> Callable[[], None] | None:
+        try:
+            return self._snapshotter.release(container_id)
         except NotFound:
-            pass
+            return None
+
+    def _delete_files(self, container_id: str, delete: Callable[[], None] | None) -> None:
+        if delete:
+            delete()
         shutil.rmtree(self._places.run_of(container_id), ignore_errors=True)
         shutil.rmtree(self._places.state_of(container_id), ignore_errors=True)
 
@@ -419,6 +427,9 @@ class Lifecycle:
                 return
             self._containers.save(container)
             container.announce_exit()
+            stopped = state.manually_stopped
+        if event.lost and not stopped and self._wants_restart(container):
+            self._spawn_task(self._start_again(container))
 
     def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -283,7 +283,8 @@ class Keeper:
 
     async def _report_death(self) -> None:
         await asyncio.to_thread(bury, self.state)
-        event = Exited(_LOST, time.time_ns(), False, "the keeper of the container was killed")
+        why = "the keeper of the container was killed"
+        event = Exited(_LOST, time.time_ns(), False, why, lost=True)
         self._note(event)
         if self.on_event:
             self.on_event(event)

@@ -209,12 +209,16 @@ class StartFailed(Struct, tag="start-failed", frozen=True):
 
 
 class Exited(Struct, tag="exited", frozen=True):
-    """The container's process has ended (``code`` is 128+n for a signal); the keeper ends."""
+    """The container's process has ended (``code`` is 128+n for a signal); the keeper ends.
+
+    ``lost`` tells that the keeper was killed, so that it did not apply the restart policy.
+    """
 
     code: int
     at: int
     oom_killed: bool = False
     error: str = ""
+    lost: bool = False
 
 
 class Restarting(Struct, tag="restarting", frozen=True):

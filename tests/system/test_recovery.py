@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+from pathlib import Path
 
 import docker
 from docker.errors import NotFound
+from docker.models.containers import Container
 from harness import Daemon, until
 
 
@@ -71,6 +74,33 @@ def test_exit_while_there_is_no_daemon(own_daemon: Daemon) -> None:
     assert until(removed)
     container.start()
     container.kill()
+
+
+def test_restart_policy_outlives_a_killed_keeper(own_daemon: Daemon) -> None:
+    """What the kernel does to a keeper when memory runs out is no reason to stay down."""
+    daemon = own_daemon
+    policies = ("always", "on-failure", "no")
+    containers = [
+        daemon.client.containers.run(
+            "busybox", "sleep 1000", detach=True, name=policy, restart_policy={"Name": policy}
+        )
+        for policy in policies
+    ]
+    for container in containers:
+        container.reload()
+        stat = Path(f"/proc/{container.attrs['State']['Pid']}/stat").read_text()
+        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    for container in containers[:2]:
+        first = container.attrs["State"]["Pid"]
+
+        def again(container: Container = container, first: int = first) -> bool:
+            container.reload()
+            return container.status == "running" and container.attrs["State"]["Pid"] != first
+
+        until(again)
+    assert containers[2].wait()["StatusCode"] == 255
+    containers[2].reload()
+    assert containers[2].status == "exited"
 
 
 def test_attached_client_outlives_the_daemon(own_daemon: Daemon) -> None:
