@@ -40,13 +40,14 @@ class Stats:
         """Documents of ``GET /containers/{id}/stats``.
 
         One a second while the container is there; without ``stream`` one, which needs a second
-        for its predecessor unless it is ``one_shot``.  A container that does not run has zeros.
+        for its predecessor unless it is ``one_shot``.  A container that does not run has zeros,
+        and so has one that is removed while the one document is made.
         """
         previous: tuple[Sample, int] | None = None
         if not stream and not one_shot and container.running:
             previous = await self._read(container)
             await asyncio.sleep(INTERVAL)
-        while not container.removed.is_set():
+        while not stream or not container.removed.is_set():
             current = await self._read(container) if container.running else None
             yield await asyncio.to_thread(_document, container, current, previous)
             if not stream:

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import docker
@@ -192,6 +193,16 @@ def test_limits(daemon: Daemon) -> None:
     container.reload()
     assert container.attrs["HostConfig"]["Memory"] == 128 << 20
     assert container.stats(stream=False)["memory_stats"]["limit"] == 128 << 20
+
+
+def test_a_sample_of_a_container_that_is_removed_meanwhile(daemon: Daemon) -> None:
+    container = daemon.client.containers.run("busybox", "sleep 60", detach=True)
+    with ThreadPoolExecutor() as pool:
+        sample = pool.submit(container.stats, stream=False)
+        # A sample takes a second: between its two readings the container goes.
+        assert not wait({sample}, timeout=0.3).done
+        container.remove(force=True)
+        assert sample.result()["id"] == container.id
 
 
 @pytest.mark.parametrize(
