@@ -173,7 +173,7 @@ class Exporter:
         parent = chain_id(layer.diff_id for layer in base_layers)
 
         def make() -> None:
-            mounts = snapshots.prepare(key, parent)
+            mounts = snapshots.prepare(key, parent, volatile=True)
             with mounted(mounts) as target:
                 for result in results:
                     replay(snapshots, result.snapshot or "", target)

@@ -192,7 +192,9 @@ class Containers:
             try:
                 if size := validate.storage_size(record.host):
                     self._images.snapshotter.limit(record.id, size)
-                await volumes.populate(record.mounts, lambda: self._open_root(record.id))
+                await volumes.populate(
+                    record.mounts, lambda: self._open_root(record.parent or record.id)
+                )
             except BaseException:
                 await asyncio.to_thread(self._images.snapshotter.remove, record.id)
                 raise

@@ -211,7 +211,7 @@ class Launcher:
             id=record.id,
             run_dir=str(run_dir),
             spec=spec,
-            rootfs=self._snapshotter.mounts(record.id),
+            rootfs=self._snapshotter.mounts(record.id, volatile=record.host.auto_remove),
             log=self.log_config(record),
             open_stdin=record.config.open_stdin,
             stdin_once=record.config.stdin_once,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _get_errno = ctypes.get_errno
 
 Call = Callable[..., int]
+
+
+def kernel_version() -> tuple[int, ...]:
+    """The running kernel's (major, minor) numbers."""
+    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def function(name: str, *argtypes: Any) -> Call:
@@ -51,8 +57,10 @@ def pointer_function(name: str, *argtypes: Any) -> Callable[..., int | None]:
 
 def numbered(number: int, *argtypes: Any) -> Call:
     """A system call that the C library has no wrapper for (or not in every version)."""
-    prototype = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *argtypes, use_errno=True)
-    raw = prototype(("syscall", _libc))
+    # An object of its own, with its own types: a prototype would be a class for each.
+    raw = _libc["syscall"]
+    raw.argtypes = (ctypes.c_long, *argtypes)
+    raw.restype = ctypes.c_long
 
     def call(*args: Any) -> int:
         return raw(number, *args)  # type: ignore[no-any-return]

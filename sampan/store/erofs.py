@@ -138,12 +138,21 @@ class ErofsSnapshotter(OverlaySnapshotter):
             if isinstance(stack, _Stack):
                 self._image(stack)
 
-    def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
+    def release(self, key: str, unless: Callable[[str], bool] | None = None) -> Callable[[], None]:
         record = self._records.find(key)
         under = () if record.parent is None else self._stacks(record.parent)
-        super().remove(key, unless)
+        delete = super().release(key, unless)
         self._trees.pop(record.id, None)
         self._known.pop(record.id, None)
+
+        def finish() -> None:
+            self._settle(key, record, under)
+            delete()
+
+        return finish
+
+    def _settle(self, key: str, record: Record, under: Sequence[_Stack | Path]) -> None:
+        """Unmount what nobody needs since ``key`` is gone."""
         # The records first: a snapshot is made, and mounted, within a transaction of theirs.
         with self._records.still(), self._mounting:
             if record.kind == "committed" and self._records.get(key) is None:
@@ -238,12 +247,12 @@ class ErofsSnapshotter(OverlaySnapshotter):
             self._mounted(part) if isinstance(part, _Stack) else part for part in self._stacks(id)
         ]
 
-    def _mounts(self, record: Record) -> list[Mount]:
+    def _mounts(self, record: Record, volatile: bool = False) -> list[Mount]:
         if record.kind == "committed":
             return self._mounts_of(self._lower(record.id))
         if record.kind == "view":
             return self._mounts_of(self._lower(record.parent) if record.parent else [])
-        return super()._mounts(record)
+        return super()._mounts(record, volatile)
 
     # Images
 

@@ -3,6 +3,7 @@
     snapshots/overlay/<id>/fs      what the snapshot changed, in overlayfs' form
     snapshots/overlay/<id>/work    overlayfs' scratch directory, of active snapshots
     snapshots/overlay/<id>/spent   the same of one just committed, until it is removed
+    snapshots/overlay/gone-<id>-…  a removed snapshot, until its files are deleted
     snapshots/overlay/empty        an empty directory
 
 A committed snapshot stands for itself over its parents.  Nothing is mounted here: callers get the
@@ -25,6 +26,7 @@ from sampan.errors import DiskFull, SampanError, Unsupported
 from sampan.image.layer import is_opaque
 from sampan.linux import quota
 from sampan.linux.sync import syncfs
+from sampan.linux.syscalls import kernel_version
 from sampan.linux.trees import below, remove_tree
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error
@@ -36,6 +38,9 @@ from sampan.store.snapshots import Info, Kind, Usage
 # Renaming a directory of a lower layer gives EXDEV instead of a redirect: a layer's tar could not
 # express one.
 OPTIONS = ("redirect_dir=off", "index=off", "metacopy=off")
+_CAN_BE_VOLATILE = kernel_version() >= (5, 10)
+_MARK = "work/work/incompat"
+"""Made by a volatile mount, and in the way of every later one."""
 
 
 class OverlaySnapshotter:
@@ -68,8 +73,8 @@ class OverlaySnapshotter:
             elif record.kind == "active":
                 (directory / "work").mkdir(mode=0o700, exist_ok=True)
 
-    def prepare(self, key: str, parent: str | None) -> list[Mount]:
-        return self._create(key, "active", parent)
+    def prepare(self, key: str, parent: str | None, *, volatile: bool = False) -> list[Mount]:
+        return self._create(key, "active", parent, volatile)
 
     def limit(self, key: str, size: int) -> None:
         record = self._records.find(key)
@@ -89,8 +94,13 @@ class OverlaySnapshotter:
     def view(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "view", parent)
 
-    def mounts(self, key: str) -> list[Mount]:
-        return self._mounts(self._records.find(key))
+    def mounts(self, key: str, *, volatile: bool = False) -> list[Mount]:
+        record = self._records.find(key)
+        if record.kind == "active":
+            # The mark of an earlier volatile mount: another boot would have to distrust what is
+            # there, and removes or remakes it.
+            remove_tree(self._records.directory(record.id) / _MARK, ignore_errors=True)
+        return self._mounts(record, volatile)
 
     def commit(self, name: str, key: str) -> None:
         record = self._records.find(key)
@@ -106,6 +116,9 @@ class OverlaySnapshotter:
         self._records.link(name, target)
 
     def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
+        self.release(key, unless)()
+
+    def release(self, key: str, unless: Callable[[str], bool] | None = None) -> Callable[[], None]:
         try:
             id = self._records.remove(key, unless)
         except DiskFull:
@@ -115,8 +128,7 @@ class OverlaySnapshotter:
                 raise
             remove_tree(self._fs(record.id), ignore_errors=True)
             id = self._records.remove(key)
-        if id is not None:
-            remove_tree(self._records.directory(id), ignore_errors=True)
+        return self._records.set_aside(id)
 
     def usage(self, key: str) -> Usage:
         record = self._records.find(key)
@@ -185,13 +197,15 @@ class OverlaySnapshotter:
         """Names of image layers that nothing needs, in the order to remove them."""
         return self._records.unreached(roots)
 
-    def _create(self, key: str, kind: Kind, parent: str | None) -> list[Mount]:
+    def _create(
+        self, key: str, kind: Kind, parent: str | None, volatile: bool = False
+    ) -> list[Mount]:
         def fill(directory: Path) -> None:
             self._fill(directory, kind, self._records.committed(parent).id if parent else None)
 
         with disk_full_as_error(self.root):
             with self._records.creating(key, kind, parent, "directory", fill) as record:
-                return self._mounts(record)
+                return self._mounts(record, volatile)
 
     def _fill(self, directory: Path, kind: Kind, parent: int | None) -> None:
         self._make_fs(directory / "fs", self._lower(parent) if parent is not None else [])
@@ -219,16 +233,15 @@ class OverlaySnapshotter:
                 break  # Its root hides everything below; overlayfs knows no such roots.
         return found
 
-    def _mounts(self, record: Record) -> list[Mount]:
+    def _mounts(self, record: Record, volatile: bool = False) -> list[Mount]:
         lower = self._lower(record.parent) if record.parent is not None else []
         if record.kind == "committed":
             lower.insert(0, self._fs(record.id))
         if record.kind == "active":
             if not lower:
                 return [Mount("bind", str(self._fs(record.id)), ["bind", "rw"])]
-            return [
-                overlay(lower, self._fs(record.id), self._records.directory(record.id) / "work")
-            ]
+            directory = self._records.directory(record.id)
+            return [overlay(lower, directory / "fs", directory / "work", volatile)]
         return self._mounts_of(lower)
 
     def _mounts_of(self, lower: list[Path]) -> list[Mount]:
@@ -238,11 +251,19 @@ class OverlaySnapshotter:
         return [overlay(lower)]
 
 
-def overlay(lower: list[Path], upper: Path | None = None, work: Path | None = None) -> Mount:
-    """An overlay of these directories, uppermost first; read-only without an upper one."""
+def overlay(
+    lower: list[Path],
+    upper: Path | None = None,
+    work: Path | None = None,
+    volatile: bool = False,
+) -> Mount:
+    """An overlay of these directories, uppermost first; read-only without an upper one.  Unless it
+    is ``volatile`` its end waits until the whole file system of the upper one is synced."""
     options = ["lowerdir=" + ":".join(_escape(str(path)) for path in lower)]
     if upper is not None:
         options += [f"upperdir={upper}", f"workdir={work}"]
+        if volatile and _CAN_BE_VOLATILE:
+            options.append("volatile")
     else:
         options.append("ro")
     return Mount("overlay", "overlay", [*options, *OPTIONS])

@@ -51,7 +51,7 @@ class PlainSnapshotter:
                     directory.mkdir(mode=0o700)
                     self._fill(directory, record.kind, record.parent)
 
-    def prepare(self, key: str, parent: str | None) -> list[Mount]:
+    def prepare(self, key: str, parent: str | None, *, volatile: bool = False) -> list[Mount]:
         return self._create(key, "active", parent)
 
     def limit(self, key: str, size: int) -> None:
@@ -60,7 +60,7 @@ class PlainSnapshotter:
     def view(self, key: str, parent: str | None) -> list[Mount]:
         return self._create(key, "view", parent)
 
-    def mounts(self, key: str) -> list[Mount]:
+    def mounts(self, key: str, *, volatile: bool = False) -> list[Mount]:
         return self._mounts(self._records.find(key))
 
     def commit(self, name: str, key: str) -> None:
@@ -71,9 +71,10 @@ class PlainSnapshotter:
         self._records.link(name, target)
 
     def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
-        id = self._records.remove(key, unless)
-        if id is not None:
-            remove_tree(self._records.directory(id), ignore_errors=True)
+        self.release(key, unless)()
+
+    def release(self, key: str, unless: Callable[[str], bool] | None = None) -> Callable[[], None]:
+        return self._records.set_aside(self._records.remove(key, unless))
 
     def usage(self, key: str) -> Usage:
         record = self._records.find(key)

@@ -75,7 +75,7 @@ def try_erofs(state_dir: Path) -> str | None:
         (place / "image").write_bytes(_probe_image())
         mount_erofs(place / "image", [place / "data"], lower)
         try:
-            fd = detached(overlay([lower], place / "upper", place / "work"))
+            fd = detached(overlay([lower], place / "upper", place / "work", volatile=True))
             try:
                 file = os.open("file", os.O_RDONLY | os.O_CLOEXEC, dir_fd=fd)
                 try:
@@ -108,7 +108,8 @@ def try_overlay(state_dir: Path) -> str | None:
         for name in ("lower", "upper", "work"):
             (place / name).mkdir()
         (place / "lower" / "file").write_bytes(b"probe")
-        fd = detached(overlay([place / "lower"], place / "upper", place / "work"))
+        mount = overlay([place / "lower"], place / "upper", place / "work", volatile=True)
+        fd = detached(mount)
         try:
             os.unlink("file", dir_fd=fd)
         finally:

@@ -1,15 +1,19 @@
 """The snapshots' records in the database, shared by the snapshotters.
 
 A snapshot is a numbered directory; names point at it.  Creation is: record and directory in one
-transaction; removal: record first, then the directory.  What a crash leaves in between is a
-directory without a record, which :meth:`SnapshotRecords.clean` removes at start.
+transaction; removal: record first, then the directory, which is moved aside before it is deleted.
+What a crash leaves in between is a directory without a record, which
+:meth:`SnapshotRecords.clean` removes at start.
 """
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sampan.errors import Conflict, NotFound
@@ -17,6 +21,7 @@ from sampan.linux.trees import remove_tree
 from sampan.store.metadata import Metadata
 from sampan.store.snapshots import Info, Kind, Usage
 
+_ASIDE = "gone-"
 _FIELDS = "s.id, s.kind, s.parent, n.parent_name, s.size, s.inodes, s.form"
 
 
@@ -210,6 +215,16 @@ class SnapshotRecords:
             connection.execute("DELETE FROM snapshots WHERE id = ?", (record.id,))
             return record.id
 
+    def set_aside(self, id: int | None) -> Callable[[], None]:
+        """Move the directory of a removed snapshot, if one was, out of the way of the next one
+        with its number; what is returned deletes it, and :meth:`clean` what a crash leaves."""
+        if id is None:
+            return _nothing
+        aside = self.root / f"{_ASIDE}{id}-{secrets.token_hex(8)}"
+        with suppress(FileNotFoundError):
+            os.rename(self.directory(id), aside)
+        return partial(remove_tree, aside, ignore_errors=True)
+
     def info(self, name: str) -> Info:
         record = self.find(name)
         return Info(name, record.kind, record.parent_name)
@@ -287,5 +302,10 @@ class SnapshotRecords:
         rows = self._metadata.query("SELECT id FROM snapshots WHERE driver = ?", (self._driver,))
         known = {str(id) for (id,) in rows}
         for path in self.root.iterdir():
-            if path.name.isdigit() and path.name not in known:
+            name = path.name
+            if (name.isdigit() and name not in known) or name.startswith(_ASIDE):
                 remove_tree(path, ignore_errors=True)
+
+
+def _nothing() -> None:
+    """What is left to do when another name of the snapshot remains."""

@@ -21,8 +21,8 @@ Commit what it wrote, without a tar::
     snapshotter.commit("step-7", "container-1")     # the key is gone, the name is there
     snapshotter.link(chain_3, "step-7")             # and has a second name
 
-Calls block (they touch the disk): make them in a thread unless noted.  prepare, view, mounts and
-stat are quick enough for the event loop.
+Calls block (they touch the disk): make them in a thread unless noted.  prepare, view, mounts,
+release and stat are quick enough for the event loop.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ class Snapshotter(Protocol):
         """Whether a snapshot that is applied is its layer's tar, so that no file is made."""
         ...
 
-    def prepare(self, key: str, parent: str | None) -> list[Mount]:
-        """Make an active snapshot; returns how to mount it."""
+    def prepare(self, key: str, parent: str | None, *, volatile: bool = False) -> list[Mount]:
+        """Make an active snapshot; returns how to mount it (see :meth:`mounts`)."""
         ...
 
     def limit(self, key: str, size: int) -> None:
@@ -79,8 +79,10 @@ class Snapshotter(Protocol):
         """The same, read-only."""
         ...
 
-    def mounts(self, key: str) -> list[Mount]:
-        """How to mount an active snapshot, a view, or (read-only) a committed one."""
+    def mounts(self, key: str, *, volatile: bool = False) -> list[Mount]:
+        """How to mount an active snapshot, a view, or (read-only) a committed one.  What is
+        written to a ``volatile`` one is thrown away, or made again, if the machine goes down:
+        nothing waits for the disk then, neither fsync(2) nor the unmounting."""
         ...
 
     def commit(self, name: str, key: str) -> None:
@@ -94,6 +96,11 @@ class Snapshotter(Protocol):
     def remove(self, key: str, unless: Callable[[str], bool] | None = None) -> None:
         """Remove a snapshot by key or name; Conflict while another one has it as its parent, or
         when ``unless`` says so of it."""
+        ...
+
+    def release(self, key: str, unless: Callable[[str], bool] | None = None) -> Callable[[], None]:
+        """The part of :meth:`remove` that is quick enough for the event loop: the snapshot is
+        gone, and what is returned deletes its files and is to be called in a thread."""
         ...
 
     def usage(self, key: str) -> Usage: ...

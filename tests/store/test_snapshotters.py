@@ -17,6 +17,7 @@ from sampan.errors import Conflict, InvalidParameter, NotFound
 from sampan.image import tar
 from sampan.image.layer import changes, write_diff
 from sampan.image.tar import Entry
+from sampan.linux.mount import detached
 from sampan.linux.openat2 import open_in_root
 from sampan.store.check import check
 
@@ -403,6 +404,49 @@ def test_a_crash_leaves_no_directories(tmp_path: Path, store: Store) -> None:
         assert read(again, "sha256:1") == {"a": "a"}
         kept = [p.name for p in (store.state / "snapshots" / driver).iterdir() if p.name.isdigit()]
         assert kept == ["1"]
+
+
+def test_what_a_volatile_mount_wrote_is_there_for_the_next_mount(store: Store) -> None:
+    snapshots = store.snapshotter
+    snapshots.apply("sha256:1", None, archive(file("a", b"a")))
+    mounts = snapshots.prepare("c", "sha256:1", volatile=True)
+    for number in range(3):
+        fd = detached(mounts[-1])
+        try:
+            Path(f"/proc/self/fd/{fd}/b").write_text(str(number))
+            if snapshots.driver != "plain":
+                assert "volatile" in mounts[-1].options
+        finally:
+            os.close(fd)
+        mounts = snapshots.mounts("c", volatile=True)
+    assert read(store, "c") == {"a": "a", "b": "2"}
+    snapshots.commit("step", "c")
+    assert read(store, "step") == {"a": "a", "b": "2"}
+
+
+def test_a_released_snapshot_is_gone_before_its_files(store: Store) -> None:
+    snapshots = store.snapshotter
+    root = store.state / "snapshots" / snapshots.driver
+    before = set(root.iterdir())
+    snapshots.prepare("c", None)
+    with mounted(snapshots, "c") as tree:
+        (tree / "old").write_text("old")
+    delete = snapshots.release("c")
+    with pytest.raises(NotFound):
+        snapshots.mounts("c")
+    # Its number is free, and what the next one with it has is not deleted.
+    snapshots.prepare("d", None)
+    with mounted(snapshots, "d") as tree:
+        (tree / "new").write_text("new")
+    delete()
+    assert read(store, "d") == {"new": "new"}
+    snapshots.remove("d")
+    assert set(root.iterdir()) == before
+    snapshots.prepare("e", None)
+    snapshots.release("e")  # and the process is killed before it has deleted anything
+    assert set(root.iterdir()) != before
+    with open_store(store.state, snapshots.driver):
+        assert set(root.iterdir()) == before
 
 
 def test_many_layers(store: Store) -> None:

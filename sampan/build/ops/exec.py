@@ -158,7 +158,7 @@ class ExecRunner:
         Raises StepError when it ends with anything but 0; the snapshot is gone then.
         """
         key = f"{UNFINISHED}{job.container_id}"
-        rootfs = self._snapshots.prepare(key, job.parent)
+        rootfs = self._snapshots.prepare(key, job.parent, volatile=True)
         try:
             place = await self._take(job.op.network)
             spec = self._spec(job, place)

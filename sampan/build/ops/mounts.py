@@ -153,7 +153,7 @@ class MountSetup:
                 mounts = self._snapshots.mounts(given.snapshot)
             else:
                 key = f"{UNFINISHED}{place.parent.name}-{place.name}"
-                mounts = self._snapshots.prepare(key, given.snapshot)
+                mounts = self._snapshots.prepare(key, given.snapshot, volatile=True)
                 stack.callback(self._remove, key)
             root = self._attach(mounts, place, stack)
         return self._inside(root, mount, place, stack)

@@ -168,7 +168,7 @@ class OperationRunner:
                 except Unsuitable:
                     pass
             active = f"{UNFINISHED}{key}"
-            mounts = self._snapshots.prepare(active, parent)
+            mounts = self._snapshots.prepare(active, parent, volatile=True)
             try:
                 with mounted(mounts) as target:
                     FileRunner(target, trees).run(op)
@@ -191,7 +191,7 @@ class OperationRunner:
         """Lay what later inputs hold over the first one (they lie on the empty tree)."""
         parent = inputs[0].snapshot if inputs[0] else None
         active = f"{UNFINISHED}{key}"
-        mounts = self._snapshots.prepare(active, parent)
+        mounts = self._snapshots.prepare(active, parent, volatile=True)
         try:
             with mounted(mounts) as target:
                 for result in inputs[1:]:
