@@ -7,6 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
+from sampan.build.graph.scope import parse_platform
 from sampan.build.solver.inline import import_step, is_new, steps_of
 from sampan.build.types import (
     BuildDeps,
@@ -119,15 +120,3 @@ def parse_reference(text: str) -> Reference:
 
 def _fits(config: ImageConfig, wanted: Platform) -> bool:
     return config.architecture == wanted.architecture and config.os == wanted.os
-
-
-def parse_platform(text: str) -> Platform | None:
-    """``os/arch[/variant]`` or ``arch``; None for an empty string.  Raises InvalidParameter."""
-    if not text:
-        return None
-    parts = text.split("/")
-    if len(parts) == 1:
-        parts = ["linux", parts[0]]
-    if len(parts) > 3 or not all(parts):
-        raise InvalidParameter(f"invalid platform {text!r}: write it like linux/arm64")
-    return Platform(os=parts[0], architecture=parts[1], variant="".join(parts[2:]))

@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Callable
 
 from sampan.build import emulation
-from sampan.build.bases import Bases, parse_platform, parse_reference
+from sampan.build.bases import Bases, parse_reference
 from sampan.build.carried import Carrier
 from sampan.build.context import Context
 from sampan.build.dockerfile import parse
@@ -18,6 +18,7 @@ from sampan.build.errors import StepError
 from sampan.build.exporter import Exporter
 from sampan.build.graph import ops, outline
 from sampan.build.graph.plan import Plan, Planner
+from sampan.build.graph.scope import parse_platform
 from sampan.build.narrator import Narrator
 from sampan.build.ops.exec import HOSTNAME, ExecRunner, ExecSettings, parse_security_options
 from sampan.build.ops.mounts import MountSetup

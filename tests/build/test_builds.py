@@ -518,7 +518,7 @@ async def test_bad_dockerfiles(workshop: Workshop) -> None:
     cases = {
         "FROM busybox\nRUNN x\n": "unknown instruction: RUNN",
         "FROM busybox\nCOPY --from=x.y/z:nope a b\n": "not found",
-        "FROM nosuch\n": "manifest for nosuch:latest not found",
+        "FROM nosuch\n": "build context 'nosuch', and no image of that name can be had: manifest for",
         "FROM busybox AS a\nCOPY --from=a x y\n": "circular dependency",
         "FROM busybox AS a\nCOPY --from=b x y\nFROM a AS b\n": "circular dependency",
         "FROM busybox\nCOPY missing /x\n": "file not found in build context",

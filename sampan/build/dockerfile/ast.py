@@ -1,13 +1,14 @@
 """The tree: one frozen type an instruction.
 
-Words are unexpanded, as written.  ``span``, ``text`` (the statement on one line, as progress shows
-it) and ``comments`` say where an instruction came from and take no part in equality.
+Words are unexpanded, as written.  ``span``, ``line``, ``text`` (the statement on one line, as
+progress shows it) and ``comments`` say where an instruction came from and take no part in equality.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sampan.build.dockerfile.lexer import LogicalLine
 from sampan.build.dockerfile.source import Source, Span
 from sampan.build.dockerfile.words import Heredoc
 
@@ -40,14 +41,18 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class MountFlag:
-    """One ``--mount=…`` of a RUN: its comma-separated options in order; flags have value None."""
+    """One ``--mount=…`` of a RUN: its comma-separated options in order; flags have value None.
+
+    ``written`` is all of it."""
 
     options: tuple[tuple[str, str | None], ...]
+    written: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instruction:
     span: Span = field(default=Span(0, 0), compare=False)
+    line: LogicalLine | None = field(default=None, compare=False, repr=False)
     text: str = field(default="", compare=False)
     comments: tuple[str, ...] = field(default=(), compare=False)
     keyword: str = field(default="", compare=False)

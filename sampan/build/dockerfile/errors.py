@@ -22,10 +22,27 @@ class DockerfileError(InvalidParameter):
         )
 
 
-class SyntaxProblem(ValueError):
-    """A mistake found below the parser, which knows the position: ``offset`` in the statement."""
+class MissingSource(DockerfileError):
+    """A stage, build context or image that a Dockerfile names and that cannot be had.
 
-    def __init__(self, reason: str, offset: int | None = None) -> None:
+    ``status`` is that of the failure to get the image.
+    """
+
+    def __init__(self, reason: str, source: Source, span: Span, status: int) -> None:
+        super().__init__(reason, source, span)
+        self.status = status
+        self.args = (f"{reason}\n{source.excerpt(span)}",)
+
+
+class SyntaxProblem(ValueError):
+    """A mistake found below what knows the position.
+
+    ``offset`` counts from the statement's begin or, with ``word``, from the begin of that word of
+    the statement, as written.
+    """
+
+    def __init__(self, reason: str, offset: int | None = None, word: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.offset = offset
+        self.word = word

@@ -29,16 +29,24 @@ def expand(
 
     ``keep_quotes`` leaves quotes as they are (for the content of here-documents).  The names that
     were read go to ``used``, those among them without a value to ``unset``.  Raises
-    :class:`SyntaxProblem` for malformed substitutions.
+    :class:`SyntaxProblem`, with the position in the word, for malformed substitutions.
     """
     if _NEEDS_WORK.search(word) is None:
         return word
-    return _Expansion(word, env, escape, keep_quotes, used, unset).run()
+    try:
+        return _Expansion(word, env, escape, keep_quotes, used, unset).run()
+    except SyntaxProblem as problem:
+        problem.word = word
+        raise
 
 
 def expand_words(word: str, env: Mapping[str, str], escape: str = "\\") -> list[str]:
     """Expand ``word``, and split what unquoted variables gave at blanks."""
-    return _Expansion(word, env, escape, False, None, None).run_words()
+    try:
+        return _Expansion(word, env, escape, False, None, None).run_words()
+    except SyntaxProblem as problem:
+        problem.word = word
+        raise
 
 
 @lru_cache(maxsize=256)
@@ -161,7 +169,7 @@ class _Expansion:
         end = self.word.find("'", self.pos + 1)
         if end < 0:
             raise SyntaxProblem(
-                "unexpected end of statement while looking for matching single-quote"
+                "unexpected end of statement while looking for matching single-quote", self.pos
             )
         text = self.word[self.pos + 1 : end]
         self.pos = end + 1
@@ -169,7 +177,7 @@ class _Expansion:
 
     def _double(self) -> str:
         out: list[str] = []
-        word, escape = self.word, self.escape
+        word, escape, start = self.word, self.escape, self.pos
         self.pos += 1
         while self.pos < len(word):
             char = word[self.pos]
@@ -188,7 +196,9 @@ class _Expansion:
                     char = word[self.pos]
                     self.pos += 1
             out.append(char)
-        raise SyntaxProblem("unexpected end of statement while looking for matching double-quote")
+        raise SyntaxProblem(
+            "unexpected end of statement while looking for matching double-quote", start
+        )
 
     def _name(self) -> str:
         word, start = self.word, self.pos
@@ -220,21 +230,25 @@ class _Expansion:
         return value
 
     def _dollar(self) -> str:
-        word = self.word
+        word, start = self.word, self.pos
         self.pos += 1
         if self.pos >= len(word) or word[self.pos] != "{":
             name = self._name()
             return self._plain(name) if name else "$"
         self.pos += 1
         if self.pos >= len(word):
-            raise SyntaxProblem("syntax error: missing '}'")
+            raise SyntaxProblem("syntax error: missing '}'", start)
         if word[self.pos] in "{}:":
-            raise SyntaxProblem("syntax error: bad substitution")
+            raise SyntaxProblem("syntax error: bad substitution", start)
         self.depth += 1
         if self.depth > 50:
-            raise SyntaxProblem("syntax error: substitutions are nested too deeply")
+            raise SyntaxProblem("syntax error: substitutions are nested too deeply", start)
         try:
             return self._braced(self._name())
+        except SyntaxProblem as problem:
+            if problem.offset is None:
+                problem.offset = start
+            raise
         finally:
             self.depth -= 1
 
@@ -257,6 +271,8 @@ class _Expansion:
             self.pos += 1
         if mark in "#%" and not null_is_unset:
             return self._trim(name, mark)
+        if mark.isspace():
+            raise SyntaxProblem("syntax error: missing '}'")
         if mark not in "-+?":
             shown = ":" + mark if null_is_unset else mark
             raise SyntaxProblem(f"unsupported modifier ({shown}) in substitution")

@@ -57,6 +57,10 @@ class Flags:
         self._left.discard(flag)
         return self._given.get(flag, [])
 
+    def at(self, flag: str) -> int | None:
+        """Where a flag stands in the statement; None when it was not given."""
+        return next((offset for _, offset in self._given.get(flag, ())), None)
+
     def text(self, flag: str) -> str:
         for value, offset in self._take(flag):
             if value is None:
@@ -105,7 +109,8 @@ class Flags:
 
     def mounts(self) -> tuple[MountFlag, ...]:
         return tuple(
-            MountFlag(parse_options(value, offset)) for value, offset in self._take("mount")
+            MountFlag(parse_options(value, offset), value or "")
+            for value, offset in self._take("mount")
         )
 
     def finish(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sampan.build.dockerfile.errors import DockerfileError, SyntaxProblem
 from sampan.build.dockerfile.source import Source, Span
@@ -18,6 +18,7 @@ from sampan.build.dockerfile.words import Heredoc, heredocs_in, parse_json_list,
 
 DIRECTIVE = re.compile(r"^#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
 DIRECTIVES = frozenset({"syntax", "escape", "check"})
+_KEYWORD = re.compile(r"\s*(\S+)\s+")
 WITH_HEREDOC = frozenset({"run", "copy", "add"})
 _CONTINUATION = {
     "\\": re.compile(r"(?:(?<=[^\\])|^)\\[ \t]*$"),
@@ -30,6 +31,7 @@ class LogicalLine:
     """A statement: ``text`` joined, ``pieces`` maps offsets of it to (offset, line, column)."""
 
     text: str
+    escape: str
     span: Span
     pieces: list[tuple[int, int, int]]
     comments: tuple[str, ...] = ()
@@ -37,13 +39,12 @@ class LogicalLine:
     empty_continuation: bool = False
 
     def at(self, offset: int | None) -> Span:
-        """The position of the character ``offset``."""
+        """The position of the character ``offset``; all lines, from the keyword, without one."""
         if offset is None:
-            return self.span
-        for start, line, column in reversed(self.pieces):
-            if start <= offset:
-                return Span(line, line, column + offset - start)
-        return self.span
+            _, line, column = self.pieces[0]
+            return Span(line, self.span.end, column)
+        start, line, column = next(piece for piece in reversed(self.pieces) if piece[0] <= offset)
+        return Span(line, line, column + offset - start)
 
 
 @dataclass(slots=True)
@@ -79,10 +80,11 @@ def _directives(source: Source) -> tuple[dict[str, str], int]:
         if match is None or match[1].lower() not in DIRECTIVES:
             break
         key, value = match[1].lower(), match[2]
-        span = Span(index + 1, index + 1)
         if key in found:
+            span = Span(index + 1, index + 1, match.start(1) + 1)
             raise DockerfileError(f"only one {key} parser directive can be used", source, span)
         if key == "escape" and value not in ("\\", "`"):
+            span = Span(index + 1, index + 1, match.start(2) + 1)
             raise DockerfileError(
                 f"invalid escape token '{value}' does not match ` or \\", source, span
             )
@@ -128,7 +130,9 @@ def _statements(source: Source, index: int, escape: str) -> Iterator[LogicalLine
         joined = "".join(parts)
         if not joined.strip():
             continue
-        statement = LogicalLine(joined, Span(start + 1, index), pieces, tuple(comments), (), empty)
+        statement = LogicalLine(
+            joined, escape, Span(start + 1, index), pieces, tuple(comments), (), empty
+        )
         comments.clear()
         if "<<" in joined:
             index = _read_heredocs(source, statement, index, escape)
@@ -149,14 +153,14 @@ def _read_heredocs(source: Source, statement: LogicalLine, index: int, escape: s
     except SyntaxProblem as problem:
         raise DockerfileError(problem.reason, source, statement.at(problem.offset)) from None
     complete = []
-    for heredoc in announced:
+    for heredoc, at in announced:
         body: list[str] = []
         while True:
             if index >= len(source.lines):
                 raise DockerfileError(
                     f"unterminated heredoc: no line with {heredoc.name!r} alone follows",
                     source,
-                    Span(statement.span.line, len(source.lines)),
+                    replace(statement.at(at), end=len(source.lines)),
                 )
             line = source.lines[index]
             index += 1
@@ -170,15 +174,15 @@ def _read_heredocs(source: Source, statement: LogicalLine, index: int, escape: s
     return index
 
 
-def _announced(text: str, escape: str) -> list[Heredoc]:
-    keyword, _, rest = text.strip().partition(" ")
-    keyword = keyword.lower()
-    if keyword == "onbuild":
-        keyword, _, rest = rest.strip().partition(" ")
-        keyword = keyword.lower()
-    if keyword not in WITH_HEREDOC:
+def _announced(text: str, escape: str) -> list[tuple[Heredoc, int]]:
+    """The here-documents of a statement, with their offsets.  Raises SyntaxProblem."""
+    match = _KEYWORD.match(text)
+    if match is not None and match[1].lower() == "onbuild":
+        match = _KEYWORD.match(text, match.end())
+    if match is None or match[1].lower() not in WITH_HEREDOC:
         return []
-    _, arguments, _ = split_flags(rest)
-    if parse_json_list(arguments) is not None:
+    _, arguments, start = split_flags(text[match.end() :])
+    start += match.end()
+    if parse_json_list(arguments, start) is not None:
         return []
-    return heredocs_in(arguments, escape)
+    return [(heredoc, start + at) for heredoc, at in heredocs_in(arguments, escape)]

@@ -22,6 +22,7 @@ from sampan.build.dockerfile.words import (
 
 _STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 _BLANKS = re.compile(r"\s+")
+_WORD = re.compile(r"\S+")
 
 
 class _Statement:
@@ -41,13 +42,13 @@ class _Statement:
         self.heredocs = heredocs
 
     def json_or_words(self) -> tuple[list[str], bool]:
-        found = parse_json_list(self.rest)
+        found = parse_json_list(self.rest, self.offset)
         if found is not None:
             return found, True
         return _BLANKS.split(self.rest) if self.rest else [], False
 
     def command(self) -> ast.Command:
-        found = parse_json_list(self.rest)
+        found = parse_json_list(self.rest, self.offset)
         if found is not None:
             return ast.ExecForm(tuple(found))
         return ast.ShellForm(self.rest)
@@ -60,6 +61,11 @@ class _Statement:
         if not self.rest:
             raise SyntaxProblem(f"{self.name} requires exactly one argument")
         return self.rest
+
+    def word(self, number: int) -> int:
+        """The offset of a word of the arguments; without so many, of the last one."""
+        words = list(_WORD.finditer(self.rest))
+        return self.offset + (words[min(number, len(words) - 1)].start() if words else 0)
 
     def pairs(self) -> tuple[ast.Pair, ...]:
         """``name=value …``, or the old ``name value``."""
@@ -92,7 +98,7 @@ def parse(text: str, name: str = "Dockerfile") -> ast.Dockerfile:
     lexed = lex(text, name)
     source, escape = lexed.source, lexed.escape
     if not lexed.lines:
-        raise DockerfileError("file with no instructions", source, Span(1, 1))
+        raise DockerfileError("file with no instructions", source, Span(1, 1, 1))
     global_args: list[ast.Arg] = []
     stages: list[tuple[ast.From, list[ast.Instruction]]] = []
     for line in lexed.lines:
@@ -108,10 +114,11 @@ def parse(text: str, name: str = "Dockerfile") -> ast.Dockerfile:
                 f"no build stage in current context: {instruction.keyword.upper()} stands "
                 "before the first FROM",
                 source,
-                line.at(0),
+                line.at(None),
             )
     if not stages:
-        raise DockerfileError("dockerfile contains no stages to build", source, Span(1, 1))
+        last = lexed.lines[-1].at(None)
+        raise DockerfileError("dockerfile contains no stages to build", source, last)
     return ast.Dockerfile(
         lexed.directives,
         escape,
@@ -126,7 +133,8 @@ def parse_instruction(text: str, name: str = "ONBUILD trigger") -> ast.Instructi
     """Parse one statement, as an image's ONBUILD triggers and ``--change`` hold them."""
     lexed = lex(text, name)
     if len(lexed.lines) != 1:
-        raise DockerfileError("one instruction is expected here", lexed.source, Span(1, 1))
+        place = lexed.lines[1].at(None) if lexed.lines else Span(1, 1, 1)
+        raise DockerfileError("one instruction is expected here", lexed.source, place)
     return _instruction(lexed.lines[0], lexed.source, "\\")
 
 
@@ -138,6 +146,7 @@ def _instruction(line: LogicalLine, source: Source, escape: str) -> ast.Instruct
     return replace(
         instruction,
         span=line.span,
+        line=line,
         comments=line.comments,
     )
 
@@ -162,8 +171,8 @@ def _parse_statement(
 
 
 def _one_line(text: str) -> str:
-    keyword, _, rest = text.partition(" ")
-    return f"{keyword.upper()} {rest.strip()}".rstrip().replace("\t", " ")
+    keyword, *rest = _BLANKS.split(text, maxsplit=1)
+    return " ".join([keyword.upper(), *rest]).rstrip().replace("\t", " ")
 
 
 def _unknown(word: str) -> str:
@@ -179,13 +188,14 @@ def _from(s: _Statement) -> ast.From:
         return ast.From(image=words[0], platform=platform)
     if len(words) != 3 or words[1].lower() != "as":
         raise SyntaxProblem(
-            "FROM requires either one argument, or three: FROM <source> [AS <name>]"
+            "FROM requires either one argument, or three: FROM <source> [AS <name>]",
+            s.word(1) if words else None,
         )
     if not _STAGE_NAME.match(words[2].lower()):
         raise SyntaxProblem(
             f"invalid name for build stage: {words[2]!r}, name can't start with a number or "
             "contain symbols",
-            s.offset + s.rest.rfind(words[2]),
+            s.word(2),
         )
     return ast.From(image=words[0], platform=platform, name=words[2])
 
@@ -194,13 +204,17 @@ def _run(s: _Statement) -> ast.Run:
     s.require()
     command = s.command()
     if isinstance(command, ast.ExecForm) and not command.args:
-        raise SyntaxProblem("RUN requires at least one argument")
+        raise SyntaxProblem("RUN requires at least one argument", s.offset)
     network = s.flags.text("network")
     if network and network not in ("default", "none", "host"):
-        raise SyntaxProblem(f"invalid network mode {network!r}: use default, none or host")
+        raise SyntaxProblem(
+            f"invalid network mode {network!r}: use default, none or host", s.flags.at("network")
+        )
     security = s.flags.text("security")
     if security and security not in ("sandbox", "insecure"):
-        raise SyntaxProblem(f"security {security!r} is not valid: use sandbox or insecure")
+        raise SyntaxProblem(
+            f"security {security!r} is not valid: use sandbox or insecure", s.flags.at("security")
+        )
     return ast.Run(
         command=command,
         mounts=s.flags.mounts(),
@@ -223,7 +237,7 @@ def _copy(s: _Statement) -> ast.Copy:
         )
     dest = words[-1]
     if heredocs and parse_heredoc(dest, s.escape) is not None:
-        raise SyntaxProblem(f"{s.name} cannot accept a heredoc as a destination")
+        raise SyntaxProblem(f"{s.name} cannot accept a heredoc as a destination", s.word(-1))
     is_add = s.keyword == "add"
     flags = s.flags
     return ast.Copy(
@@ -253,9 +267,12 @@ def _entrypoint(s: _Statement) -> ast.Entrypoint:
 
 
 def _shell(s: _Statement) -> ast.Shell:
-    args = parse_json_list(s.rest)
+    args = parse_json_list(s.rest, s.offset)
     if not args:
-        raise SyntaxProblem('SHELL requires the arguments to be in JSON form: ["/bin/sh", "-c"]')
+        raise SyntaxProblem(
+            'SHELL requires the arguments to be in JSON form: ["/bin/sh", "-c"]',
+            s.offset if s.rest else None,
+        )
     return ast.Shell(args=tuple(args))
 
 
@@ -292,7 +309,7 @@ def _volume(s: _Statement) -> ast.Volume:
     if not paths:
         raise SyntaxProblem("VOLUME requires at least one argument")
     if any(not path.strip() for path in paths):
-        raise SyntaxProblem("VOLUME specified can not be an empty string")
+        raise SyntaxProblem("VOLUME specified can not be an empty string", s.offset)
     return ast.Volume(paths=tuple(paths), json=is_json)
 
 
@@ -327,14 +344,14 @@ def _healthcheck(s: _Statement) -> ast.Healthcheck:
     rest = parts[1] if len(parts) == 2 else ""
     if kind == "NONE":
         if rest:
-            raise SyntaxProblem("HEALTHCHECK NONE takes no arguments")
+            raise SyntaxProblem("HEALTHCHECK NONE takes no arguments", s.word(1))
         return ast.Healthcheck(command=None)
     if kind != "CMD":
         raise SyntaxProblem(f"Unknown type {parts[0]!r} in HEALTHCHECK (try CMD)", s.offset)
-    args = parse_json_list(rest)
+    args = parse_json_list(rest, s.word(1))
     command: ast.Command = ast.ShellForm(rest) if args is None else ast.ExecForm(tuple(args))
     if command in (ast.ShellForm(""), ast.ExecForm(())):
-        raise SyntaxProblem("Missing command after HEALTHCHECK CMD")
+        raise SyntaxProblem("Missing command after HEALTHCHECK CMD", s.word(1))
     return ast.Healthcheck(
         command=command,
         interval=s.flags.duration("interval"),

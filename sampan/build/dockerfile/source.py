@@ -37,16 +37,17 @@ class Source:
             --------------------
         """
         first = max(1, span.line - CONTEXT)
-        last = min(len(self.lines), span.end + CONTEXT)
+        lines = self.lines or ("",)
+        last = min(len(lines), span.end + CONTEXT)
         rule = "-" * 20
         out = [f"{self.name}:{span.line}", rule]
         for number in range(first, last + 1):
             marked = span.line <= number <= span.end
             mark = ">>>" if marked else "   "
-            out.append(f"{number:4} | {mark} {self.lines[number - 1]}".rstrip())
+            out.append(f"{number:4} | {mark} {lines[number - 1]}".rstrip())
             if marked and span.column and number == span.line:
                 # Tabs are kept, so that the caret stands under its character.
-                before = self.lines[number - 1][: span.column - 1]
+                before = lines[number - 1][: span.column - 1]
                 pad = "".join("\t" if c == "\t" else " " for c in before)
                 out.append(f"     |     {pad}^")
         out.append(rule)

@@ -109,8 +109,8 @@ def split_words(text: str, escape: str) -> list[tuple[str, int]]:
         words.append((text[start:pos], start))
 
 
-def parse_json_list(text: str) -> list[str] | None:
-    """The strings of a JSON list, or None when ``text`` is not one.
+def parse_json_list(text: str, offset: int) -> list[str] | None:
+    """The strings of a JSON list, or None when ``text``, which is at ``offset``, is not one.
 
     Raises :class:`SyntaxProblem` for a JSON list of anything but strings.
     """
@@ -124,7 +124,7 @@ def parse_json_list(text: str) -> list[str] | None:
         return None
     if not all(isinstance(item, str) for item in value):
         raise SyntaxProblem(
-            "when using JSON array syntax, arrays must be comprised of strings only"
+            "when using JSON array syntax, arrays must be comprised of strings only", offset
         )
     return value
 
@@ -143,10 +143,10 @@ def parse_heredoc(word: str, escape: str) -> Heredoc | None:
     return Heredoc(name, int(match[1] or "0"), not quoted, match[2] == "-", word)
 
 
-def heredocs_in(text: str, escape: str) -> list[Heredoc]:
-    """The here-documents that the words of ``text`` announce, in order."""
-    found = (parse_heredoc(word, escape) for word, _ in split_words(text, escape))
-    return [heredoc for heredoc in found if heredoc is not None]
+def heredocs_in(text: str, escape: str) -> list[tuple[Heredoc, int]]:
+    """The here-documents that the words of ``text`` announce, in order, with their offsets."""
+    found = ((parse_heredoc(word, escape), at) for word, at in split_words(text, escape))
+    return [(heredoc, at) for heredoc, at in found if heredoc is not None]
 
 
 def _unquote(word: str, escape: str) -> tuple[str, bool]:

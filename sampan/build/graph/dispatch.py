@@ -142,7 +142,8 @@ class Dispatcher:
             env.append(f"SSH_AUTH_SOCK={first.dest}")
         if i.devices:
             raise SyntaxProblem(
-                f"RUN --device={i.devices[0]}: no device provider is registered with this builder"
+                f"RUN --device={i.devices[0]}: no device provider is registered with this builder",
+                word=i.devices[0],
             )
         op = Exec(
             args=tuple(args),
@@ -165,7 +166,12 @@ class Dispatcher:
         mounts = []
         agents = 0
         for flag in i.mounts:
-            parsed = parse_mount(flag, self.draft.workdir or "/", self.expand, agents)
+            try:
+                parsed = parse_mount(flag, self.draft.workdir or "/", self.expand, agents)
+            except SyntaxProblem as problem:
+                if problem.word is None:
+                    problem.word = flag.written
+                raise
             mount = parsed.mount
             agents += mount.type == "ssh"
             if mount.type == "cache" and self.outer.given.get("BUILDKIT_CACHE_MOUNT_NS"):
@@ -185,11 +191,6 @@ class Dispatcher:
 
     def copy(self, i: ast.Copy) -> Vertex | None:
         name = "ADD" if i.is_add else "COPY"
-        if "$" in i.source_stage:
-            raise SyntaxProblem(
-                "variable expansion is not supported for --from: define a new stage with FROM "
-                "using an ARG of the global scope instead"
-            )
         words = [*i.sources, i.dest]
         documents = {doc.word: doc for doc in i.heredocs}
         sources = [word if word in documents else self.expand(word) for word in words[:-1]]
@@ -199,7 +200,8 @@ class Dispatcher:
         if len(sources) > 1 and not into:
             raise SyntaxProblem(
                 f"When using {name} with more than one source file, the destination must be a "
-                "directory and end with a /"
+                "directory and end with a /",
+                word=i.dest,
             )
         owner, mode = self.expand(i.chown), self.expand(i.chmod)
         exclude = tuple(self.expand(pattern) for pattern in i.exclude)
@@ -253,7 +255,9 @@ class Dispatcher:
                 )
             )
         if i.checksum and (len(sources) != 1 or not isinstance(actions[0], CopyAction)):
-            raise SyntaxProblem("checksum can't be specified for more than one source")
+            raise SyntaxProblem(
+                "checksum can't be specified for more than one source", word=i.checksum
+            )
         vertex = self._vertex(File(tuple(actions)), base, *others)
         if linked and below is not None:
             vertex = self._vertex(Merge(), below, vertex)
@@ -276,10 +280,14 @@ class Dispatcher:
             return Source("git://" + word, tuple(attrs))
         if not _URL.match(word):
             if checksum:
-                raise SyntaxProblem("checksum can't be specified for non-HTTP(S) sources")
+                raise SyntaxProblem(
+                    "checksum can't be specified for non-HTTP(S) sources", word=i.checksum
+                )
             return None
         if checksum and not _CHECKSUM.match(checksum):
-            raise SyntaxProblem(f"invalid checksum {checksum!r}: use sha256: and 64 hex digits")
+            raise SyntaxProblem(
+                f"invalid checksum {checksum!r}: use sha256: and 64 hex digits", word=i.checksum
+            )
         path = word.partition("?")[0].partition("#")[0]
         filename = posixpath.basename(path.split("://", 1)[1].partition("/")[2]) or "index.html"
         return Source(word, (("checksum", checksum), ("filename", filename)))
@@ -288,7 +296,7 @@ class Dispatcher:
         draft = self.draft
         path = self.expand(i.path)
         if not path:
-            raise SyntaxProblem("WORKDIR requires a path: the variable is empty")
+            raise SyntaxProblem("WORKDIR requires a path: the variable is empty", word=i.path)
         whole = posixpath.join(draft.workdir or "/", path)
         draft.workdir = "/" + posixpath.normpath(whole).lstrip("/")
         if draft.workdir == "/":
@@ -351,7 +359,7 @@ class Dispatcher:
         ports: list[str] = []
         for word in i.ports:
             for port in expand_words(word, self.draft.scope.merged, self.escape):
-                ports.extend(_ports(port))
+                ports.extend(_ports(port, word))
         for port in ports:
             self.draft.exposed[port] = {}
         shown = sorted(dict.fromkeys(ports))
@@ -359,16 +367,16 @@ class Dispatcher:
 
     def volume(self, i: ast.Volume) -> None:
         paths = [self.expand(path) for path in i.paths]
-        for path in paths:
+        for path, written in zip(paths, i.paths, strict=True):
             if not path.strip():
-                raise SyntaxProblem("VOLUME specified can not be an empty string")
+                raise SyntaxProblem("VOLUME specified can not be an empty string", word=written)
             self.draft.volumes[path] = {}
         self._record(f"VOLUME [{' '.join(paths)}]")
 
     def user(self, i: ast.User) -> None:
         name = self.expand(i.name)
         if not name:
-            raise SyntaxProblem("USER requires a name: the variable is empty")
+            raise SyntaxProblem("USER requires a name: the variable is empty", word=i.name)
         self.draft.user = name
         self._record(f"USER {name}")
 
@@ -377,7 +385,7 @@ class Dispatcher:
         bare = name.upper().removeprefix("SIG")
         numeric = name.isdecimal() and 1 <= int(name) <= 64
         if not (numeric or bare in _SIGNALS or re.match(r"^RTM(IN|AX)([+-]\d+)?$", bare)):
-            raise SyntaxProblem(f"invalid signal: {name}")
+            raise SyntaxProblem(f"invalid signal: {name}", word=i.signal)
         self.draft.stop_signal = name
         self._record(f"STOPSIGNAL {name}")
 
@@ -408,18 +416,18 @@ def _inside(path: str) -> str:
     return clean + "/" if path.endswith("/") and clean != "/" else clean
 
 
-def _ports(text: str) -> list[str]:
-    """``8000-8002/udp`` as single ports with their protocol.  An address and a port of the host
-    before them mean nothing to an image, and are a finding of the linter."""
+def _ports(text: str, word: str) -> list[str]:
+    """``8000-8002/udp``, which is of ``word``, as single ports with their protocol.  An address and
+    a port of the host before them mean nothing to an image, and are a finding of the linter."""
     match = _PORT.match(text.rpartition(":")[2])
     if match is None:
-        raise SyntaxProblem(f"invalid containerPort: {text}")
+        raise SyntaxProblem(f"invalid containerPort: {text}", word=word)
     first, last = int(match[1]), int(match[2] or match[1])
     protocol = (match[3] or "tcp").lower()
     if protocol not in ("tcp", "udp", "sctp"):
-        raise SyntaxProblem(f"invalid proto: {match[3]} in EXPOSE {text}")
+        raise SyntaxProblem(f"invalid proto: {match[3]} in EXPOSE {text}", word=word)
     if not 0 < first <= last <= 65535:
-        raise SyntaxProblem(f"invalid containerPort: {text} (ports go from 1 to 65535)")
+        raise SyntaxProblem(f"invalid containerPort: {text} (ports go from 1 to 65535)", word=word)
     return [f"{port}/{protocol}" for port in range(first, last + 1)]
 
 

@@ -43,21 +43,23 @@ def parse_mount(
 ) -> ParsedMount:
     """Check one ``--mount``; ``number`` tells the ssh agents' default paths apart.
 
-    Raises :class:`SyntaxProblem`.
+    Raises :class:`SyntaxProblem`, with the option as written where one is to blame.
     """
     given: dict[str, str | None] = {}
+    written: dict[str, str] = {}
     for key, value in flag.options:
         name = _ALIASES.get(key, key)
         given[name] = None if value is None else expand(value)
+        written[name] = key if value is None else f"{key}={value}"
+    options = _Options(given, written)
     kind = given.get("type") or "bind"
     if kind not in _KNOWN:
-        raise SyntaxProblem(
-            f"unsupported mount type {kind!r}: use bind, cache, tmpfs, secret or ssh"
+        raise options.problem(
+            "type", f"unsupported mount type {kind!r}: use bind, cache, tmpfs, secret or ssh"
         )
     for name in given:
         if name not in _KNOWN[kind]:
-            raise SyntaxProblem(f"unexpected key {name!r} for mount type {kind!r}")
-    options = _Options(given)
+            raise options.problem(name, f"unexpected key {name!r} for mount type {kind!r}")
     target = options.text("target")
     dest = posixpath.normpath(posixpath.join(cwd, target)) if target else ""
     if kind == "secret":
@@ -75,17 +77,17 @@ def parse_mount(
         )
         return ParsedMount(mount, None, False)
     if not dest:
-        raise SyntaxProblem(f"target is required for mount type {kind!r}")
+        raise options.problem("target", f"target is required for mount type {kind!r}")
     if dest == "/":
-        raise SyntaxProblem(f"invalid mount target {target!r}: it must not be the root")
+        raise options.problem("target", f"invalid mount target {target!r}: it must not be the root")
     if kind == "tmpfs":
         return ParsedMount(ExecMount("tmpfs", dest, size=options.size("size")), None, False)
     selector = posixpath.normpath("/" + options.text("source"))
     if kind == "cache":
         sharing = options.text("sharing") or "shared"
         if sharing not in ("shared", "private", "locked"):
-            raise SyntaxProblem(
-                f"unsupported sharing mode {sharing!r}: use shared, private or locked"
+            raise options.problem(
+                "sharing", f"unsupported sharing mode {sharing!r}: use shared, private or locked"
             )
         mount = ExecMount(
             "cache",
@@ -127,8 +129,13 @@ def _secret(options: _Options, dest: str) -> ExecMount:
 class _Options:
     """Typed access to the options of one mount."""
 
-    def __init__(self, given: dict[str, str | None]) -> None:
+    def __init__(self, given: dict[str, str | None], written: dict[str, str]) -> None:
         self._given = given
+        self._written = written
+
+    def problem(self, name: str, reason: str) -> SyntaxProblem:
+        """A mistake in an option."""
+        return SyntaxProblem(reason, word=self._written.get(name))
 
     def text(self, name: str) -> str:
         return self._given.get(name) or ""
@@ -141,7 +148,7 @@ class _Options:
             return True
         if value.lower() in ("false", "0"):
             return False
-        raise SyntaxProblem(f"invalid value for {name}: {value!r} is neither true nor false")
+        raise self.problem(name, f"invalid value for {name}: {value!r} is neither true nor false")
 
     def readonly(self, *, default: bool) -> bool:
         if "readonly" in self._given:
@@ -154,7 +161,7 @@ class _Options:
     def number(self, name: str) -> int:
         value = self.text(name)
         if value and not value.isdecimal():
-            raise SyntaxProblem(f"invalid value for {name}: {value!r} is not a number")
+            raise self.problem(name, f"invalid value for {name}: {value!r} is not a number")
         return int(value or 0)
 
     def octal(self, name: str, default: int) -> int:
@@ -164,7 +171,7 @@ class _Options:
         try:
             return int(value, 8)
         except ValueError:
-            raise SyntaxProblem(f"invalid value for {name}: {value!r} is not octal") from None
+            raise self.problem(name, f"invalid value for {name}: {value!r} is not octal") from None
 
     def size(self, name: str) -> int:
         value = self.text(name)
@@ -172,5 +179,7 @@ class _Options:
             return 0
         match = _SIZE.match(value)
         if match is None:
-            raise SyntaxProblem(f"invalid value for {name}: {value!r} is not a size such as 64m")
+            raise self.problem(
+                name, f"invalid value for {name}: {value!r} is not a size such as 64m"
+            )
         return int(match[1]) * _UNITS[match[2].lower()]

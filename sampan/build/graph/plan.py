@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from sampan.build.dockerfile import ast
-from sampan.build.dockerfile.errors import DockerfileError, SyntaxProblem
+from sampan.build.dockerfile.errors import DockerfileError, MissingSource, SyntaxProblem
 from sampan.build.dockerfile.expand import expand
+from sampan.build.dockerfile.locate import misplaced, mistake, place
 from sampan.build.dockerfile.parser import parse_instruction
 from sampan.build.graph.dispatch import Dispatcher
 from sampan.build.graph.draft import Draft
 from sampan.build.graph.ops import Source, Vertex
-from sampan.build.graph.scope import GlobalScope, host_platform, platform_args
+from sampan.build.graph.scope import (
+    GlobalScope,
+    host_platform,
+    parse_platform,
+    platform_args,
+)
 from sampan.build.graph.stages import Stages, sources_named
+from sampan.errors import DiskFull, InvalidParameter, SampanError
 from sampan.image.config import ImageConfig
 from sampan.image.manifest import Platform
 
+_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 ResolveImage = Callable[[str, str], Awaitable[ImageConfig]]
 
 
@@ -94,7 +103,7 @@ class Planner:
         self._foreign: list[tuple[ast.From, str, str, str]] = []
 
     async def plan(self) -> Plan:
-        """Raises DockerfileError and what ``resolve`` raises."""
+        """Raises DockerfileError (MissingSource for what ``resolve`` raises) and DiskFull."""
         for arg in self.tree.global_args:
             self._global_arg(arg)
         needed = self._needed(self.target, set())
@@ -164,7 +173,7 @@ class Planner:
         try:
             value = expand(word, self.scope.values, self.tree.escape, unset=unset)
         except SyntaxProblem as problem:
-            raise DockerfileError(problem.reason, self.tree.source, at.span) from None
+            raise misplaced(problem, self.tree.source, at) from None
         self._undefined.extend((name, at) for name in sorted(unset))
         return value
 
@@ -173,10 +182,11 @@ class Planner:
         origin = stage.origin
         image = self._global_expand(origin.image, origin)
         if not image:
-            raise DockerfileError(
+            raise mistake(
                 f"base name ({origin.image}) should not be blank: give the build argument a value",
                 self.tree.source,
-                origin.span,
+                origin,
+                origin.image,
             )
         platform = self._global_expand(origin.platform, origin) if origin.platform else ""
         return image, platform or str(self.platform)
@@ -188,10 +198,11 @@ class Planner:
         if known is not None:
             return known
         if stage.number in self._open:
-            raise DockerfileError(
+            raise mistake(
                 f"circular dependency detected on stage: {stage.name or stage.number}",
                 self.tree.source,
-                stage.origin.span,
+                stage.origin,
+                stage.origin.name or stage.origin.image,
             )
         self._open.add(stage.number)
         # Whatever this stage refers to is planned first, so that dispatching needs no await.
@@ -215,11 +226,21 @@ class Planner:
         )
         origin = stage.origin
         plan.steps.append(Step(stage.number, origin, origin.text, plan.draft.vertex))
-        for trigger in self._triggers(plan, stage):
-            for name in sources_named(trigger):
-                if name not in others:
-                    others[name] = await self._source(name, stage, trigger)
-            self._apply(dispatcher, plan, trigger)
+        for text in self._triggers(plan, stage):
+            try:
+                trigger = parse_instruction(text)
+                for name in sources_named(trigger):
+                    if name not in others:
+                        others[name] = await self._source(name, stage, trigger)
+                self._apply(dispatcher, plan, trigger)
+            except DockerfileError as error:
+                # Its text is not in this file: what brings it is marked.
+                raise mistake(
+                    f"ONBUILD {text!r} of {origin.image}: {error.reason}",
+                    self.tree.source,
+                    origin,
+                    origin.image,
+                ) from error
         for instruction in stage.body:
             self._apply(dispatcher, plan, instruction)
         self._open.discard(stage.number)
@@ -230,7 +251,7 @@ class Planner:
         try:
             vertex = dispatcher.apply(i)
         except SyntaxProblem as problem:
-            raise DockerfileError(problem.reason, self.tree.source, i.span) from None
+            raise misplaced(problem, self.tree.source, i) from None
         self._undefined.extend((name, i) for name in sorted(dispatcher.unset))
         plan.steps.append(Step(plan.stage.number, i, i.text, vertex))
 
@@ -239,7 +260,7 @@ class Planner:
         base = self.stages.base_of(stage, image)
         if base is not None and image.lower() not in self.named_contexts:
             return StagePlan(stage, (await self._stage(base)).draft.child())
-        wanted = _platform(platform)
+        wanted = self._platform(platform, stage.origin)
         if image == "scratch":
             return StagePlan(stage, Draft.scratch(wanted))
         identifier = self.named_contexts.get(image.lower(), f"docker-image://{image}")
@@ -248,7 +269,7 @@ class Planner:
             draft.vertex = draft.base_vertex = Vertex(Source(identifier))
             return StagePlan(stage, draft)
         name = identifier.removeprefix("docker-image://")
-        config = await self._config(name, platform)
+        config = await self._found(name, platform, stage.origin, stage.origin.image)
         if config.architecture and (config.os, config.architecture) != (
             wanted.os,
             wanted.architecture,
@@ -272,19 +293,52 @@ class Planner:
         if not identifier.startswith("docker-image://"):
             return Vertex(Source(identifier))
         image = identifier.removeprefix("docker-image://")
-        await self._config(image, str(self.platform))
+        await self._found(image, str(self.platform), at, name)
         return self._image(image, str(self.platform))
 
-    def _triggers(self, plan: StagePlan, stage: ast.Stage) -> list[ast.Instruction]:
+    async def _found(
+        self, image: str, platform: str, at: ast.Instruction, word: str
+    ) -> ImageConfig:
+        """The configuration of the image that ``word`` of an instruction stands for.
+
+        Raises MissingSource, DiskFull.
+        """
+        try:
+            return await self._config(image, platform)
+        except DiskFull:
+            raise
+        except SampanError as error:
+            span = place(at, word)
+            reason = f"{self._missing(image, at, word)}: {error}"
+            raise MissingSource(reason, self.tree.source, span, error.status) from error
+
+    def _missing(self, image: str, at: ast.Instruction, word: str) -> str:
+        name = image.lower()
+        if word.lower() in self.named_contexts:
+            return f"build context {word!r}: the image {image} cannot be had"
+        if not _NAME.match(name):
+            return f"the image {image} cannot be had"
+        which = "earlier stage" if isinstance(at, ast.From) else "stage"
+        near = self.stages.near(name, at, self.named_contexts)
+        return (
+            f"there is no {which} or build context {image!r}{near}, and no image of that name can"
+            " be had"
+        )
+
+    def _platform(self, text: str, origin: ast.From) -> Platform:
+        try:
+            return parse_platform(text) or self.platform
+        except InvalidParameter as error:
+            raise mistake(str(error), self.tree.source, origin, origin.platform) from None
+
+    def _triggers(self, plan: StagePlan, stage: ast.Stage) -> list[str]:
         """The base image's ONBUILD instructions (or the base stage's)."""
         base = self.stages.base_of(stage, self._from_words(stage)[0])
         if base is not None and base.number in self._plans:
-            sources = self._plans[base.number].draft.on_build
-        elif plan.draft.base is not None:
-            sources = plan.draft.base.config.on_build or []
-        else:
-            return []
-        return [parse_instruction(source) for source in sources]
+            return self._plans[base.number].draft.on_build
+        if plan.draft.base is not None:
+            return plan.draft.base.config.on_build or []
+        return []
 
 
 class _Inputs:
@@ -297,9 +351,3 @@ class _Inputs:
 
     def named(self, name: str, at: ast.Instruction) -> Vertex | None:
         return self._others[name]
-
-
-def _platform(text: str) -> Platform:
-    os_name, _, rest = text.partition("/")
-    architecture, _, variant = rest.partition("/")
-    return Platform(architecture=architecture, os=os_name, variant=variant)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sampan.errors import InvalidParameter
 from sampan.image.manifest import Platform
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,6 +47,18 @@ def host_platform() -> Platform:
     machine = os.uname().machine
     architecture, variant = _MACHINES.get(machine, (machine, ""))
     return Platform(architecture=architecture, os="linux", variant=variant)
+
+
+def parse_platform(text: str) -> Platform | None:
+    """``os/arch[/variant]`` or ``arch``; None for an empty string.  Raises InvalidParameter."""
+    if not text:
+        return None
+    parts = text.split("/")
+    if len(parts) == 1:
+        parts = ["linux", parts[0]]
+    if len(parts) > 3 or not all(parts):
+        raise InvalidParameter(f"invalid platform {text!r}: write it like linux/arm64")
+    return Platform(os=parts[0], architecture=parts[1], variant="".join(parts[2:]))
 
 
 def platform_args(build: Platform, target: Platform, stage: str) -> dict[str, str]:
