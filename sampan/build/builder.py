@@ -46,7 +46,7 @@ async def run(
     """See :func:`sampan.build.build`."""
     tags = tuple(parse_reference(tag) for tag in request.tags)
     build = _Build(request, deps, report)
-    with deps.images.lease():
+    with deps.images.lease(), deps.shared.parents.used(request.cgroup_parent, deps.groups):
         try:
             return await build.run(tags)
         finally:

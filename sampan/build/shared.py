@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sampan.build.ops.mounts import CacheMounts
+from sampan.build.ops.parents import GroupParents
 from sampan.build.ops.stubs import Stubs
 from sampan.build.solver.cache import PREFIX, UNFINISHED, BuildCache
 from sampan.build.solver.scheduler import Shared
@@ -37,6 +38,7 @@ class BuildShared:
     stubs: Stubs
     flights: Shared = field(default_factory=Shared)
     mounts: CacheMounts = field(default_factory=CacheMounts)
+    parents: GroupParents = field(default_factory=GroupParents)
     _settling: asyncio.Task[None] | None = None
 
     def settle(self, state_dir: Path) -> None:

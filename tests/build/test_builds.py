@@ -21,6 +21,7 @@ from sampan.build.context import extract
 from sampan.build.errors import StepError
 from sampan.build.shared import recover
 from sampan.errors import InvalidParameter, SampanError
+from sampan.runtime.cgroups import layout
 from sampan.runtime.control import read_state
 
 
@@ -695,3 +696,33 @@ async def test_recovery_after_a_killed_daemon(workshop: Workshop) -> None:
     assert rows == []
     with pytest.raises(SampanError):
         await task
+
+
+async def test_groups_above_commands_go_with_the_last_build(workshop: Workshop) -> None:
+    parent = f"/sampan-build-{os.getpid()}/b"
+    points = {*layout().points.values(), layout().unified} - {""}
+    groups = [Path(point, parent[1:]) for point in points]
+    made = f"FROM busybox\nRUN grep {parent}/ /proc/self/cgroup\n"
+    await workshop.build(made, cgroup_parent=parent, no_cache=True)
+    assert parent in workshop.output()
+    assert not any(group.exists() or group.parent.exists() for group in groups)
+    kept = groups[0]
+    kept.parent.mkdir()
+    try:
+        await asyncio.gather(
+            *(
+                build(
+                    BuildRequest(
+                        dockerfile_text=made.encode(), cgroup_parent=parent, no_cache=True
+                    ),
+                    workshop.deps,
+                    workshop.events.append,
+                )
+                for _ in range(2)
+            )
+        )
+        assert not any(group.exists() for group in groups) and kept.parent.exists()
+    finally:
+        kept.parent.rmdir()
+    with pytest.raises(InvalidParameter, match="invalid cgroup-parent"):
+        await workshop.build(made, cgroup_parent="/a/../../b")
