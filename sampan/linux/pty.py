@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
+import sys
 
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
@@ -13,7 +13,6 @@ TIOCSCTTY = 0x540E
 TIOCSWINSZ = 0x5414
 TIOCGPTN = 0x80045430
 _PTMX = os.makedev(5, 2)
-_WINDOW = struct.Struct("HHHH")
 
 
 def open_pair(ptmx: int) -> tuple[int, int]:
@@ -23,7 +22,7 @@ def open_pair(ptmx: int) -> tuple[int, int]:
     """
     if os.fstat(ptmx).st_rdev != _PTMX:
         raise OSError(errno.ENODEV, "the container's /dev/ptmx is not a terminal multiplexer")
-    fcntl.ioctl(ptmx, TIOCSPTLCK, struct.pack("i", 0))
+    fcntl.ioctl(ptmx, TIOCSPTLCK, b"\0\0\0\0")
     slave = fcntl.ioctl(ptmx, TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     return ptmx, slave
 
@@ -31,11 +30,12 @@ def open_pair(ptmx: int) -> tuple[int, int]:
 def number(master: int) -> int:
     """The N of the terminal's /dev/pts/N."""
     raw = fcntl.ioctl(master, TIOCGPTN, b"\0\0\0\0")
-    return int(struct.unpack("I", raw)[0])
+    return int.from_bytes(raw, sys.byteorder)
 
 
 def set_window(fd: int, rows: int, columns: int) -> None:
-    fcntl.ioctl(fd, TIOCSWINSZ, _WINDOW.pack(rows, columns, 0, 0))
+    size = b"".join(number.to_bytes(2, sys.byteorder) for number in (rows, columns, 0, 0))
+    fcntl.ioctl(fd, TIOCSWINSZ, size)
 
 
 def make_controlling(slave: int) -> None:

@@ -77,6 +77,9 @@ def _run(hook: dict[str, Any], state: bytes) -> str:
 
 def check(hooks: dict[str, Any]) -> None:
     """Raises ValueError for hooks that cannot be run."""
+    if hooks:
+        # Its first use may load it, which is too late inside the container.
+        select.poll()
     for kind, entries in hooks.items():
         if kind not in KINDS:
             raise ValueError(f"unknown kind of hook {kind!r}")

@@ -1,19 +1,23 @@
 """Small stand-ins for modules of the standard library whose import costs more than their use.
 
 Half of what a command of ``sampan-oci`` would take is the import of ``typing``, ``re``, ``enum``,
-``json``, ``socket`` and ``signal``, of which it needs a few functions that are written in C anyway.
-:func:`install` puts modules with just those in their place before anything else is imported.  What
-a stand-in lacks is taken from the real module, which is imported then: nothing is missing, it only
-comes later.
+``json``, ``ctypes``, ``socket`` and ``signal``, of which it needs a few functions that are written
+in C anyway.  :func:`install` puts modules with just those in their place before anything else is
+imported.  What a stand-in lacks is taken from the real module, which is imported then: nothing is
+missing, it only comes later.  Inside a container that is too late, so whatever is used there must be
+here.
 """
 
 from __future__ import annotations
 
 import _collections  # type: ignore[import-not-found]
 import _collections_abc
+import _ctypes as _plain_ctypes
 import _json
 import _signal  # type: ignore[import-not-found]
 import _socket
+import errno
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -31,14 +35,20 @@ _NAMES = (
     "re",
     "json",
     "signal",
+    "ctypes",
     "socket",
+    "fcntl",
 )
+# In machine code, without imports of their own: loaded when something of them is used.
+_LATE = ("resource", "select", "struct")
+_ctypes: Any = _plain_ctypes
 _Module = type(sys)
 _installed: dict[str, Any] = {}
 
 
 def install() -> None:
     """Put the stand-ins in the place of modules that have not been imported yet."""
+    ctypes = _ctypes_()
     makers: tuple[Callable[[], dict[str, Any]], ...] = (
         _typing,
         lambda: vars(_collections_abc),
@@ -48,11 +58,16 @@ def install() -> None:
         _re,
         _json_,
         lambda: vars(_signal),
+        lambda: ctypes,
         _socket_,
+        lambda: _fcntl(ctypes),
     )
     for name, make in zip(_NAMES, makers, strict=True):
         if name not in sys.modules:
             sys.modules[name] = _installed[name] = _stand_in(name, make())
+    for name in _LATE:
+        if name not in sys.modules:
+            sys.modules[name] = _installed[name] = _stand_in(name, {})
 
 
 def _stand_in(name: str, content: dict[str, Any]) -> Any:
@@ -60,7 +75,9 @@ def _stand_in(name: str, content: dict[str, Any]) -> Any:
         if wanted.startswith("__"):
             # The import system asks whether it is a package.
             raise AttributeError(wanted)
-        return getattr(_real(name), wanted)
+        found = getattr(_real(name), wanted)
+        setattr(module, wanted, found)
+        return found
 
     module = _Module(name)
     vars(module).update(content)
@@ -70,7 +87,7 @@ def _stand_in(name: str, content: dict[str, Any]) -> Any:
 
 def _real(name: str) -> Any:
     """The module itself, whose own imports must be real as well."""
-    for other in _NAMES:
+    for other in (name,) if name in _LATE else _NAMES:
         if sys.modules.get(other) is _installed.get(other):
             sys.modules.pop(other, None)
     return __import__(name, fromlist=["*"])
@@ -267,6 +284,109 @@ def _json_() -> dict[str, Any]:
 
 def _refuse(value: object) -> None:
     raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+# --- ctypes, fcntl ------------------------------------------------------------------------------
+
+_CODES = {
+    "c_int": "i",
+    "c_uint": "I",
+    "c_long": "l",
+    "c_ulong": "L",
+    "c_ushort": "H",
+    "c_char": "c",
+    "c_char_p": "z",
+    "c_void_p": "P",
+}
+_SAME = {
+    "c_int32": "c_int",
+    "c_uint32": "c_uint",
+    "c_int64": "c_long",
+    "c_uint64": "c_ulong",
+    "c_size_t": "c_ulong",
+}
+
+
+class _Library:
+    """The C library, whose functions keep the error number for :func:`_ctypes.get_errno`."""
+
+    def __init__(self, name: None, *, use_errno: bool) -> None:
+        self._handle = _ctypes.dlopen(name, 0)
+        flags = _ctypes.FUNCFLAG_CDECL | _ctypes.FUNCFLAG_USE_ERRNO
+        self._kind = type("_FuncPtr", (_ctypes.CFuncPtr,), {"_flags_": flags})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._kind((name, self))
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+def _ctypes_() -> dict[str, Any]:
+    types: dict[str, Any] = {
+        name: type(name, (_ctypes._SimpleCData,), {"_type_": code}) for name, code in _CODES.items()
+    }
+    types |= {name: types[same] for name, same in _SAME.items()}
+    pointer, size = types["c_void_p"], types["c_size_t"]
+
+    def prototype(result: Any, *arguments: Any) -> Any:
+        body = {
+            "_argtypes_": arguments,
+            "_restype_": result,
+            "_flags_": _ctypes.FUNCFLAG_CDECL,
+        }
+        return type("CFunctionType", (_ctypes.CFuncPtr,), body)
+
+    def memmove(to: Any, source: Any, count: int) -> Any:
+        return prototype(pointer, pointer, pointer, size)(_ctypes._memmove_addr)(to, source, count)
+
+    def create_string_buffer(init: bytes | int, length: int | None = None) -> Any:
+        content = init if isinstance(init, bytes) else b""
+        if length is None:
+            length = init if isinstance(init, int) else len(init) + 1
+        buffer = (types["c_char"] * length)()
+        if content:
+            buffer.value = content
+        return buffer
+
+    names = ("Array", "Structure", "POINTER", "addressof", "byref", "get_errno", "sizeof")
+    return {
+        **types,
+        **{name: getattr(_ctypes, name) for name in names},
+        "CDLL": _Library,
+        "CFUNCTYPE": prototype,
+        "create_string_buffer": create_string_buffer,
+        "memmove": memmove,
+    }
+
+
+def _fcntl(ctypes: dict[str, Any]) -> dict[str, Any]:
+    library = _Library(None, use_errno=True)
+    functions = {name: library[name] for name in ("fcntl", "flock", "ioctl")}
+    for function in functions.values():
+        function.argtypes = ctypes["c_int"], ctypes["c_ulong"], ctypes["c_ulong"]
+
+    def call(name: str, fd: int, command: int, argument: int) -> int:
+        while (result := functions[name](fd, command, argument)) < 0:
+            number = _ctypes.get_errno()
+            if number != errno.EINTR:
+                raise OSError(number, os.strerror(number))
+        return int(result)
+
+    def fcntl(fd: int, command: int, argument: int = 0) -> int:
+        return call("fcntl", fd, command, argument)
+
+    def flock(fd: int, operation: int) -> None:
+        call("flock", fd, operation, 0)
+
+    def ioctl(fd: int, request: int, argument: int | bytes = 0) -> int | bytes:
+        if isinstance(argument, int):
+            return call("ioctl", fd, request, argument)
+        buffer = ctypes["create_string_buffer"](argument, len(argument))
+        call("ioctl", fd, request, _ctypes.addressof(buffer))
+        return bytes(buffer.raw)
+
+    return {"fcntl": fcntl, "flock": flock, "ioctl": ioctl, "LOCK_EX": 2}
 
 
 # --- socket -------------------------------------------------------------------------------------

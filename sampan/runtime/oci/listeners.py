@@ -22,6 +22,8 @@ _PATIENCE = 5000  # attempts of a millisecond to find the listener
 
 def check(profile: dict[str, Any]) -> None:
     """Raises ValueError for a listener that is missing or cannot be."""
+    if not profile:
+        return
     from sampan.runtime import seccomp
 
     path = profile.get("listenerPath")

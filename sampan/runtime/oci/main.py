@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
-from sampan.runtime.oci import together
+from sampan import together
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options, parse
 

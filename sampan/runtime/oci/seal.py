@@ -13,18 +13,21 @@ import os
 import sys
 
 _ENTERING = frozenset({"create", "run", "exec", "restore"})
-_CODE = "import sys; sys.path = {!r}; from sampan.runtime.oci.seal import go_on; go_on({!r})"
+_CODE = """
+import sys; sys.path = {!r}
+from sampan import together; together.install("oci")
+from sampan.runtime.oci.seal import go_on; go_on({!r})
+"""
 
 
 def entry() -> None:
     """The command line of the calling process; does not return."""
-    from sampan.runtime.oci import lean, together
+    from sampan.runtime.oci import lean
 
     # A command ends before garbage would matter.
     gc.disable()
     lean.install()
     if not _ENTERING.isdisjoint(sys.argv[1:]):
-        together.install(next(word for word in sys.argv[1:] if word in _ENTERING))
         from sampan.linux import executable
 
         if not executable.leave():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -27,16 +28,19 @@ def python(place: Path, script: str) -> str:
 
 
 TOGETHER = """
-from sampan.runtime.oci import together
+from sampan import together
 together.install("demo")
-from sampan.runtime.oci import options
-print(type(options.__spec__.loader).__name__, options.__file__, getattr(options, "MARK", 0))
+from sampan.runtime.oci import errors, options
+for module in errors, options:
+    print(type(module.__spec__.loader).__name__, module.__file__, getattr(module, "MARK", 0))
+import _ctypes
+print(_ctypes.__file__)
 together.keep()
 """
 
 
 def test_code_is_kept_until_a_source_changes(tmp_path: Path) -> None:
-    for name in ("__init__.py", "errors.py", "runtime", "linux"):
+    for name in ("__init__.py", "errors.py", "together.py", "runtime", "linux"):
         source = SOURCE / "sampan" / name
         target = tmp_path / "sampan" / name
         if source.is_dir():
@@ -44,21 +48,29 @@ def test_code_is_kept_until_a_source_changes(tmp_path: Path) -> None:
         else:
             target.parent.mkdir(exist_ok=True)
             shutil.copy(source, target)
+    errors = tmp_path / "sampan/runtime/oci/errors.py"
     options = tmp_path / "sampan/runtime/oci/options.py"
+    machine_code = importlib.import_module("_ctypes").__file__
 
-    def loaded() -> list[str]:
-        return python(tmp_path, TOGETHER).split()
+    def loaded(kept: str, kept_options: str, mark: int = 0) -> None:
+        said = python(tmp_path, TOGETHER).splitlines()
+        assert said[0] == f"{kept} {errors} 0"
+        assert said[1] == f"{kept_options} {options} {mark}"
+        assert said[2] == machine_code
 
-    assert loaded() == ["SourceFileLoader", str(options), "0"]
-    assert loaded() == ["_Finder", str(options), "0"]
+    loaded("SourceFileLoader", "SourceFileLoader")
+    loaded("_Finder", "_Finder")
     with options.open("a") as file:
         file.write("\nMARK = 1\n")
-    assert loaded() == ["SourceFileLoader", str(options), "1"]
-    assert loaded() == ["_Finder", str(options), "1"]
-    kept = list((tmp_path / "sampan/runtime/oci/__pycache__").glob("demo.*"))
+    loaded("_Finder", "SourceFileLoader", 1)
+    loaded("_Finder", "_Finder", 1)
+    kept = list((tmp_path / "sampan/__pycache__").glob("demo.*"))
     assert len(kept) == 1
-    kept[0].write_bytes(b"damaged")
-    assert loaded() == ["SourceFileLoader", str(options), "1"]
+    content = kept[0].read_bytes()
+    for damaged in (b"damaged", b"", content[:-1], content[:100]):
+        kept[0].write_bytes(damaged)
+        loaded("SourceFileLoader", "SourceFileLoader", 1)
+        loaded("_Finder", "_Finder", 1)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +90,29 @@ def test_code_is_kept_until_a_source_changes(tmp_path: Path) -> None:
         ("import json\ntry: json.loads(b'\\xff\\xff')\nexcept ValueError as e: print('no')", "no"),
         ("import re; print(re.compile('a+').fullmatch('aaa')[0])", "aaa"),
         ("import re; print(re.sub('a', 'b', 'aa'))", "bb"),
+        (
+            "import fcntl, os, select, struct, tempfile\n"
+            "with tempfile.TemporaryFile() as f:\n"
+            "    fcntl.flock(f.fileno(), fcntl.LOCK_EX); print(fcntl.fcntl(f.fileno(), 1))\n"
+            "r, w = os.pipe()\n"
+            "os.write(w, b'abc')\n"
+            "print(int.from_bytes(fcntl.ioctl(r, 0x541B, bytes(4)), 'little'))\n"
+            "try: fcntl.ioctl(r, 0x5401, bytes(64))\nexcept OSError as e: print(e)\n"
+            "print(select.select([r], [], [], 0)[0] == [r], struct.pack('<H', 5))",
+            "1\n3\n[Errno 25] Inappropriate ioctl for device\nTrue b'\\x05\\x00'",
+        ),
+        (
+            "import ctypes, os\n"
+            "c = ctypes.CDLL(None, use_errno=True)\n"
+            "class Pair(ctypes.Structure): _fields_ = (('a', ctypes.c_uint32), ('b', ctypes.c_uint64))\n"
+            "p = Pair(1, 2**40); b = ctypes.create_string_buffer(b'x\\0y'); z = ctypes.create_string_buffer(3)\n"
+            "q = Pair(); ctypes.memmove(ctypes.addressof(q), ctypes.addressof(p), ctypes.sizeof(p))\n"
+            "print(ctypes.sizeof(p), q.b == 2**40, b.raw, z.raw, ctypes.sizeof(ctypes.c_size_t))\n"
+            "m = c.mkdir; m.argtypes = (ctypes.c_char_p, ctypes.c_uint); print(m(b'/', 0), ctypes.get_errno())\n"
+            "f = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)(ctypes.cast(c.abs, ctypes.c_void_p).value)\n"
+            "print(f(-4))",
+            "16 True b'x\\x00y\\x00' b'\\x00\\x00\\x00' 8\n-1 17\n4",
+        ),
         ("import signal; print(signal.SIGTERM, signal.Signals(15).name)", "15 SIGTERM"),
         ("import subprocess; print(subprocess.run(['true']).returncode)", "0"),
         (
@@ -122,7 +157,10 @@ def test_stand_ins_are_as_the_modules(script: str, said: str) -> None:
     assert python(SOURCE, lean + script).strip().startswith(said)
 
 
-NOT_IMPORTED = {"typing", "contextlib", "functools", "re", "enum", "json", "socket", "signal"}
+HAVE_STAND_INS = (
+    "typing contextlib functools re enum json socket signal ctypes fcntl struct _struct resource "
+    "select"
+)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -143,4 +181,4 @@ def test_a_run_imports_no_module_that_has_a_stand_in(tmp_path: Path) -> None:
     ours = next(n for n, line in enumerate(lines) if line.endswith("sampan.runtime.oci.lean"))
     imported = {line.rpartition("|")[2].strip() for line in lines[ours:]}
     assert "sampan.runtime.oci.create" in imported
-    assert not imported & NOT_IMPORTED
+    assert not imported & set(HAVE_STAND_INS.split())
