@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.attached import Attachment, Waiting, check_terminal, keys_of, open_streams
+from sampan.cli import terminal
+from sampan.cli.attached import Attachment, Waiting, open_streams
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
@@ -35,8 +36,8 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
     check_state(found["State"])
     config = found["Config"]
     stdin = config["OpenStdin"] and not options["no-stdin"]
-    check_terminal(stdin, config["Tty"])
-    keys, key_bytes = keys_of(session, options["detach-keys"])
+    terminal.check_terminal(stdin, config["Tty"])
+    keys, key_bytes = terminal.keys_of(session, options["detach-keys"])
     waiting = Waiting(session, name, "")
     response = open_streams(session, name, stdin=stdin, stdout=True, stderr=True, keys=keys)
     proxy = options["sig-proxy"] and not config["Tty"]

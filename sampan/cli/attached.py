@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from sampan import wirejson
@@ -23,25 +22,6 @@ if TYPE_CHECKING:
 PATIENCE = 3
 """How many times SIGINT or SIGTERM is passed on before this process ends by itself."""
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
-
-
-def keys_of(session: Session, given: str) -> tuple[str, bytes]:
-    """The detach keys: as the API wants them (empty: its default), and as bytes."""
-    text = given
-    if not text and os.path.exists(f"{session.config_dir}/config.json"):
-        text = str(session.config.get("detachKeys") or "")
-    if not text:
-        return "", terminal.DETACH
-    try:
-        return text, terminal.detach_keys(text)
-    except terminal.NotKeys as error:
-        raise Failure(f"invalid detach keys ({text}): {error}", 125) from None
-
-
-def check_terminal(stdin: bool, tty: bool) -> None:
-    """Refuse a terminal session whose input is no terminal."""
-    if stdin and tty and not os.isatty(0):
-        raise Failure("the input device is not a TTY")
 
 
 class Attachment:
@@ -163,4 +143,4 @@ def open_streams(
     return session.api.hijack(f"/containers/{container}/attach", query)
 
 
-__all__ = ["DETACHED", "Attachment", "Waiting", "check_terminal", "keys_of", "open_streams"]
+__all__ = ["DETACHED", "Attachment", "Waiting", "open_streams"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sampan.cli import mounts, netopts, ports, resources, values
+from sampan.cli import netopts, resources, values
 from sampan.cli.values import bad_flag, refuse
 
 TYPE_CHECKING = False
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from sampan.cli.flags import Options
+    from sampan.cli.ports import Bindings
 
 _SIMPLE_HOST = {
     "cap-add": "CapAdd",
@@ -88,13 +89,20 @@ def body(
     health = _health(options)
     if health is not None:
         config["Healthcheck"] = health
-    bindings = ports.published(options["publish"])
-    open_ports = [*bindings, *ports.exposed(options["expose"])]
-    if open_ports:
+    bindings: Bindings = {}
+    if options["publish"] or options["expose"]:
+        from sampan.cli import ports
+
+        bindings = ports.published(options["publish"])
+        open_ports = [*bindings, *ports.exposed(options["expose"])]
         config["ExposedPorts"] = {port: {} for port in open_ports}
-    binds, anonymous = mounts.volumes(options["volume"])
-    if anonymous:
-        config["Volumes"] = {path: {} for path in anonymous}
+    binds: list[str] = []
+    if options["volume"]:
+        from sampan.cli import mounts
+
+        binds, anonymous = mounts.volumes(options["volume"])
+        if anonymous:
+            config["Volumes"] = {path: {} for path in anonymous}
     mode, endpoints = netopts.networks(options)
     config["HostConfig"] = _host(options, bindings, binds, mode)
     config["NetworkingConfig"] = {"EndpointsConfig": endpoints}
@@ -138,9 +146,7 @@ def _health(options: Options) -> dict[str, Any] | None:
     return health
 
 
-def _host(
-    options: Options, bindings: ports.Bindings, binds: list[str], mode: str
-) -> dict[str, Any]:
+def _host(options: Options, bindings: Bindings, binds: list[str], mode: str) -> dict[str, Any]:
     host: dict[str, Any] = {"NetworkMode": mode}
     host.update({key: options[flag] for flag, key in _SIMPLE_HOST.items() if options.given(flag)})
     host.update(
@@ -151,10 +157,13 @@ def _host(
         host["PortBindings"] = bindings
     if binds:
         host["Binds"] = binds
-    if options["mount"]:
-        host["Mounts"] = [mounts.mount(text) for text in options["mount"]]
-    if options["tmpfs"]:
-        host["Tmpfs"] = mounts.tmpfs(options["tmpfs"])
+    if options["mount"] or options["tmpfs"]:
+        from sampan.cli import mounts
+
+        if options["mount"]:
+            host["Mounts"] = [mounts.mount(text) for text in options["mount"]]
+        if options["tmpfs"]:
+            host["Tmpfs"] = mounts.tmpfs(options["tmpfs"])
     if options["add-host"]:
         host["ExtraHosts"] = [extra_host(text) for text in options["add-host"]]
     if options["log-driver"] or options["log-opt"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.cli import terminal, values
-from sampan.cli.attached import Attachment, check_terminal, keys_of
+from sampan.cli.attached import Attachment
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
@@ -23,8 +23,8 @@ def execute(session: Session, options: Options, arguments: list[str]) -> int:
     container, command = arguments[0], arguments[1:]
     detach, tty = options["detach"], options["tty"]
     stdin = options["interactive"] and not detach
-    check_terminal(stdin, tty)
-    keys, key_bytes = keys_of(session, options["detach-keys"])
+    terminal.check_terminal(stdin, tty)
+    keys, key_bytes = terminal.keys_of(session, options["detach-keys"])
     body: dict[str, Any] = {
         "User": options["user"],
         "Privileged": options["privileged"],

@@ -5,23 +5,16 @@ from __future__ import annotations
 import os
 
 from sampan.cli import creation, runflags, terminal
-from sampan.cli.attached import (
-    DETACHED,
-    Attachment,
-    Waiting,
-    check_terminal,
-    keys_of,
-    open_streams,
-)
 from sampan.cli.command import PROGRAM, Command
 from sampan.cli.failure import Failure
-from sampan.cli.references import familiar
 from sampan.errors import NotFound, SampanError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from sampan.cli.attached import Waiting
     from sampan.cli.flags import Options
     from sampan.cli.session import Session
 
@@ -43,16 +36,18 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     detach = options["detach"]
     body = _body(session, options, arguments, detach=detach)
     attach = {name: body[f"Attach{name.capitalize()}"] for name in creation.STREAMS}
-    check_terminal(attach["stdin"], body["Tty"])
-    keys, key_bytes = keys_of(session, options["detach-keys"])
+    terminal.check_terminal(attach["stdin"], body["Tty"])
+    keys, key_bytes = terminal.keys_of(session, options["detach-keys"])
     try:
-        container = _create(session, options, body)
+        container = _create(session, options, body, None if detach else _import_attached)
     except SampanError as error:
         raise _failed(session, error) from None
     if detach:
         _start(session, options, container, None)
         session.say(container)
         return 0
+    from sampan.cli.attached import DETACHED, Attachment, Waiting, open_streams
+
     try:
         waiting = Waiting(session, container, "removed" if options["rm"] else "next-exit")
         if not any(attach.values()):
@@ -79,6 +74,11 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
         session.api.delete(f"/containers/{container}", {"force": True, "v": True})
         raise
     return 0 if ended == DETACHED else waiting.code()
+
+
+def _import_attached() -> None:
+    """Import what comes next, while the daemon works."""
+    import sampan.cli.attached  # noqa: F401
 
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:
@@ -175,10 +175,15 @@ class _CidFile:
             os.unlink(self._path)
 
 
-def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
+def _create(
+    session: Session,
+    options: Options,
+    body: dict[str, Any],
+    meanwhile: Callable[[], object] | None = None,
+) -> str:
     file = _CidFile(options["cidfile"])
     try:
-        answer = _request(session, options, body)
+        answer = _request(session, options, body, meanwhile)
     except BaseException:
         file.drop()
         raise
@@ -189,19 +194,27 @@ def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
     return container
 
 
-def _request(session: Session, options: Options, body: dict[str, Any]) -> Any:
+def _request(
+    session: Session,
+    options: Options,
+    body: dict[str, Any],
+    meanwhile: Callable[[], object] | None,
+) -> Any:
     query = {"name": options["name"] or None, "platform": options["platform"] or None}
     if options["pull"] == "always":
         _pull(session, options, body["Image"])
+    path = "/containers/create"
     try:
-        return session.api.post("/containers/create", query, body)
+        return session.api.call("POST", path, query, json=body, meanwhile=meanwhile)
     except NotFound as error:
         if options["pull"] != "missing" or "image" not in str(error).lower():
             raise
     if not options["quiet"]:
+        from sampan.cli.references import familiar
+
         session.complain(f"Unable to find image '{familiar(body['Image'])}' locally")
     _pull(session, options, body["Image"])
-    return session.api.post("/containers/create", query, body)
+    return session.api.post(path, query, body)
 
 
 def _pull(session: Session, options: Options, image: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sampan.cli.attached import Attachment, Waiting, check_terminal, keys_of, open_streams
+from sampan.cli import terminal
+from sampan.cli.attached import Attachment, Waiting, open_streams
 from sampan.cli.command import Command
 from sampan.cli.failure import Failure
 from sampan.cli.flags import Flag
@@ -33,8 +34,8 @@ def start(session: Session, options: Options, arguments: list[str]) -> int:
     found = session.api.get(f"/containers/{quote(arguments[0])}/json")
     name, config = found["Id"], found["Config"]
     stdin = options["interactive"] and config["OpenStdin"]
-    check_terminal(stdin, config["Tty"])
-    keys, key_bytes = keys_of(session, options["detach-keys"])
+    terminal.check_terminal(stdin, config["Tty"])
+    keys, key_bytes = terminal.keys_of(session, options["detach-keys"])
     response = open_streams(session, name, stdin=stdin, stdout=True, stderr=True, keys=keys)
     condition = "removed" if found["HostConfig"].get("AutoRemove") else "next-exit"
     waiting = Waiting(session, name, condition)

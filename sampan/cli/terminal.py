@@ -1,12 +1,16 @@
-"""The user's terminal: its size, and its raw mode."""
+"""The user's terminal: its size, its raw mode, and the keys that detach from it."""
 
 from __future__ import annotations
 
 import os
 
+from sampan.cli.failure import Failure
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
+
+    from sampan.cli.session import Session
 
 
 def size() -> tuple[int, int]:
@@ -111,3 +115,22 @@ class KeyWatch:
             else:
                 passed.append(byte)
         return bytes(passed), False
+
+
+def keys_of(session: Session, given: str) -> tuple[str, bytes]:
+    """The detach keys: as the API wants them (empty: its default), and as bytes."""
+    text = given
+    if not text and os.path.exists(f"{session.config_dir}/config.json"):
+        text = str(session.config.get("detachKeys") or "")
+    if not text:
+        return "", DETACH
+    try:
+        return text, detach_keys(text)
+    except NotKeys as error:
+        raise Failure(f"invalid detach keys ({text}): {error}", 125) from None
+
+
+def check_terminal(stdin: bool, tty: bool) -> None:
+    """Refuse a terminal session whose input is no terminal."""
+    if stdin and tty and not os.isatty(0):
+        raise Failure("the input device is not a TTY")

@@ -89,6 +89,7 @@ class Api:
         query: Query | None,
         headers: Mapping[str, str] | None,
         body: bytes | Iterable[bytes] | None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> tuple[Connection, Response]:
         all_headers = {**self._headers, **(headers or {})}
         where = self._prefix + target(path, query)
@@ -104,7 +105,10 @@ class Api:
         elif connection is not None:
             connection.close()
         connection = Connection(self.dial())
-        return connection, connection.request(method, where, all_headers, body)
+        connection.send(method, where, all_headers, body)
+        if meanwhile is not None:
+            meanwhile()
+        return connection, connection.answer(method)
 
     def open(
         self,
@@ -115,8 +119,11 @@ class Api:
         json: object = None,
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Response:
         """Send a request, check the status, and return the answer with its body unread.
+
+        ``meanwhile`` is work for the time in which the daemon works; it must not be needed.
 
         :raises SampanError: by status, with the daemon's message.
         """
@@ -124,7 +131,7 @@ class Api:
         if json is not None:
             body = wirejson.dumps(json).encode("utf-8", "surrogateescape")
             sent.setdefault("Content-Type", "application/json")
-        connection, response = self._exchange(method, path, query, sent, body)
+        connection, response = self._exchange(method, path, query, sent, body, meanwhile)
         if response.status >= 400 or response.status == 304:
             data = response.read()
             connection.close()
@@ -140,9 +147,12 @@ class Api:
         json: object = None,
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        meanwhile: Callable[[], object] | None = None,
     ) -> Any:
         """A request with a short answer: its JSON value, its text, or None for an empty one."""
-        response = self.open(method, path, query, json=json, body=body, headers=headers)
+        response = self.open(
+            method, path, query, json=json, body=body, headers=headers, meanwhile=meanwhile
+        )
         data = response.read()
         self._keep(response)
         if not data:
