@@ -1,4 +1,4 @@
-"""A control connection at the keeper's end."""
+"""Control connections at the keeper's end."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import msgspec
 
 from sampan.runtime import parcel, protocol
 from sampan.runtime.loop import HANGUP, IN, OUT, Loop
+from sampan.runtime.types import KeeperEvent
 
 _QUEUE_LIMIT = 1000
 _FLUSH_TIMEOUT = 1.0
 
-Serve = Callable[[protocol.Command, list[int]], protocol.Reply]
+Answer = Callable[[protocol.Reply], None]
+Serve = Callable[[protocol.Command, list[int], Answer], None]
+"""Carries out a command, takes over its descriptors, and answers once: now or later."""
 
 
 class Connection:
@@ -27,7 +30,6 @@ class Connection:
         serve: Serve,
         on_close: Callable[[Connection], None],
     ) -> None:
-        """``serve`` answers a command (and takes over its descriptors)."""
         self._loop = loop
         self._socket = sock
         self._serve = serve
@@ -107,4 +109,45 @@ class Connection:
                     os.close(fd)
                 self.close()
                 return
-            self.send(protocol.encoder.encode(self._serve(command, fds)))
+            self._serve(command, fds, self._answer)
+
+    def _answer(self, reply: protocol.Reply) -> None:
+        self.send(protocol.encoder.encode(reply))
+
+
+class Connections:
+    """The daemon's connections: one of each daemon that lives, and the socket for further ones."""
+
+    def __init__(self, loop: Loop, serve: Serve) -> None:
+        self._loop = loop
+        self._serve = serve
+        self._open: list[Connection] = []
+        self._listener: socket.socket | None = None
+
+    def listen(self, listener: int) -> None:
+        self._listener = socket.socket(fileno=listener)
+        self._loop.add(listener, IN, self._accept)
+
+    def add(self, sock: socket.socket) -> None:
+        self._open.append(Connection(self._loop, sock, self._serve, self._open.remove))
+
+    def emit(self, event: KeeperEvent) -> None:
+        """Tell every daemon."""
+        message = protocol.encoder.encode(event)
+        for connection in list(self._open):
+            connection.send(message)
+
+    def close(self) -> None:
+        """Send what is queued, and accept nothing more."""
+        for connection in list(self._open):
+            connection.flush()
+        if self._listener:
+            self._listener.close()
+
+    def _accept(self, _: int) -> None:
+        assert self._listener is not None
+        try:
+            connection, _address = self._listener.accept()
+        except OSError:
+            return
+        self.add(connection)

@@ -56,7 +56,7 @@ class Judge:
 
 
 class Probe(Protocol):
-    """A running probe."""
+    """A probe that runs, or is being started."""
 
     def kill(self) -> None:
         """End it at once; its end is still reported."""
@@ -64,9 +64,10 @@ class Probe(Protocol):
 
 
 OnEnd = Callable[[int, bytes], None]
-"""Called with the exit code and the output."""
+"""Called once with the exit code and the output, or with the code and the message of a failed
+start; never before the probe has been handed over."""
 StartProbe = Callable[[OnEnd], Probe]
-"""Starts the probe's process.  Raises StartError."""
+"""Begins to start the probe's process.  Raises StartError."""
 
 
 class Monitor:

@@ -299,8 +299,12 @@ def start_exec(
     container_pidfd: int,
     container_pid: int,
     group: cgroups.Group,
+    unwanted: int,
 ) -> Process:
-    """Start a further process in all namespaces of the container.  Raises StartError."""
+    """Start a further process in all namespaces of the container.
+
+    Given up when the descriptor ``unwanted`` has an event.  Raises StartError.
+    """
     try:
         confinement = confine.prepare(request.process, container.seccomp_program)
         flags = 0
@@ -318,7 +322,11 @@ def start_exec(
     try:
         pid = _fork(pid_namespace, False)
         if not pid:
+            ours.close()
+            os.close(unwanted)
             enter.run(plan, theirs, streams.child if streams else None)
+    except OSError as failure:
+        raise _start_error(_EXEC_PREFIX, failure) from None
     finally:
         os.close(pid_namespace)
     pidfd = os.pidfd_open(pid)
@@ -326,6 +334,7 @@ def start_exec(
     if streams:
         streams.close_child()
     sync = KeeperSide(ours, pid)
+    sync.unwanted = unwanted
     try:
         group.add(pid)
         sync.go()
@@ -353,7 +362,9 @@ def _give_up(pid: int, pidfd: int, streams: Streams | None, sync: KeeperSide) ->
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    select.select([pidfd], [], [])
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll()
     try:
         os.waitpid(pid, 0)
     except ChildProcessError:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from sampan.linux.namespaces import CLONE_NEWNET, setns
+from sampan.runtime.loop import IN, Loop
+from sampan.runtime.types import ServiceRequest
 
 Register = Callable[[int, Callable[[], None]], None]
 
@@ -71,3 +73,53 @@ def _make(family: int, kind: int, address: tuple[str, int] | None) -> socket.soc
         made.close()
         raise
     return made
+
+
+class Services:
+    """The services of one container that run."""
+
+    def __init__(self, loop: Loop) -> None:
+        self.held: list[int] = []
+        """The descriptors that the keeper holds open for the container."""
+        self._loop = loop
+        self._running: list[_Service] = []
+
+    def start(self, requests: Iterable[ServiceRequest], network: int) -> None:
+        for request in requests:
+            service = _Service(self._loop)
+            self._running.append(service)
+            service.start(request, {**request.config, "hold_fds": self.held}, network)
+
+    def stop(self) -> None:
+        for service in self._running:
+            service.stop()
+        self._running = []
+
+    def let_go(self) -> None:
+        """Close the descriptors that are held."""
+        held, self.held = self.held, []
+        for fd in held:
+            os.close(fd)
+
+
+class _Service:
+    """One service and the descriptors that it has registered."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._fds: list[int] = []
+        self._running: object = None
+
+    def start(self, request: ServiceRequest, config: dict[str, Any], network: int) -> None:
+        self._running = find_service(request.name)(config, network, self._register)
+
+    def _register(self, fd: int, callback: Callable[[], None]) -> None:
+        self._fds.append(fd)
+        self._loop.add(fd, IN, lambda _: callback())
+
+    def stop(self) -> None:
+        for fd in self._fds:
+            self._loop.remove(fd)
+        close = getattr(self._running, "close", None)
+        if close:
+            close()

@@ -63,6 +63,7 @@ class Reported:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
+        self._receiver = parcel.Receiver(sock)
 
     def result(self, on_services: OnServices | None = None) -> Result | None:
         """Wait for the start; None if the starter has ended without one (it has said so itself,
@@ -71,24 +72,38 @@ class Reported:
         called next, or :meth:`release` and :meth:`wait` some time.  Raises StartError (and has
         waited then).
         """
-        receiver = parcel.Receiver(self._socket)
         try:
-            while (received := receiver.receive()) is not None:
-                message, fds = received
-                kind, *values = _unpack(message)
-                if kind == _STARTED:
-                    return _started(values, fds)
-                if kind == _FAILED:
-                    raise StartError(*values)
-                network, *held = fds
-                self._socket.send(_serve(on_services, network, values[0], held))
-                os.close(network)
+            while (result := self.report(on_services)) is None:
+                pass
+            return result
+        except EOFError:
             return None
         except StartError:
             self.wait()
             raise
         finally:
             self._socket.close()
+
+    def report(self, on_services: OnServices | None = None) -> Result | None:
+        """Take one report: of the start, or (None) of services that were to be started.  Raises
+        StartError, EOFError after the last one, and BlockingIOError where there is none yet."""
+        received = self._receiver.receive()
+        if received is None:
+            raise EOFError
+        message, fds = received
+        kind, *values = _unpack(message)
+        if kind == _STARTED:
+            return _started(values, fds)
+        if kind == _FAILED:
+            raise StartError(*values)
+        network, *held = fds
+        answer = _serve(on_services, network, values[0], held)
+        os.close(network)
+        try:
+            self._socket.send(answer)
+        except BrokenPipeError:
+            pass  # it has died, or has been given up
+        return None
 
     def release(self) -> None:
         """What was started is the caller's child already: adopt nothing."""
@@ -100,17 +115,22 @@ class Reported:
 class Starter(Reported):
     """The keeper's handle of a starter."""
 
-    def __init__(self, work: Callable[[socket.socket], None], unused: Sequence[int] = ()) -> None:
-        """Fork; the child closes ``unused`` descriptors, does ``work`` and ends."""
+    def __init__(self, work: Callable[[socket.socket], None]) -> None:
+        """Fork; the child does ``work`` and ends.  Raises OSError."""
         sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         super().__init__(sock)
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-        self._pid = os.fork()
+        _adopt(1)
+        try:
+            self._pid = os.fork()
+        except OSError:
+            _adopt(-1)
+            sock.close()
+            theirs.close()
+            raise
+        self._adopts = True
         if not self._pid:
             try:
                 self._socket.close()
-                for fd in unused:
-                    os.close(fd)
                 work(theirs)
             except BaseException:
                 sys.excepthook(*sys.exc_info())
@@ -118,13 +138,40 @@ class Starter(Reported):
                 os._exit(0)
         theirs.close()
 
+    def fileno(self) -> int:
+        """The descriptor that can be read when there is a report, or no more."""
+        return self._socket.fileno()
+
+    def give_up(self) -> None:
+        """Tell the starter that what it starts is not wanted any more.  It ends that and reports
+        a failure, unless it has reported the start already."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """There is no more report to come."""
+        self._socket.close()
+
     def release(self) -> None:
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+        self._adopts = False
+        _adopt(-1)
 
     def wait(self) -> None:
         """Collect the starter.  From then on what it has started is the caller's child."""
         os.waitpid(self._pid, 0)
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 0)
+        if self._adopts:
+            self.release()
+
+
+_starting = 0
+"""How many starters there are whose children are to become ours."""
+
+
+def _adopt(change: int) -> None:
+    global _starting
+    before = _starting
+    _starting += change
+    if not before or not _starting:
+        process.prctl(process.PR_SET_CHILD_SUBREAPER, int(_starting > 0))
 
 
 def _serve(on_services: OnServices | None, network: int, message: bytes, held: list[int]) -> bytes:
@@ -301,12 +348,21 @@ def again(sock: socket.socket, message: bytes) -> None:
     group = cgroups.group(launch.cgroup_path(request))
     try:
         begun = None if request.runtime else launch.begin_container(request)
+        if begun:
+            begun.sync.unwanted = sock.fileno()
         started = _finish(sock, request, message, group, begun, None)
     except StartError as failure:
         _undo(group)
-        parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
+        _fail(sock, failure)
         return
     report(sock, started, group.watch_oom())
+
+
+def _fail(sock: socket.socket, failure: StartError) -> None:
+    try:
+        parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
+    except BrokenPipeError:
+        pass  # the keeper was killed
 
 
 def further(
@@ -319,9 +375,9 @@ def further(
         if container.runtime:
             started = external.start_exec(request, container, pid)
         else:
-            started = launch.start_exec(request, container, pidfd, pid, group)
+            started = launch.start_exec(request, container, pidfd, pid, group, sock.fileno())
     except StartError as failure:
-        parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
+        _fail(sock, failure)
         return
     report(sock, started, None)
 

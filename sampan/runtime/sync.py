@@ -18,8 +18,8 @@ from collections.abc import Callable
 from sampan.runtime.errors import StartError
 
 _LARGEST = 16384
-# Seconds between two looks at a child that others may have stopped.
-_LOOK = 0.1
+# Milliseconds between two looks at a child that others may have stopped.
+_LOOK = 100
 
 
 class ChildSide:
@@ -60,6 +60,9 @@ class KeeperSide:
         others: they can stop it, and must not make us wait for it by that."""
         self._socket = sock
         self._exposed = exposed
+        self._poll: select.poll | None = None
+        self.unwanted = -1
+        """A descriptor that has an event when the child is not wanted any more."""
         self.warnings: list[str] = []
         self.terminal: int | None = None
         self.on_listener: Callable[[int], None] | None = None
@@ -107,14 +110,22 @@ class KeeperSide:
         return failure
 
     def _wait(self) -> None:
-        """Wait for a message of an exposed child.  Raises StartError if it has been stopped."""
+        """Wait for a message.  Raises StartError if an exposed child has been stopped, or if the
+        child is not wanted any more."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._socket, select.POLLIN)
+            if self.unwanted >= 0:
+                self._poll.register(self.unwanted, select.POLLIN)
         flags = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
-        while not select.select([self._socket], [], [], _LOOK)[0]:
+        while not (ready := self._poll.poll(_LOOK if self._exposed else None)):
             if os.waitid(os.P_PID, self._exposed, flags):
                 raise StartError("the process was stopped while it was being set up", 126)
+        if any(fd == self.unwanted for fd, _ in ready):
+            raise StartError("the container ended while the process was being set up", 126)
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        if self._exposed:
+        if self._exposed or self.unwanted >= 0:
             self._wait()
         flags = socket.MSG_CMSG_CLOEXEC
         data, fds, _, _ = socket.recv_fds(self._socket, _LARGEST, 1, flags)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 from sampan.runtime import launch
-from sampan.runtime.stdio import Stdio
+from sampan.runtime.loop import Loop
+from sampan.runtime.stdio import Backlog, OnOutput, Stdio
 
 
 class Task:
@@ -16,6 +18,37 @@ class Task:
         self.pid = started.pid
         self.pidfd = started.pidfd
         self.stdio = stdio
+
+    @classmethod
+    def of(
+        cls,
+        started: launch.Process,
+        loop: Loop,
+        on_output: OnOutput,
+        *,
+        once: bool,
+        on_detach: Callable[[], None],
+        behind: Backlog | None = None,
+    ) -> Task:
+        """Take over a started process: its streams are served by the loop from now on."""
+        if started.streams is None:
+            assert started.terminal is not None
+            outputs: dict[int, int] = {started.terminal: 1}
+            stdin: int | None = started.terminal
+        else:
+            outputs = {started.streams.stdout: 1, started.streams.stderr: 2}
+            stdin = started.streams.stdin
+        stdio = Stdio(
+            loop,
+            outputs=outputs,
+            stdin=stdin,
+            terminal=started.terminal,
+            once=once,
+            on_output=on_output,
+            on_detach=on_detach,
+            behind=behind,
+        )
+        return cls(started, stdio)
 
     def signal(self, number: int) -> None:
         """Raises ProcessLookupError when it has ended."""

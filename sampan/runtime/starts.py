@@ -1,0 +1,158 @@
+"""Starts in progress: the keeper's event loop waits for their starters.
+
+A container can delay the start of a further process in it as long as it likes: it leaves the
+process no processor time, or stops it.  So the keeper waits for no starter
+(:mod:`sampan.runtime.starter`), but goes on and is called back.  A start that is not wanted any
+more is *given up*: its starter finds the keeper's side of their connection shut, ends what it has
+begun, and reports that as a failure.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+
+from sampan.linux import process
+from sampan.runtime.errors import StartError
+from sampan.runtime.loop import IN, Loop
+from sampan.runtime.starter import OnServices, Result, Starter
+from sampan.runtime.unfinished import Unfinished
+
+AT_ONCE = 8
+"""Starters that there are at the same time; further starts wait for their turn."""
+MOST = 1000
+"""Starts that may wait."""
+
+Outcome = Result | StartError
+OnOutcome = Callable[[Outcome], None]
+"""Called once, and not before the start has been asked for."""
+Work = Callable[[socket.socket], None]
+"""What a starter does: a function of :mod:`sampan.runtime.starter`."""
+
+
+class Start:
+    """One start, from its request until its starter has ended."""
+
+    def __init__(
+        self,
+        work: Work,
+        on_outcome: OnOutcome,
+        needed: Sequence[int],
+        on_services: OnServices | None,
+    ) -> None:
+        self.work = work
+        self.needed = needed
+        self.on_services = on_services
+        self.starter: Starter | None = None
+        self.given_up = False
+        self._on_outcome: OnOutcome | None = on_outcome
+
+    @property
+    def told(self) -> bool:
+        """Whether its outcome is known."""
+        return self._on_outcome is None
+
+    def tell(self, outcome: Outcome) -> None:
+        """Tell the outcome, if it is the first one."""
+        if self._on_outcome is not None:
+            on_outcome, self._on_outcome = self._on_outcome, None
+            on_outcome(outcome)
+
+
+class Starts:
+    """The starts of one container's processes, in the order in which they were asked for."""
+
+    def __init__(self, loop: Loop, unfinished: Unfinished) -> None:
+        self._loop = loop
+        self._unfinished = unfinished
+        self._going: list[Start] = []
+        self._waiting: list[Start] = []
+
+    def begin(
+        self,
+        work: Work,
+        on_outcome: OnOutcome,
+        *,
+        needed: Sequence[int] = (),
+        on_services: OnServices | None = None,
+    ) -> Start:
+        """Have a starter do ``work``, with no descriptors but the ``needed`` ones.
+
+        Raises StartError if too many starts wait already.
+        """
+        if len(self._waiting) >= MOST:
+            raise StartError(f"{MOST} processes wait for their start already", 125)
+        start = Start(work, on_outcome, needed, on_services)
+        self._unfinished.begin()
+        self._waiting.append(start)
+        self._fork_next()
+        return start
+
+    def give_up(self, start: Start) -> None:
+        """It is not wanted any more; its outcome is told soon, and is most likely a failure."""
+        if start.given_up or start.told:
+            return
+        start.given_up = True
+        if start.starter:
+            start.starter.give_up()
+        elif start in self._waiting:
+            self._waiting.remove(start)
+            self._refuse(start, StartError("the container has ended", 126))
+
+    def give_all_up(self) -> None:
+        for start in [*self._going, *self._waiting]:
+            self.give_up(start)
+
+    def collect(self, start: Start) -> None:
+        """Return when the starter, which has reported and is about to end, has ended: from then on
+        what it has started is the caller's child."""
+        starter, start.starter = start.starter, None
+        if starter is None:
+            return
+        self._loop.remove(starter.fileno())
+        starter.close()
+        starter.wait()
+        self._going.remove(start)
+        self._unfinished.end()
+        self._fork_next()
+
+    def _fork_next(self) -> None:
+        while self._waiting and len(self._going) < AT_ONCE:
+            start = self._waiting.pop(0)
+            try:
+                self._fork(start)
+            except OSError as failure:
+                text = f"the process that was to start it could not be made: {failure.strerror}"
+                self._refuse(start, StartError(text, 125))
+
+    def _fork(self, start: Start) -> None:
+        def work(sock: socket.socket) -> None:
+            # A start may take long: it must keep nothing open that the keeper closes meanwhile,
+            # and a process that enters a container must have nothing to be taken from it.
+            process.close_all_but((0, 1, 2, sock.fileno(), *start.needed))
+            start.work(sock)
+
+        start.starter = Starter(work)
+        self._going.append(start)
+        self._loop.add(start.starter.fileno(), IN, lambda _: self._ready(start))
+
+    def _refuse(self, start: Start, failure: StartError) -> None:
+        def tell() -> None:
+            start.tell(failure)
+            self._unfinished.end()
+
+        self._loop.call_later(0, tell)
+
+    def _ready(self, start: Start) -> None:
+        if start.starter is None:
+            return  # it has been collected in this very round
+        try:
+            result = start.starter.report(None if start.given_up else start.on_services)
+        except StartError as failure:
+            start.tell(failure)
+        except (EOFError, ConnectionResetError):
+            start.tell(StartError("the process that was to start it has died", 125))
+            self.collect(start)
+        else:
+            if result is not None:
+                start.tell(result)
