@@ -1,7 +1,8 @@
 """``logs --follow``: goes on where it was when the daemon is restarted.
 
 Our daemon tells the time of each piece.  After a break the followed log is asked for again from
-the time of the last piece on, and what had come with that time is left out.
+the piece of that time on, wherever it is, and what had come with that time is left out.  The clock
+may have been set back meanwhile: the time names the piece, and no times are compared.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class _Printer:
         self._skip = self._count
         if not self._last:
             return {}
-        return {"tail": "all", "since": f"{self._last // _SECOND}.{self._last % _SECOND:09}"}
+        return {"tail": "all", "after": f"{self._last // _SECOND}.{self._last % _SECOND:09}"}
 
 
 def _again(session: Session, path: str, query: dict[str, object], deadline: float) -> Response:

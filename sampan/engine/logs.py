@@ -36,13 +36,14 @@ class Logs:
         since: int = 0,
         until: int = 0,
         tail: int | None = None,
+        after: int = 0,
         lines: bool = True,
     ) -> AsyncIterator[Entry]:
         """Entries in order; with ``follow`` until the container has ended.
 
         ``since`` and ``until`` are nanoseconds since the epoch, 0 for no bound; ``tail`` is the
-        number of last entries to begin with, None for all.  Without ``lines`` an entry may be any
-        piece of the output.
+        number of last entries to begin with, None for all; ``after`` the time of an entry to begin
+        with instead, 0 for none.  Without ``lines`` an entry may be any piece of the output.
         """
         return read(
             self._launcher.log_config(container.record).kept,
@@ -50,6 +51,7 @@ class Logs:
             since=since,
             until=until,
             tail=tail,
+            after=after,
             stdout=stdout,
             stderr=stderr,
             running=lambda: container.running and not container.removed.is_set(),

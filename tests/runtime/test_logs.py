@@ -89,6 +89,50 @@ async def test_following_across_rotation(tmp_path: Path, driver: Driver) -> None
     assert received == [b"line %d\n" % number for number in range(300)]
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("lines", [True, False])
+async def test_going_on_after_an_entry(tmp_path: Path, driver: Driver, lines: bool) -> None:
+    """The clock jumps to and fro: only the name of an entry tells where it is."""
+    config = config_for(tmp_path, driver, max_size=400, max_file=4)
+    writer = open_writer(config)
+    times = [1000 + number if number % 7 < 4 else 500 - number for number in range(1, 100)]
+    for number, time in enumerate(times):
+        writer.write(1 + number % 2, b"%d\n" % number * 2, time)
+    writer.close()
+    whole = await collect(config, lines=lines)
+    assert 6 < len(whole) < 198  # the first are gone
+    kept = [time for time in times if time in {entry.time for entry in whole}]
+    for time in kept:
+        first = next(index for index, entry in enumerate(whole) if entry.time == time)
+        options = {"lines": lines, "since": 10**9, "tail": 1, "after": time}
+        assert await collect(config, **options) == whole[first:]
+    assert await collect(config, lines=lines, after=times[0]) == whole
+    errors = [entry for entry in whole if entry.stream == 2]
+    last = await collect(config, lines=lines, stdout=False, after=errors[-1].time)
+    assert last == [entry for entry in errors if entry.time == errors[-1].time]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_what_comes_is_new_whatever_the_clock_says(tmp_path: Path, driver: Driver) -> None:
+    config = config_for(tmp_path, driver)
+    writer = open_writer(config)
+    writer.write(1, b"early\n", 10)
+    writer.write(1, b"late\n", 30)
+    writer.write(1, b"set back\n", 11)
+    assert [entry.data for entry in await collect(config, until=20)] == [b"early\n", b"set back\n"]
+    alive = True
+    entries = read(config, follow=True, since=20, running=lambda: alive)
+    assert (await anext(entries)).data == b"late\n"
+    pending = asyncio.ensure_future(anext(entries))
+    while not pending.done():
+        writer.write(1, b"new\n", 12)
+        await asyncio.wait({pending}, timeout=0.1)
+    assert pending.result().data == b"new\n"
+    alive = False
+    writer.close()
+    await entries.aclose()
+
+
 async def test_a_torn_frame_is_dropped(tmp_path: Path) -> None:
     config = config_for(tmp_path, "local")
     writer = open_writer(config)

@@ -108,6 +108,37 @@ def test_a_tail_goes_on_after_a_break(own_daemon: Daemon) -> None:
     container.remove()
 
 
+def test_the_clock_is_set_back_while_there_is_no_daemon(own_daemon: Daemon) -> None:
+    daemon = own_daemon
+    container = daemon.client.containers.run(
+        "busybox",
+        ["sh", "-c", "echo ahead; read a; echo $a; read b; echo $b"],
+        detach=True,
+        stdin_open=True,
+        name="jumper",
+    )
+    stream = container.attach_socket(params={"stdin": 1, "stream": 1})
+    (log,) = until(lambda: list((daemon.state / "containers" / container.id).glob("*log")))
+    assert until(lambda: b"ahead" in log.read_bytes())
+    with log.open("r+b") as file:
+        # As if it had been written an hour from now.
+        file.seek(8)
+        time = int.from_bytes(file.read(8), "little") + 3600 * 10**9
+        file.seek(8)
+        file.write(time.to_bytes(8, "little"))
+    process = follower(daemon, "--since", "1m", "jumper")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ahead\n"
+    daemon.stop(signal.SIGKILL)
+    stream._sock.sendall(b"second\n")
+    assert until(lambda: b"second" in log.read_bytes())
+    daemon.start()
+    stream._sock.sendall(b"third\n")
+    assert process.stdout.read() == b"second\nthird\n"
+    assert process.wait() == 0
+    container.remove()
+
+
 def keeper_memory(daemon: Daemon, id: str) -> int:
     """The bytes of memory that are a container's keeper's own."""
     state = json.loads((daemon.run / "containers" / id / "state.json").read_bytes())

@@ -96,6 +96,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
         stamps, follow = query.flag(request, "timestamps"), query.flag(request, "follow")
         since = parse_time(request.query.get("since")) or 0
         until = parse_time(request.query.get("until")) or 0
+        after = parse_time(request.query.get("after")) or 0
         timed = streams.TIMED in request.headers.get("Accept", "")
         # Pieces of many lines are fast; but bounds and marks go by the time of a line, and who
         # asks for times may break off and come again in the middle of one.
@@ -109,6 +110,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             since=since,
             until=until,
             tail=_tail(request),
+            after=after,
             lines=lines or query.flag(request, "lines"),
         )
         tty = container.record.config.tty

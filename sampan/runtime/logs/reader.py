@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -38,6 +39,7 @@ async def read(
     since: int = 0,
     until: int = 0,
     tail: int | None = None,
+    after: int = 0,
     stdout: bool = True,
     stderr: bool = True,
     running: Callable[[], bool] = lambda: False,
@@ -48,19 +50,32 @@ async def read(
     Without ``lines`` an entry may hold many lines, or parts of them, where that is faster.
 
     ``since`` and ``until`` are nanoseconds since the epoch (0: no bound), ``tail`` the number of
-    last entries to begin with (None: all).  Raises Conflict for a driver that cannot be read.
+    last entries to begin with (None: all).
+
+    ``after`` is the time of an entry that was read before (0: of none): begin with that one, or
+    with all there are if it has been rotated away; ``since`` and ``tail`` do not count then.  It
+    is used as a name and not compared: the clock may have been set back since.
+
+    Raises Conflict for a driver that cannot be read.
     """
     if config.driver == "none":
         raise Conflict("configured logging driver does not support reading")
     streams = {number for number, wanted in ((1, stdout), (2, stderr)) if wanted}
+    if after:
+        since, tail = 0, None
 
     def chosen(entry: Entry) -> bool:
         return (
             entry.stream in streams and entry.time >= since and (not until or entry.time <= until)
         )
 
-    cursor = _Cursor(config, lines or tail is not None or bool(follow and config.driver != "local"))
+    lines = lines or tail is not None or bool(follow and config.driver != "local")
+    cursor = _Cursor(config, lines)
     try:
+        batch: list[Entry] = []
+        if after and not (batch := await _find(cursor, after, streams)):
+            cursor.close()
+            cursor = _Cursor(config, lines)
         if tail is not None:
             last: deque[Entry] = deque(maxlen=tail)
             await cursor.seek_tail(tail if len(streams) == 2 and not (since or until) else None)
@@ -73,14 +88,20 @@ async def read(
                 yield entry
         if follow:
             cursor.lift_bounds()
-        while batch := await cursor.next_batch():
+        began = time.time_ns()
+        while batch or (batch := await cursor.next_batch()):
             for entry in batch:
-                if until and entry.time > until:
+                # After a later one an earlier one may come: the clock may have been set back.
+                if follow and until and entry.time > until:
                     return
                 if chosen(entry):
                     yield entry
+            batch = []
             await asyncio.sleep(0)
         if follow:
+            if since <= began:
+                # What comes now is new, also when the clock is set back.
+                since = 0
             async for entry in _follow(cursor, running, until):
                 if chosen(entry):
                     yield entry
@@ -89,6 +110,16 @@ async def read(
                 yield entry
     finally:
         cursor.close()
+
+
+async def _find(cursor: _Cursor, time: int, streams: set[int]) -> list[Entry]:
+    """Go to the first entry of this time; it and those read with it, nothing if there is none."""
+    while batch := await cursor.next_batch():
+        for index, entry in enumerate(batch):
+            if entry.time == time and entry.stream in streams:
+                return batch[index:]
+        await asyncio.sleep(0)
+    return []
 
 
 async def _follow(cursor: _Cursor, running: Callable[[], bool], until: int) -> AsyncIterator[Entry]:
