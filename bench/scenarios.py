@@ -86,7 +86,7 @@ def run_bridge(engine: Engine) -> Iterator[Timed]:
     yield lambda: engine.call("run", "--rm", IMAGE, "true")
 
 
-@scenario("run --rm --network none", target=45)
+@scenario("run --rm --network none", target=35)
 def run_none(engine: Engine) -> Iterator[Timed]:
     yield lambda: engine.call("run", "--rm", "--network", "none", IMAGE, "true")
 
@@ -105,7 +105,7 @@ def sleeper(engine: Engine, *flags: str) -> Iterator[str]:
         engine.remove(name)
 
 
-@scenario("exec true", target=40)
+@scenario("exec true", target=35)
 def exec_true(engine: Engine) -> Iterator[Timed]:
     with sleeper(engine) as name:
         yield lambda: engine.call("exec", name, "true")
@@ -129,7 +129,7 @@ def ten_steps(engine: Engine) -> Path:
     return folder
 
 
-@scenario("build, ten RUN, uncached", target=250, runs=5)
+@scenario("build, ten RUN, uncached", target=150, runs=5)
 def build_uncached(engine: Engine) -> Iterator[Timed]:
     folder = engine.path(ten_steps(engine))
     yield lambda: engine.call(
@@ -137,7 +137,7 @@ def build_uncached(engine: Engine) -> Iterator[Timed]:
     )
 
 
-@scenario("build, ten RUN, cached", target=70)
+@scenario("build, ten RUN, cached", target=60)
 def build_cached(engine: Engine) -> Iterator[Timed]:
     folder = engine.path(ten_steps(engine))
     engine.call("build", *engine.build_flags, "-q", "-t", "ten:1", folder)
