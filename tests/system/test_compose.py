@@ -8,7 +8,8 @@ import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from debian import REPOSITORY, load_bookworm
@@ -182,3 +183,52 @@ def test_version_one(plugin: Compose, version_one: Compose) -> None:
     assert "done coffee" in version_one("logs", "worker")
     version_one("down", "-t", "1", "-v")
     assert gone(version_one.daemon, "v1")
+
+
+BUILD = """\
+services:
+  app:
+    image: {project}-built:1
+    build:
+      context: .
+      dockerfile: ../elsewhere.Dockerfile
+      target: wanted
+      args: {{VERSION: "2", OF_SHELL: }}
+      cache_from: ["debian:bookworm", "127.0.0.1:1/gone:1"]
+      labels: {{com.example.a: b}}
+      network: none
+      extra_hosts: ["extra:10.1.2.3"]
+"""
+BUILT = """\
+FROM debian:bookworm AS base
+ARG VERSION OF_SHELL
+RUN echo $VERSION $OF_SHELL $(grep -c 10.1.2.3.extra /etc/hosts) \\
+    $(grep -c : /proc/net/dev) > /said
+FROM base AS wanted
+COPY compose.yaml /
+FROM base
+RUN exit 1
+"""
+
+
+@pytest.mark.parametrize("generation", ["plugin", "version_one"])
+def test_what_a_build_asks_for(
+    generation: str, request: pytest.FixtureRequest, shop_daemon: Daemon, tmp_path: Path
+) -> None:
+    compose: Compose = request.getfixturevalue(generation)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file = folder / "compose.yaml"
+    file.write_text(BUILD.format(project=generation))
+    (tmp_path / "elsewhere.Dockerfile").write_text(BUILT)
+    environment = {**compose.environment, "OF_SHELL": "shell"}
+    own = replace(compose, files=("-f", str(file)), environment=environment)
+    own("build")
+    image = shop_daemon.client.images.get(f"{generation}-built:1")
+    assert image.labels["com.example.a"] == "b"
+    said = shop_daemon.client.containers.run(image, ["cat", "/said"], remove=True)
+    assert said == b"2 shell 1 1\n"  # its only interface is the loopback
+    assert "Using cache" in own("build")
+    (tmp_path / "elsewhere.Dockerfile").write_text("FROM debian:bookworm\nCOPY --from=wantd a b\n")
+    failed = own.start("build")
+    assert failed.returncode and "target stage 'wanted'" in failed.stdout + failed.stderr
