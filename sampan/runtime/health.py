@@ -22,7 +22,7 @@ _TIMED_OUT = -1
 
 class Judge:
     """The state after each result.  Failures in the start period do not count until a probe has
-    succeeded once."""
+    succeeded once.  Its nanoseconds are those of a clock that nobody sets."""
 
     def __init__(self, check: HealthCheck, started: int) -> None:
         self._check = check
@@ -39,14 +39,14 @@ class Judge:
             return self._check.start_interval
         return self._check.interval
 
-    def result(self, result: ProbeResult) -> Health:
-        """The new state."""
+    def result(self, result: ProbeResult, now: int) -> Health:
+        """The new state after a probe that has ended ``now``."""
         log = [*self.health.log, result][-_KEPT_RESULTS:]
         if result.exit_code == 0:
             self._succeeded = True
             self.health = Health("healthy", 0, log)
             return self.health
-        if self.in_start_period(result.end):
+        if self.in_start_period(now):
             self.health = Health(self.health.status, 0, log)
             return self.health
         streak = self.health.failing_streak + 1
@@ -80,7 +80,7 @@ class Monitor:
         self._check = check
         self._start = start
         self._report = report
-        self._judge = Judge(check, time.time_ns())
+        self._judge = Judge(check, time.monotonic_ns())
         self._probe: Probe | None = None
         self._deadline: Timer | None = None
         self._began = 0
@@ -97,7 +97,7 @@ class Monitor:
                 timer.cancel()
 
     def _schedule(self) -> None:
-        delay = self._judge.interval(time.time_ns()) / _SECOND
+        delay = self._judge.interval(time.monotonic_ns()) / _SECOND
         self._next = self._loop.call_later(delay, self._run)
 
     def _run(self) -> None:
@@ -129,5 +129,5 @@ class Monitor:
         if self._stopped:
             return
         result = ProbeResult(self._began, time.time_ns(), code, output)
-        self._report(self._judge.result(result))
+        self._report(self._judge.result(result, time.monotonic_ns()))
         self._schedule()

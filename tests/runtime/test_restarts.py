@@ -66,15 +66,22 @@ def probe(code: int, at: int) -> ProbeResult:
 def test_health_rules() -> None:
     judge = Judge(HealthCheck({}, retries=2, start_period=10, start_interval=1, interval=5), 0)
     assert judge.interval(3) == 1
-    assert judge.result(probe(1, 3)).failing_streak == 0
-    assert judge.result(probe(1, 20)) == Health("starting", 1, judge.health.log)
-    assert judge.result(probe(1, 25)).status == "unhealthy"
-    assert judge.result(probe(0, 30)) == Health("healthy", 0, judge.health.log)
+    assert judge.result(probe(1, 3), 3).failing_streak == 0
+    assert judge.result(probe(1, 20), 20) == Health("starting", 1, judge.health.log)
+    assert judge.result(probe(1, 25), 25).status == "unhealthy"
+    assert judge.result(probe(0, 30), 30) == Health("healthy", 0, judge.health.log)
     assert judge.interval(30) == 5
-    assert judge.result(probe(1, 31)).status == "healthy"
+    assert judge.result(probe(1, 31), 31).status == "healthy"
     for at in range(40, 50):
-        judge.result(probe(0, at))
+        judge.result(probe(0, at), at)
     assert [entry.start for entry in judge.health.log] == [45, 46, 47, 48, 49]
+
+
+@pytest.mark.parametrize("clock", [-(10**18), 10**18])
+def test_health_does_not_go_by_a_clock_that_is_set(clock: int) -> None:
+    judge = Judge(HealthCheck({}, retries=1, start_period=10, interval=5), 0)
+    assert judge.result(probe(1, clock + 9), 9).status == "starting"
+    assert judge.result(probe(1, clock + 11), 11).status == "unhealthy"
 
 
 class Events:
