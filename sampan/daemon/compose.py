@@ -110,7 +110,7 @@ async def compose(settings: Settings, stack: AsyncExitStack) -> Engine:
     )
     stack.push_async_callback(lifecycle.close)
     connector = Connector(manager, launcher)
-    processes = Processes(snapshotter, roots, places)
+    processes = Processes(containers, snapshotter, roots, places)
     inspector = Inspector(images, execs, launcher, places)
     registry = RegistryClient(_registry_config(settings))
     stack.push_async_callback(registry.close)

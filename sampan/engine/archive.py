@@ -64,7 +64,7 @@ class Archive:
         stream = self._pack(container, path, found)
         # The first step only looks: a missing path is an error, not a broken stream.
         await asyncio.to_thread(next, stream)
-        self._containers.publish(container.record, "archive-path", path=path)
+        self._containers.publish(container.record, "archive-path")
         return found, pump(stream)
 
     async def put(
@@ -89,7 +89,7 @@ class Archive:
             self._unpack(container, path, source, strict, keep_owner)
 
         await in_thread(stream, work)
-        self._containers.publish(container.record, "extract-to-dir", path=path)
+        self._containers.publish(container.record, "extract-to-dir")
 
     async def export(self, ref: str, latest: int | None = None) -> AsyncGenerator[bytes, None]:
         """The container's root file system, without its volumes, as a tar; ``latest`` is an upper

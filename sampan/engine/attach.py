@@ -61,8 +61,9 @@ class Attach:
             if keeper is None:
                 container.parked.append((request, fd))
                 return
+            # Before the keeper has the connection, which may end at once: "detach" comes after.
+            self._containers.publish(container.record, "attach")
             try:
                 await keeper.attach(request, fd)
             finally:
                 os.close(fd)
-        self._containers.publish(container.record, "attach")

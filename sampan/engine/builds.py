@@ -30,7 +30,8 @@ from sampan.engine.buildindex import Attest, build_index
 from sampan.engine.distribution import Auths, credentials_for
 from sampan.engine.events import Events
 from sampan.engine.filters import Filters
-from sampan.errors import DiskFull, InvalidParameter
+from sampan.engine.images import event_attributes
+from sampan.errors import DiskFull, InvalidParameter, NotFound
 from sampan.linux import memory
 from sampan.linux.trees import remove_tree
 from sampan.progress import Report
@@ -92,8 +93,12 @@ class Builds:
                 else:
                     result = await build(named, self._deps, report)
         if result.image_id:
+            try:
+                image = self._deps.images.get(result.image_id)
+            except NotFound:
+                return result  # somebody has removed it since
             for tag in result.tags:
-                self._events.publish("image", "tag", result.image_id, {"name": tag})
+                self._events.publish("image", "tag", image.id, event_attributes(image, tag))
         return result
 
     @asynccontextmanager

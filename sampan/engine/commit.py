@@ -14,7 +14,7 @@ from sampan.engine import changes as config_changes
 from sampan.engine import mountpoints
 from sampan.engine.containers import Containers
 from sampan.engine.events import Events
-from sampan.engine.images import parse_name
+from sampan.engine.images import event_attributes, parse_name
 from sampan.engine.merge import merge
 from sampan.engine.roots import Roots
 from sampan.engine.state import Container
@@ -88,11 +88,11 @@ class Commits:
                 parent=parent.id,
             )
         shown = reference.familiar() if reference else ""
+        if reference is not None:
+            self._events.publish("image", "tag", image.id, event_attributes(image, shown))
         self._containers.publish(
             record, "commit", comment=comment, imageID=image.id, imageRef=shown
         )
-        if reference is not None:
-            self._events.publish("image", "tag", image.id, {"name": shown})
         return image
 
     async def _layer(self, container: Container, report: Report | None) -> LayerRef:

@@ -90,7 +90,7 @@ class Execs:
         _check_running(container)
         found = Exec(secrets.token_hex(32), container, config)
         self._execs[found.id] = found
-        self._publish(found, f"exec_create: {' '.join(config.cmd)}")
+        self._publish(found, f"exec_create: {_shown(config.cmd)}")
         return found
 
     def get(self, id: str) -> Exec:
@@ -130,7 +130,7 @@ class Execs:
             open_stdin=found.config.attach_stdin,
             attaches=[attach] if attach is not None else [],
         )
-        self._publish(found, f"exec_start: {' '.join(found.config.cmd)}")
+        self._publish(found, f"exec_start: {_shown(found.config.cmd)}")
         try:
             pid = await keeper.exec(request, [fd] if fd is not None else [])
         except StartError as error:
@@ -208,6 +208,11 @@ class Execs:
         if profile := self._apparmor.of(record.host):
             process["apparmorProfile"] = profile
         return process
+
+
+def _shown(command: list[str]) -> str:
+    """A command as Docker's events have it: the program, a space, and what it is given."""
+    return f"{command[0]} {' '.join(command[1:])}"
 
 
 def _encoded(keys: str) -> str:

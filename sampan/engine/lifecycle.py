@@ -89,10 +89,17 @@ class Lifecycle:
         state = container.record.state
         if container.parked:
             self._containers.publish(container.record, "attach")
+        early: list[KeeperEvent] = []
+
+        def news(event: KeeperEvent) -> None:
+            if container.keeper is None:
+                # Its first end may be told before its start is known here.
+                early.append(event)
+            else:
+                self._on_event(container, event)
+
         try:
-            keeper = await self._launcher.launch(
-                container, lambda event: self._on_event(container, event)
-            )
+            keeper = await self._launcher.launch(container, news)
         except Exception as error:
             # Only the command's own fault has a code of its own.
             code = error.exit_code if isinstance(error, StartError) else 0
@@ -114,6 +121,8 @@ class Lifecycle:
         state.health = Health("starting", 0, []) if self._has_probe(container) else None
         self._containers.save(container)
         self._containers.publish(container.record, "start")
+        for event in early:
+            self._on_event(container, event)
         self._launcher.links_changed(links.linking(container, self._containers.all()))
 
     async def stop(

@@ -153,6 +153,10 @@ class Networks:
                 raise Forbidden(f"container {target.id} is not connected to network {network.name}")
             if target.running:
                 await self._disconnect_live(target, network, record.networks[network.name])
+            else:
+                attributes = {"name": network.name, "type": network.driver}
+                attributes["container"] = target.id
+                self._events.publish("network", "disconnect", network.id, attributes)
             record.networks.pop(network.name, None)
             self._containers.save(target)
 

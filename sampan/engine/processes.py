@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sampan.engine import mountpoints
+from sampan.engine.containers import Containers
 from sampan.engine.launch import Places
 from sampan.engine.roots import Roots
 from sampan.engine.state import Container
@@ -28,7 +29,10 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Processes:
     """Looks into containers from outside."""
 
-    def __init__(self, snapshotter: Snapshotter, roots: Roots, places: Places) -> None:
+    def __init__(
+        self, containers: Containers, snapshotter: Snapshotter, roots: Roots, places: Places
+    ) -> None:
+        self._containers = containers
         self._snapshotter = snapshotter
         self._roots = roots
         self._places = places
@@ -49,8 +53,11 @@ class Processes:
             )
         pids = await asyncio.to_thread(self.pids, container)
         if arguments.strip() in ("", DEFAULT_ARGUMENTS):
-            return TITLES, await asyncio.to_thread(_rows, pids)
-        return await _host_ps(arguments.split(), pids)
+            found = TITLES, await asyncio.to_thread(_rows, pids)
+        else:
+            found = await _host_ps(arguments.split(), pids)
+        self._containers.publish(container.record, "top")
+        return found
 
     def group(self, container: Container) -> cgroups.Group:
         """The container's control group."""

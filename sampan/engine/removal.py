@@ -92,7 +92,8 @@ class Removal:
             if variant.image != image.id:
                 self._drop_unnamed(variant.image)
         self.records.append({"Untagged": reference.familiar()})
-        self._publish("untag", image, image.id)
+        labels = image.config.config.labels or {}
+        self._events.publish("image", "untag", image.id, {**labels, "name": image.id})
 
     def _delete(self, image: Image, *, force: bool, prune_parents: bool, quiet: bool) -> None:
         image = self._store.get(image.id)
@@ -110,7 +111,8 @@ class Removal:
             self._untag(image, reference)
         layers = self._store.own_chains(image.id)
         self._store.delete(image.id)
-        self._publish("delete", image, image.id)
+        # Nothing but its name is left of it, as under Docker.
+        self._events.publish("image", "delete", image.id, {"name": image.id})
         self.records.append({"Deleted": image.id})
         self.records += [{"Deleted": chain} for chain in layers]
         if not prune_parents or not image.parent:
@@ -139,10 +141,6 @@ class Removal:
             raise conflict("image is referenced in multiple repositories", False)
         if users:
             raise conflict(f"image is being used by stopped container {users[0].id[:12]}", False)
-
-    def _publish(self, action: str, image: Image, name: str) -> None:
-        attributes = {**(image.config.config.labels or {}), "name": name}
-        self._events.publish("image", action, image.id, attributes)
 
 
 def _references(image: Image) -> list[Reference]:

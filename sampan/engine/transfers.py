@@ -104,7 +104,9 @@ class Transfers:
             docker_version=__version__,
         )
         image = await self._archives.import_(stream, config, reference, report)
-        self._publish("import", image, reference.familiar() if reference else image.id)
+        if reference is not None:
+            self._publish("tag", image, reference.familiar())
+        self._publish("import", image, image.id)
         return image
 
     def _resolve_one(self, name: str, platform: Platform | None) -> list[Saved]:
