@@ -14,6 +14,7 @@ from sampan.build.context import Context
 from sampan.build.dockerfile import parse
 from sampan.build.dockerfile.ast import Dockerfile
 from sampan.build.dockerfile.check import check, options_of
+from sampan.build.dockerfile.locate import mistake
 from sampan.build.errors import StepError
 from sampan.build.exporter import Exporter
 from sampan.build.graph import ops, outline
@@ -107,9 +108,9 @@ class _Build:
             answer = outline.findings(warnings) if request.call == "check" else None
             answer = answer or outline.outline(tree, plan)
             return BuildResult(None, (), warnings, plan.unused_args, answer=answer)
-        self._check_permissions(plan)
+        self._check_permissions(tree, plan)
         emulation.check(plan)
-        narrator = Narrator(plan, self.report)
+        narrator = Narrator(plan, tree.source, self.report)
         runner = self._runner(narrator)
         shared = self.deps.shared
         exporter = self.exporter = Exporter(self.deps.images, shared.cache, self.epoch)
@@ -272,14 +273,15 @@ class _Build:
             )
         return warnings
 
-    def _check_permissions(self, plan: Plan) -> None:
+    def _check_permissions(self, tree: Dockerfile, plan: Plan) -> None:
         for stage in plan.stages:
             for step in stage.steps:
                 security = getattr(step.instruction, "security", "")
                 if security == "insecure" and not self.request.allow_insecure:
-                    raise InvalidParameter(
-                        f"{step.text}: security.insecure is not allowed: give --allow"
-                        " security.insecure"
+                    raise mistake(
+                        "security.insecure is not allowed: give --allow security.insecure",
+                        tree.source,
+                        step.at,
                     )
 
     # work

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from sampan.build.dockerfile import ast
+from sampan.build.dockerfile.source import Source
 from sampan.build.graph import ops
 from sampan.build.graph.plan import Plan, StagePlan, Step
 from sampan.build.solver.scheduler import Result
@@ -30,6 +32,7 @@ class _Told:
     """A step with the steps after it that change only the configuration."""
 
     vertex: Vertex
+    at: ast.Instruction
     followers: list[Vertex] = field(default_factory=list)
     started: bool = False
     finished: bool = False
@@ -38,10 +41,13 @@ class _Told:
 class Narrator:
     """Turns the scheduler's vertices into events; implements its ``Watcher``."""
 
-    def __init__(self, plan: Plan, report: Report) -> None:
+    def __init__(self, plan: Plan, source: Source, report: Report) -> None:
+        """``source`` is the Dockerfile's text, to show what fails."""
         self._report = report
+        self._source = source
         self._told: dict[str, list[_Told]] = {}
         self._immediate: list[_Told] = []
+        self._steps: list[tuple[ops.Vertex, _Told]] = []
         self._last = plan.target.steps[-1]
         self._last_number = 0
         self._held: list[StepCached | StepDone] = []
@@ -71,7 +77,9 @@ class Narrator:
             if not _makes_layer(step) and current is not None:
                 current.followers.append(vertex)
                 continue
-            current = _Told(vertex)
+            current = _Told(vertex, step.at)
+            if step.vertex is not None:
+                self._steps.append((step.vertex, current))
             if step.vertex is None:
                 self._immediate.append(current)
             else:
@@ -105,10 +113,28 @@ class Narrator:
             container_id = ""  # It is the first one's; others only begin on its result.
 
     def failed(self, vertex: ops.Vertex, error: BaseException) -> None:
-        for told in self._told.get(vertex.digest, ())[:1]:
-            if told.started and not told.finished:
-                told.finished = True
-                self._report(StepFailed(told.vertex, str(error), time.time()))
+        cancelled = isinstance(error, asyncio.CancelledError)
+        told = self._told[vertex.digest][0] if vertex.digest in self._told else None
+        if not cancelled:
+            told = told or self._step_with(vertex)
+            if told is not None:
+                self._start(told)
+        if told is not None and told.started and not told.finished:
+            told.finished = True
+            excerpt = "" if cancelled else self._source.excerpt(told.at.span)
+            self._report(StepFailed(told.vertex, str(error), time.time(), excerpt))
+
+    def _step_with(self, vertex: ops.Vertex) -> _Told | None:
+        """The step that wants what is no step of its own: a download, the files of a merge."""
+        for top, told in self._steps:
+            below = [top]
+            while below:
+                for item in below.pop().inputs:
+                    if item is vertex:
+                        return told
+                    if item is not None and item.digest not in self._told:
+                        below.append(item)
+        return None
 
     def running(self, vertex: ops.Vertex, container_id: str) -> None:
         for told in self._told.get(vertex.digest, ())[:1]:

@@ -191,9 +191,12 @@ class StepDone:
 
 @dataclass(frozen=True, slots=True)
 class StepFailed:
+    """The step has failed, or was cancelled; ``excerpt`` shows a failed one in the Dockerfile."""
+
     vertex: Vertex
     error: str
     at: float
+    excerpt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,14 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     )
     try:
         identifier = _show(messages, screen, view, quiet=quiet, to_stdout=to_stdout)
-    except Failure:
+    except Failure as failure:
+        if found.get("Excerpt"):
+            failure = Failure(f"{failure.message}\n{found['Excerpt']}", failure.code)
         if found.get("StateBefore"):
             from sampan.cli.buildinvoke import shell
 
             shell(session, found["StateBefore"])
-        raise
+        raise failure from None
     finally:
         if brought:
             from sampan.cli.buildcache import forget
@@ -165,7 +167,7 @@ def _noticing(
 ) -> Iterator[dict[str, Any]]:
     """The messages without those that name other images than the result: these go to ``found``."""
     for message in messages:
-        if message.get("id") in ("sampan.cache", "sampan.state"):
+        if message.get("id") in ("sampan.cache", "sampan.state", "sampan.source"):
             found.update(message["aux"])
         else:
             yield message
@@ -196,6 +198,7 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     }
     query["rm"] = "1" if options["rm"] else "0"
     query["q"] = quiet
+    query["excerpt"] = "1"
     arguments: dict[str, str | None] = {}
     if os.path.exists(f"{session.config_dir}/config.json"):
         from sampan.cli.creation import proxies

@@ -16,7 +16,7 @@ from sampan.api import filters as wire_filters
 from sampan.api.body import chunks
 from sampan.api.query import flag, integer, json_value, nullable_map, string_map
 from sampan.api.routes.images import until_of
-from sampan.build import BuildEvent, BuildRequest
+from sampan.build import BuildEvent, BuildRequest, StepFailed
 from sampan.build.errors import StepError
 from sampan.engine import Engine, endpoints, resources
 from sampan.engine.buildindex import Attest
@@ -37,6 +37,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
         async def work(stream: progress.Stream) -> None:
             unsent: list[dict[str, Any]] = []  # a quiet build tells what it did only if it fails
+            excerpts: list[str] = []
             async with _context(engine, request, wish, remote, stream) as context:
                 text = build_text.ClassicText(stream.send)
                 report: Callable[[BuildEvent], None] = text
@@ -45,12 +46,20 @@ def routes(engine: Engine) -> list[web.RouteDef]:
                 elif quiet:
                     text = build_text.ClassicText(unsent.append)
                     report = text
+
+                def tell(event: BuildEvent) -> None:
+                    if isinstance(event, StepFailed) and event.excerpt:
+                        excerpts.append(event.excerpt)
+                    report(event)
+
                 try:
-                    result = await engine.builds.build(context.applied(wish), auths, report, attest)
+                    result = await engine.builds.build(context.applied(wish), auths, tell, attest)
                 except SampanError as error:
                     text.close()
                     for message in unsent:
                         stream.send(message)
+                    if excerpts and flag(request, "excerpt"):
+                        stream.send({"id": "sampan.source", "aux": {"Excerpt": excerpts[0]}})
                     if isinstance(error, StepError) and error.state_before:
                         aux = {"StateBefore": error.state_before}
                         stream.send({"id": "sampan.state", "aux": aux})

@@ -32,12 +32,16 @@ ResolveImage = Callable[[str, str], Awaitable[ImageConfig]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An instruction in the plan; ``vertex`` is None when only the configuration changes."""
+    """An instruction in the plan; ``vertex`` is None when only the configuration changes.
+
+    ``at`` is the instruction of the file that brings it: itself, or the FROM of a trigger.
+    """
 
     stage: int
     instruction: ast.Instruction
     text: str
     vertex: Vertex | None
+    at: ast.Instruction
 
 
 @dataclass(slots=True)
@@ -225,14 +229,14 @@ class Planner:
             surroundings=self.surroundings,
         )
         origin = stage.origin
-        plan.steps.append(Step(stage.number, origin, origin.text, plan.draft.vertex))
+        plan.steps.append(Step(stage.number, origin, origin.text, plan.draft.vertex, origin))
         for text in self._triggers(plan, stage):
             try:
                 trigger = parse_instruction(text)
                 for name in sources_named(trigger):
                     if name not in others:
                         others[name] = await self._source(name, stage, trigger)
-                self._apply(dispatcher, plan, trigger)
+                self._apply(dispatcher, plan, trigger, origin)
             except DockerfileError as error:
                 # Its text is not in this file: what brings it is marked.
                 raise mistake(
@@ -242,18 +246,20 @@ class Planner:
                     origin.image,
                 ) from error
         for instruction in stage.body:
-            self._apply(dispatcher, plan, instruction)
+            self._apply(dispatcher, plan, instruction, instruction)
         self._open.discard(stage.number)
         self._plans[stage.number] = plan
         return plan
 
-    def _apply(self, dispatcher: Dispatcher, plan: StagePlan, i: ast.Instruction) -> None:
+    def _apply(
+        self, dispatcher: Dispatcher, plan: StagePlan, i: ast.Instruction, at: ast.Instruction
+    ) -> None:
         try:
             vertex = dispatcher.apply(i)
         except SyntaxProblem as problem:
             raise misplaced(problem, self.tree.source, i) from None
         self._undefined.extend((name, i) for name in sorted(dispatcher.unset))
-        plan.steps.append(Step(plan.stage.number, i, i.text, vertex))
+        plan.steps.append(Step(plan.stage.number, i, i.text, vertex, at))
 
     async def _begin(self, stage: ast.Stage) -> StagePlan:
         image, platform = self._from_words(stage)
