@@ -228,6 +228,33 @@ STEPS = [
     ]),
 ]  # fmt: skip
 
+FILTERED_STEPS: list[Ask] = [
+    made("web", Labels={"l": "v", "m": "n"}, HostConfig=_NONE, Healthcheck={"Test": ["NONE"]}),
+    post("/volumes/create", {"Name": "web"}),
+    post("/containers/web/start"),
+    post("/containers/web/exec", {"Cmd": ["true"]}, keep="exec"),
+    post("/networks/create", {"Name": "web-net", "Labels": {"l": "v"}}),
+    made("website", Image="busybox:latest"),
+    post("/images/busybox/tag?repo=web&tag=1"),
+    post("/containers/web/kill"),
+]
+
+FILTERS: list[dict[str, list[str]]] = [
+    {"type": ["container"]}, {"type": ["network", "volume"]}, {"type": ["daemon"]},
+    {"type": ["odd"]}, {"event": ["create"]}, {"event": ["create", "start"]},
+    {"event": ["exec_create"]}, {"event": ["exec_create", "sta"]}, {"event": ["sta"]},
+    {"event": ["exec_create: true "]}, {"event": ["exec_die"]}, {"event": ["health_status"]},
+    {"container": ["web"]}, {"container": ["website"]}, {"container": ["we"]},
+    {"container": ["none"]}, {"container": ["web"], "event": ["start"]},
+    {"container": ["web", "website"]}, {"volume": ["web"]}, {"network": ["web-net"]},
+    {"network": ["none"]}, {"network": ["bridge"]}, {"image": ["busybox"]},
+    {"image": ["busybox:latest"]}, {"image": ["web"]}, {"image": ["web:1"]}, {"image": ["bus"]},
+    {"label": ["l"]}, {"label": ["l=v"]}, {"label": ["l=x"]}, {"label": ["l=v", "m=n"]},
+    {"label": ["name=web"]}, {"scope": ["local"]}, {"scope": ["swarm"]}, {"scope": ["odd"]},
+    {"daemon": ["none"]}, {"plugin": ["web"]}, {"node": ["x"]}, {"service": ["x"]},
+    {"secret": ["x"]}, {"config": ["x"]}, {"type": []}, {},
+]  # fmt: skip
+
 DIFFERS: list[tuple[str, str, str]] = [
     ("exec detached by keys", "exec_die", "Docker's engine takes the detaching for a failure of the"
      " command, which runs on"),

@@ -13,14 +13,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
-from api_rows import Ask, delete, post
+from api_rows import Ask, delete, get, post
 from dockerd import Dockerd
-from event_rows import DIFFERS, STEPS, Scene, Step
-from harness import DEADLINE, Daemon, running
+from event_rows import DIFFERS, FILTERED_STEPS, FILTERS, STEPS, Scene, Step
+from harness import DEADLINE, Daemon, running, until
 
 GOLDEN = Path(__file__).parent / "golden" / "events.json"
+FILTERED = GOLDEN.with_name("event_filters.json")
 WRITE = os.environ.get("SAMPAN_GOLDEN") == "write"
 
 
@@ -140,4 +142,36 @@ def test_events(world: Daemon) -> None:
         wrong += [f"{title}: more {e}" for e in (Counter(ours) - Counter(docker)).elements()]
         if of_containers(docker) != of_containers(ours):
             wrong += [f"{title}: order {actions(ours)}, Docker's {actions(docker)}"]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_filters(world: Daemon) -> None:
+    scene = Scene(world.url.removeprefix("unix://"))
+    begin = time.time()
+    for each in FILTERED_STEPS:
+        assert scene.send(each).status < 300
+    until(lambda: scene.state("web")["Status"] == "exited")
+    time.sleep(0.5 if WRITE else 0)
+    end = time.time()
+    found = {}
+    for filters in FILTERS:
+        text = json.dumps(filters)
+        target = f"/events?since={begin:.9f}&until={end:.9f}&filters={quote(text)}"
+        answer = scene.send(get(target))
+        lines = answer.body.splitlines() if answer.status == 200 else []
+        events = [json.loads(line) for line in lines]
+        found[text] = [answer.status, [f"{e['Type']} {e['Action']}" for e in events]]
+    for each in (delete("/containers/web"), delete("/containers/website"), delete("/images/web:1")):
+        scene.send(each)
+    scene.send(delete("/networks/web-net"))
+    scene.send(delete("/volumes/web"))
+    if WRITE:
+        FILTERED.write_text(json.dumps(found, indent=1) + "\n")
+        return
+    golden = json.loads(FILTERED.read_text())
+    wrong = [
+        f"{text}: {found[text]}, Docker's {golden[text]}"
+        for text in golden
+        if sorted(golden[text][1]) != sorted(found[text][1]) or golden[text][0] != found[text][0]
+    ]
     assert not wrong, "\n".join(wrong)

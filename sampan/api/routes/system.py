@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +12,9 @@ from sampan.api import filters as wire_filters
 from sampan.api import progress, streams, versions
 from sampan.api.feed import Encoder, Feed
 from sampan.engine import Engine
-from sampan.engine.events import Event
-from sampan.engine.filters import Filters
+from sampan.engine.event_filters import matching
 from sampan.engine.timestamps import parse_time
 from sampan.errors import InvalidParameter, Unavailable
-
-EVENT_FILTERS = (
-    "config",
-    "container",
-    "daemon",
-    "event",
-    "image",
-    "label",
-    "network",
-    "node",
-    "plugin",
-    "scope",
-    "secret",
-    "service",
-    "type",
-    "volume",
-)
-_NAMED_KINDS = ("container", "image", "network", "volume", "plugin", "daemon")
 
 
 def routes(engine: Engine) -> list[web.RouteDef]:
@@ -58,7 +38,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
 
     async def events(request: web.Request) -> web.StreamResponse:
         query = request.query
-        chosen = _event_filter(wire_filters.parse(query.get("filters")).only(*EVENT_FILTERS))
+        chosen = matching(wire_filters.parse(query.get("filters")))
         since = parse_time(query.get("since"))
         until = parse_time(query.get("until"))
         if since is not None and until is not None and since > until:
@@ -128,43 +108,3 @@ def _filtered(family: str) -> bool:
         return setting.read_text().strip() == "1"
     except OSError:
         return False
-
-
-def _event_filter(filters: Filters) -> Callable[[Event], bool]:
-    if not filters:
-        return lambda _: True
-
-    def wanted(event: Event) -> bool:
-        attributes = event.actor.attributes
-        if not (filters.exact("type", event.type) and filters.exact("scope", event.scope)):
-            return False
-        # "exec_start" is meant by a filter although its action carries the command.
-        actions = filters.get("event")
-        if actions and not any(
-            event.action == action or event.action.startswith(f"{action}:") for action in actions
-        ):
-            return False
-        if not filters.labels(attributes):
-            return False
-        for kind in _NAMED_KINDS:
-            values = filters.get(kind)
-            if not values:
-                continue
-            if kind == "image":
-                names = {event.actor.id, attributes.get("image", ""), attributes.get("name", "")}
-                names |= {name.partition(":")[0] for name in names}
-                if event.type not in ("image", "container") or not names & set(values):
-                    return False
-                continue
-            own = {event.actor.id, event.actor.id[:12], attributes.get("name", "")}
-            related = {attributes.get(kind, "")}
-            names = own if event.type == kind else related
-            if not any(value in names or _prefix(event, kind, value) for value in values):
-                return False
-        return True
-
-    return wanted
-
-
-def _prefix(event: Event, kind: str, value: str) -> bool:
-    return event.type == kind and len(value) >= 4 and event.actor.id.startswith(value)
