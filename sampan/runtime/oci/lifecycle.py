@@ -1,4 +1,4 @@
-"""What is done with a container once it is made: start, run, kill, delete, pause, resume."""
+"""What is done with a container once it is made: start, kill, delete, pause, resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import sys
 
-from sampan.linux import process
 from sampan.runtime import cgroups
 from sampan.runtime.errors import StartError
 from sampan.runtime.oci import hooks, listeners, notify, records
@@ -83,29 +82,6 @@ def _late_hooks(record: records.Record, kind: str, status: str) -> None:
     if wanted:
         state = json.dumps(record.document(status)).encode()
         hooks.run(wanted, kind, state, lambda text: print(f"warning: {text}", file=sys.stderr))
-
-
-def run(root: str, options: Options) -> int:
-    """``run``: make, start, and unless detached wait and delete."""
-    from sampan.runtime.oci import create, joining
-
-    detached = options.flag("detach")
-    if not detached and not options.flag("no-subreaper"):
-        process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
-    made = create.make(root, options, detached=detached, gated=False)
-    create.finish(made, options)
-    poststart(made.record)
-    if made.ready and detached:
-        notify.pass_on(made.ready, made.record.pid)
-    elif made.ready:
-        notify.pass_on_meanwhile(made.ready, made.record.pid)
-    if detached:
-        return 0
-    master = None if options.text("console-socket") else made.master
-    code = joining.wait(made.record.pid, made.handle, master)
-    if not options.flag("keep"):
-        forget(made.record)
-    return code
 
 
 def number_of(name: str) -> int:

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from sampan import together
@@ -16,13 +15,16 @@ from sampan.runtime.oci.options import Options, parse
 DEFAULT_ROOT = "/run/sampan-oci"
 
 
+_NO_LETTERS: Mapping[str, str] = {}
+
+
 class _Command(NamedTuple):
     """Where a command is (``module:function``), its options, and the letters for them."""
 
     place: str
     flags: str = ""
     valued: str = ""
-    short: Mapping[str, str] = MappingProxyType({})
+    short: Mapping[str, str] = _NO_LETTERS
     mixed: bool = True
 
 
@@ -33,7 +35,7 @@ _CRIU_VALUED = "image-path work-path manage-cgroups-mode empty-ns criu"
 _COMMANDS = {
     "create": _Command("create:create", _MAKING, _MAKING_VALUED, {"b": "bundle"}),
     "run": _Command(
-        "lifecycle:run",
+        "running:run",
         f"{_MAKING} detach keep no-subreaper",
         _MAKING_VALUED,
         {"b": "bundle", "d": "detach"},
@@ -109,7 +111,7 @@ def main(program: str) -> NoReturn:
     except BrokenPipeError:
         code = 1
     if not code:
-        together.keep()
+        together.keep("oci")
     try:
         sys.stdout.flush()
     except OSError:
@@ -146,7 +148,9 @@ def _run(options: Options) -> int:
         given.values.setdefault("criu", options.all("criu"))
     if os.geteuid() != 0 and name not in ("features", "spec", "list", "state"):
         raise OciError("sampan-oci must be run by root")
-    return _load(command.place)(options.text("root", DEFAULT_ROOT).rstrip("/"), given)
+    call = _load(command.place)
+    together.ready(name)
+    return call(options.text("root", DEFAULT_ROOT).rstrip("/"), given)
 
 
 def _explain(name: str, command: _Command) -> int:

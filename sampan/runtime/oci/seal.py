@@ -12,21 +12,19 @@ import gc
 import os
 import sys
 
+from sampan import together
+from sampan.runtime.oci import lean
+
 _ENTERING = frozenset({"create", "run", "exec", "restore"})
-_CODE = """
-import sys; sys.path = {!r}
-from sampan import together; together.install("oci")
-from sampan.runtime.oci.seal import go_on; go_on({!r})
-"""
+_CODE = "import sys; sys.path = {!r}; from sampan.runtime.oci.seal import go_on; go_on({!r})"
 
 
 def entry() -> None:
     """The command line of the calling process; does not return."""
-    from sampan.runtime.oci import lean
-
     # A command ends before garbage would matter.
     gc.disable()
     lean.install()
+    together.preload()
     if not _ENTERING.isdisjoint(sys.argv[1:]):
         from sampan.linux import executable
 
@@ -37,8 +35,6 @@ def entry() -> None:
 
 def go_on(program: str) -> None:
     """The command line, by a process that may enter containers; does not return."""
-    from sampan.runtime.oci import lean
-
     lean.install()
     from sampan.runtime.oci.main import main
 
