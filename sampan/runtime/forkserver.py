@@ -55,6 +55,8 @@ def main(modules: Sequence[str]) -> None:
         _serve(asking, fast_moves)
         if asking is daemon:
             return
+        # A socket that is only dropped is warned of, which leaves traces in every later keeper.
+        asking.close()
         model.wait()
         compact.use_sample()
         asking = daemon
