@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import copyup, local_driver
+from sampan.engine import copyup, local_driver, propagation
 from sampan.engine.events import Events
 from sampan.engine.mounts import (
     LOCAL,
@@ -296,4 +296,5 @@ def _bind_source(mount: ContainerMount) -> Path:
                 f"error while creating mount source path '{source}': {error.strerror}"
             ) from None
     check_bind_source(mount)
+    propagation.check(str(source), mount.point.propagation)
     return source

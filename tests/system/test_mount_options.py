@@ -109,6 +109,17 @@ def test_propagation(daemon: Daemon, tree: Path, propagation: str, arrives: bool
     container.remove(force=True)
 
 
+@pytest.mark.parametrize(
+    ("propagation", "kind"), [("rslave", "shared or slave"), ("shared", "shared")]
+)
+def test_propagation_from_a_private_mount(
+    run: Run, tree: Path, propagation: str, kind: str
+) -> None:
+    subprocess.run(["mount", "--make-private", tree], check=True)
+    said = run("true", "-v", f"{tree}/later:/m:{propagation}")
+    assert f"path {tree}/later is mounted on {tree} but it is not a {kind} mount" in said
+
+
 def test_tmpfs(run: Run) -> None:
     said = run("df -m /t | tail -1; stat -c %a /t", "--tmpfs", "/t:size=3m,mode=750")
     assert said.split()[1] == "3" and said.endswith("750\n")
