@@ -6,15 +6,16 @@ import os
 
 _READ = os.O_RDONLY | os.O_CLOEXEC
 _WRITE = os.O_WRONLY | os.O_CLOEXEC
-_LARGEST = 1 << 20
+# As much as the C library's heap gives without a mapping of its own.
+_PART = 1 << 16
 
 
 def read(path: str, dir_fd: int | None = None) -> bytes:
-    """The file's content, up to 1 MiB."""
+    """The file's content."""
     fd = os.open(path, _READ, dir_fd=dir_fd)
     try:
         parts = []
-        while part := os.read(fd, _LARGEST):
+        while part := os.read(fd, _PART):
             parts.append(part)
         return b"".join(parts)
     finally:

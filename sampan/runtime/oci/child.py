@@ -64,7 +64,8 @@ class Conversation(ChildSide):
     """The child's end of its conversation with the command that makes it.
 
     Beside what :class:`ChildSide` says: ``M`` the root file system is made, ``R`` ready at the
-    gate.  The answers carry the container's state for hooks.
+    gate.  There is no ``N``: the first ``G`` comes when the control group is made, and like the
+    one that answers ``M`` carries the container's state for hooks.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -115,15 +116,10 @@ def _run(plan: Plan, talk: Conversation) -> None:
     os.setsid()
     os.umask(0)
     guard = Guard()
-    late = namespaces.CLONE_NEWCGROUP
     for fd, flag in plan.joined:
         namespaces.setns(fd, flag)
         os.close(fd)
-    namespaces.unshare(plan.new_namespaces & ~late)
-    talk.namespaces_ready()
-    state = talk.wait()
-    namespaces.unshare(plan.new_namespaces & late)
-
+    namespaces.unshare(plan.new_namespaces & ~namespaces.CLONE_NEWCGROUP)
     mapping = plan.remapped.mapping if plan.remapped else None
     if mapping:
         userns.make_files_as_root(mapping)
@@ -136,12 +132,15 @@ def _run(plan: Plan, talk: Conversation) -> None:
         user=plan.remapped.user if plan.remapped else -1,
         idmap_root=False,
     )
+    state = b""
     for entry in config.get("mounts") or ():
         entry = _labelled(entry, str(linux.get("mountLabel") or ""))
         if entry.get("type") in ("cgroup", "cgroup2"):
+            state = state or _join_group(plan, talk)
             root.add_cgroup(entry, plan.cgroup_points)
         else:
             root.add(entry)
+    state = state or _join_group(plan, talk)
     root.add_default_devices()
     root.add_devices(linux.get("devices") or ())
     who = confine.identity(root.fd, config["process"])
@@ -174,6 +173,14 @@ def _run(plan: Plan, talk: Conversation) -> None:
     if plan.gate >= 0:
         caller = _wait_at_gate(plan.gate, talk)
     reporting(caller, lambda: _start(plan, who, environ, state, caller))
+
+
+def _join_group(plan: Plan, talk: Conversation) -> bytes:
+    """Wait until the control group is made and we are in it, which the command sees to meanwhile;
+    the container's state for hooks."""
+    state = talk.wait()
+    namespaces.unshare(plan.new_namespaces & namespaces.CLONE_NEWCGROUP)
+    return state
 
 
 def _labelled(entry: dict[str, Any], label: str) -> dict[str, Any]:

@@ -239,7 +239,6 @@ def _complete(
     """Bring the child to its gate (or its program); its terminal's master, if it has one."""
     resources = (config.get("linux") or {}).get("resources") or {}
     group.create({**resources, "devices": allowed_devices(resources.get("devices") or ())})
-    side.wait_for_namespaces()
     group.add(record.pid)
     own_hooks = config.get("hooks") or {}
     state = json.dumps(record.document("creating")).encode()
