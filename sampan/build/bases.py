@@ -14,11 +14,12 @@ from sampan.build.types import (
     BuildEvent,
     BuildRequest,
     StepDone,
+    StepFailed,
     StepProgress,
     StepStarted,
     Vertex,
 )
-from sampan.errors import InvalidParameter, NotFound, Unauthorized, Unavailable
+from sampan.errors import InvalidParameter, NotFound, SampanError, Unauthorized, Unavailable
 from sampan.image.config import ImageConfig
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
@@ -74,7 +75,11 @@ class Bases:
             loop.call_soon_threadsafe(self._report, StepProgress(vertex, item))
 
         self._report(StepStarted(vertex, time.time()))
-        image = await self._deps.pull(parse_reference(name), platform, progress)
+        try:
+            image = await self._deps.pull(parse_reference(name), platform, progress)
+        except SampanError as error:
+            self._report(StepFailed(vertex, str(error), time.time()))
+            raise
         self._report(StepDone(vertex, image.id.rpartition(":")[2], "", time.time()))
         return image
 

@@ -47,15 +47,19 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if view not in PROGRESS:
         raise Failure(f"invalid progress mode {view!r}: must be one of {', '.join(PROGRESS)}", 125)
     quiet = options["quiet"] or view == "quiet"
-    live = not quiet and (view == "tty" or (view == "auto" and sys.stdout.isatty()))
     outputs = buildoutput.wanted(options)
     if options["check"] or options["call"] != "build":
         from sampan.cli.buildcall import ask
 
         return ask(session, options, arguments[0], _query(session, options, True))
+    # What goes to standard output must not be mixed with progress.
+    to_stdout = any(output.dest == "-" for output in outputs)
+    live = not quiet and not to_stdout and (view == "tty" or (view == "auto" and _on_terminal()))
     tags = [*options["tag"], *(name for output in outputs for name in output.names)]
     query = _query(session, options, quiet)
     query["t"] = tags
+    if live or view == "rawjson":
+        query["sampan"] = "1"
     cache, brought = _cache(session, options, query)
     if not any(output.keeps_image for output in outputs):
         query["t"] = []
@@ -70,8 +74,6 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         if any(output.artifact for output in outputs):
             attest["artifact"] = True
         query["attest"] = wirejson.dumps(attest)
-    # What goes to standard output must not be mixed with progress.
-    to_stdout = any(output.dest == "-" for output in outputs)
     screen = progress.Screen(sys.stderr) if to_stdout else progress.Screen(live=live)
     chunks: Iterable[bytes] = context.chunks
     headers = {
@@ -98,7 +100,16 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         session.api.messages("POST", "/build", query, body=chunks, headers=headers), found
     )
     try:
-        identifier = _show(messages, screen, view, quiet=quiet, to_stdout=to_stdout)
+        if live:
+            from sampan.cli.buildview import BuildView
+
+            identifier = BuildView().show(messages)
+        elif view == "rawjson":
+            identifier = _raw(messages)
+        elif quiet and not to_stdout:
+            identifier = _silently(messages)
+        else:
+            identifier = _plainly(messages, screen)
     except Failure as failure:
         if found.get("Excerpt"):
             failure = Failure(f"{failure.message}\n{found['Excerpt']}", failure.code)
@@ -128,25 +139,9 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _show(
-    messages: Iterable[dict[str, Any]],
-    screen: progress.Screen,
-    view: str,
-    *,
-    quiet: bool,
-    to_stdout: bool,
-) -> str:
-    """Show the build in the way that was asked for; returns the image's identifier."""
-    live = view == "tty" or (view == "auto" and sys.stdout.isatty())
-    if view == "rawjson":
-        return _raw(messages)
-    if quiet and not to_stdout:
-        return _silently(messages)
-    if live and not to_stdout:
-        from sampan.cli.buildview import BuildView
-
-        return BuildView(screen).show(messages)
-    return _plainly(messages, screen)
+def _on_terminal() -> bool:
+    """Whether standard output is a terminal whose cursor can be moved."""
+    return sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _raw(messages: Iterable[dict[str, Any]]) -> str:
@@ -154,7 +149,7 @@ def _raw(messages: Iterable[dict[str, Any]]) -> str:
     identifier = ""
     for message in messages:
         if "error" in message or "errorDetail" in message:
-            _fail(message)
+            fail(message)
         if message.get("id") == "sampan.trace":
             sys.stderr.write(wirejson.dumps(message["aux"]) + "\n")
         elif "aux" in message:
@@ -223,8 +218,6 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
         query["attest"] = wirejson.dumps(buildattest.wanted(options))
     if options["invoke"]:
         query["keepstate"] = "1"
-    if options["progress"] == "rawjson":
-        query["sampan"] = "1"
     if options["ulimit"]:
         query["ulimits"] = wirejson.dumps(resources.ulimits(options["ulimit"]))
     if options["add-host"]:
@@ -276,7 +269,7 @@ def _plainly(messages: Iterable[dict[str, Any]], screen: progress.Screen) -> str
     try:
         for message in messages:
             if "errorDetail" in message or "error" in message:
-                _fail(message)
+                fail(message)
             if "aux" in message:
                 identifier = str((message["aux"] or {}).get("ID") or identifier)
             else:
@@ -293,7 +286,7 @@ def _silently(messages: Iterable[dict[str, Any]]) -> str:
     for message in messages:
         if "errorDetail" in message or "error" in message:
             sys.stderr.write("".join(said))
-            _fail(message)
+            fail(message)
         if "aux" in message:
             identifier = str((message["aux"] or {}).get("ID") or identifier)
         elif "stream" in message:
@@ -305,7 +298,8 @@ def _silently(messages: Iterable[dict[str, Any]]) -> str:
     return identifier
 
 
-def _fail(message: dict[str, Any]) -> None:
+def fail(message: dict[str, Any]) -> None:
+    """End the command as the daemon's message of a failure says.  :raises Failure:"""
     detail = message.get("errorDetail") or {}
     text = str(detail.get("message") or message.get("error"))
     raise Failure(text, int(detail.get("code") or 1))

@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 from build_workshop import Workshop, busybox_tar, opened
 
-from sampan.build import BuildEvent, BuildRequest, Output, StepRunning, build
+from sampan.build import (
+    BuildEvent,
+    BuildRequest,
+    Output,
+    StepFailed,
+    StepRunning,
+    StepStarted,
+    build,
+)
 from sampan.build.context import extract
 from sampan.build.errors import StepError
 from sampan.build.shared import recover
@@ -532,6 +540,25 @@ async def test_bad_dockerfiles(workshop: Workshop) -> None:
         with pytest.raises(SampanError) as caught:
             await workshop.build(text, context)
         assert message in str(caught.value), text
+
+
+async def test_a_step_that_fails_is_shown_in_the_file(workshop: Workshop) -> None:
+    trigger = await workshop.build("FROM busybox\nONBUILD COPY nothing /\n", tags=("triggers",))
+    assert trigger.image_id
+    for text, line in {
+        "FROM busybox\nRUN true\nRUN exit 3\n": "   3 | >>> RUN exit 3",
+        "FROM busybox AS a\nFROM busybox\nCOPY --from=a /no /\n": "   3 | >>> COPY --from=a /no /",
+        "FROM busybox\nCOPY --link no /\n": "   2 | >>> COPY --link no /",
+        "FROM busybox\nADD http://127.0.0.1:1/x /\n": "   2 | >>> ADD http://127.0.0.1:1/x /",
+        "FROM busybox\nRUN --mount=from=busybox,source=/no,target=/m :\n": "   2 | >>> RUN --mount",
+        "FROM triggers\nRUN true\n": "   1 | >>> FROM triggers",
+    }.items():
+        with pytest.raises(SampanError):
+            await workshop.build(text)
+        (failed,) = (e for e in workshop.events if isinstance(e, StepFailed) and e.excerpt)
+        assert f"\n{line}" in failed.excerpt
+        started = [e.vertex for e in workshop.events if isinstance(e, StepStarted)]
+        assert failed.vertex in started
 
 
 async def test_a_command_is_cached_with_the_settings_that_it_sees(workshop: Workshop) -> None:

@@ -106,7 +106,12 @@ def test_progress_for_programs(daemon: Daemon, tmp_path: Path) -> None:
 
 
 def test_progress_on_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
-    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nRUN echo heard; sleep 0.3\n")
+    place = folder(
+        tmp_path / "context",
+        Dockerfile="FROM busybox AS a\nRUN echo heard a; sleep 0.4\n"
+        "FROM busybox AS b\nRUN echo heard b; sleep 0.4; exit 3\n"
+        "FROM a\nCOPY --from=b / /\n",
+    )
     near, far = pty.openpty()
     try:
         command = [*SAMPAN, "build", "--no-cache", place]
@@ -120,12 +125,14 @@ def test_progress_on_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
                     shown += data
             except OSError:
                 pass  # the end, on a terminal
-            assert process.wait(60) == 0, shown
+            assert process.wait(60) == 3, shown
     finally:
         os.close(near)
     text = shown.decode()
-    assert "Step 2/2 : RUN echo heard" in text and "Successfully built" in text
-    assert "\x1b[1A" in text  # what is shown is drawn over
+    assert "│ heard a" in text and "│ heard b" in text  # both run
+    assert "\x1b[4A" in text  # what is shown is drawn over
+    assert "\x1b[31m✘\x1b[0m [b 2/2] RUN echo heard b" in text
+    assert "Dockerfile:4" in text and "   4 | >>> RUN echo heard b; sleep 0.4; exit 3" in text
 
 
 def test_cache_goes_in_the_image(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
