@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from sampan.runtime.cgroups.layout import Layout, find_layout, hold_fast_moves
 from sampan.runtime.cgroups.types import BlkioEntry, Group, OomWatch, Stats
-from sampan.runtime.cgroups.v1 import EventFdWatch, GroupV1
-from sampan.runtime.cgroups.v2 import GroupV2, MemoryEvents
 
 __all__ = [
     "BlkioEntry",
@@ -31,10 +29,12 @@ _layout: Layout | None = None
 
 
 def layout() -> Layout:
-    """What this host has mounted, looked up once."""
+    """What this host has mounted, looked up once; with it comes the code for its version, so who
+    does so before forking has both."""
     global _layout
     if _layout is None:
         _layout = find_layout()
+        __import__(f"{__name__}.v{_layout.version}")
     return _layout
 
 
@@ -53,12 +53,24 @@ def group(cgroups_path: str) -> Group:
         raise ValueError(f"cgroups path {cgroups_path!r} does not name a group")
     path = "/" + "/".join(parts)
     found = layout()
-    return GroupV2(found, path) if found.version == 2 else GroupV1(found, path)
+    if found.version == 2:
+        from sampan.runtime.cgroups.v2 import GroupV2
+
+        return GroupV2(found, path)
+    from sampan.runtime.cgroups.v1 import GroupV1
+
+    return GroupV1(found, path)
 
 
 def adopt_watch(fd: int) -> OomWatch:
     """The watch whose descriptor another process has opened by ``Group.watch_oom``."""
-    return MemoryEvents(fd) if layout().version == 2 else EventFdWatch(fd)
+    if layout().version == 2:
+        from sampan.runtime.cgroups.v2 import MemoryEvents
+
+        return MemoryEvents(fd)
+    from sampan.runtime.cgroups.v1 import EventFdWatch
+
+    return EventFdWatch(fd)
 
 
 def version() -> int:

@@ -8,7 +8,6 @@ from a sealed copy.  Nobody in a container can look into the process either.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
@@ -16,13 +15,11 @@ from sampan import together
 from sampan.runtime.oci import lean
 
 _ENTERING = frozenset({"create", "run", "exec", "restore"})
-_CODE = "import sys; sys.path = {!r}; from sampan.runtime.oci.seal import go_on; go_on({!r})"
+_CODE = "import gc, sys; gc.disable(); sys.path = {!r}; from sampan.runtime.oci.seal import go_on; go_on({!r})"
 
 
 def entry() -> None:
     """The command line of the calling process; does not return."""
-    # A command ends before garbage would matter.
-    gc.disable()
     lean.install()
     together.preload()
     if not _ENTERING.isdisjoint(sys.argv[1:]):
