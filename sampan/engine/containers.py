@@ -16,7 +16,16 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from sampan.engine import endpoints, links, logconfig, names, resources, specs, validate
+from sampan.engine import (
+    endpoints,
+    links,
+    logconfig,
+    mountpoints,
+    names,
+    resources,
+    specs,
+    validate,
+)
 from sampan.engine.attachments import Attachments
 from sampan.engine.events import Events
 from sampan.engine.merge import merge
@@ -188,10 +197,11 @@ class Containers:
         try:
             with self._images.lease():
                 record.parent = await self._images.unpack(image)
-                self._images.snapshotter.prepare(record.id, record.parent)
+                mounts = self._images.snapshotter.prepare(record.id, record.parent)
             try:
                 if size := validate.storage_size(record.host):
                     self._images.snapshotter.limit(record.id, size)
+                mountpoints.mark(mounts)
                 await volumes.populate(
                     record.mounts, lambda: self._open_root(record.parent or record.id)
                 )

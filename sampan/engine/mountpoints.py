@@ -1,19 +1,37 @@
-"""The empty files and directories that a start leaves in a root file system as places to mount on.
+"""The empty files and directories that the engine itself leaves in a root file system.
 
-They are not what the container changed: ``diff`` and ``commit`` leave them out, while ``export``,
-which shows the tree as it is, has them.
+They are places to mount on, made by a start, and the mark ``/.dockerenv``, by which programs find
+out that they run in a container.  None of it is what the container changed: ``diff`` and ``commit``
+leave them out, while ``export``, which shows the tree as it is, has them.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from sampan.linux.openat2 import O_PATH
+from sampan.runtime.types import Mount
 
+_MARK = ".dockerenv"
 _FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 _DIRECTORIES = ("dev", "proc", "sys")
+
+
+def mark(mounts: Sequence[Mount]) -> None:
+    """Put the mark into a root file system that nobody has mounted yet, given how it is to be:
+    into the directory of its changes, by two system calls."""
+    top = mounts[-1]
+    place = top.source
+    if top.type != "bind":
+        place = next(option for option in top.options if option.startswith("upperdir="))[9:]
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        os.close(os.open(f"{place}/{_MARK}", flags, 0o755))
+    except FileExistsError:
+        return  # The image has one, and the root file system is a copy of it.
 
 
 def made(upper: Path, lower: int | None) -> set[str]:
@@ -26,6 +44,9 @@ def made(upper: Path, lower: int | None) -> set[str]:
         if found and _is_unchanged(fd, "etc", lower, {path[5:] for path in found}):
             found.add("/etc")
         found |= {f"/{path}" for path in _DIRECTORIES if _is_place(fd, path, lower, stat.S_IFDIR)}
+        mark = _stat(fd, _MARK)
+        if mark is not None and stat.S_ISREG(mark.st_mode) and not mark.st_size:
+            found.add(f"/{_MARK}")
         return found
     finally:
         os.close(fd)
