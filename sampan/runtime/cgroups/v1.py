@@ -109,16 +109,21 @@ class GroupV1:
             files.write(f"{directory}/cgroup.procs", value)
 
     def delete(self) -> None:
-        self._kill()
+        try:
+            os.rmdir(self._listing)
+        except OSError:
+            self._kill()
         for directory in dict.fromkeys(self._directories.values()):
             remove_tree(directory)
 
     def _kill(self) -> None:
         """Kill what is left; wait until the group is empty."""
-        for _ in range(_FREEZE_ATTEMPTS):
+        for attempt in range(_FREEZE_ATTEMPTS):
             pids = self.pids()
             if not pids:
                 return
+            if not attempt:
+                self.hasten()
             for pid in pids:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -128,11 +133,14 @@ class GroupV1:
                 self.thaw()
             time.sleep(0.005)
 
+    @property
+    def _listing(self) -> str:
+        """The directory that tells which processes there are."""
+        names = [name for name in ("pids", "freezer", "memory") if name in self._directories]
+        return self._directories[[*names, *self._directories][0]]
+
     def pids(self) -> list[int]:
-        for name in ("pids", "freezer", "memory", "cpu"):
-            if name in self._directories:
-                return below(self._directories[name])
-        return []
+        return below(self._listing)
 
     def mount_points(self) -> dict[str, str]:
         return {point: self.path for point in self._points.values()}
@@ -283,6 +291,12 @@ class GroupV1:
 
     def thaw(self) -> None:
         self._write("freezer", "freezer.state", "THAWED")
+
+    def hasten(self) -> None:
+        try:
+            self._write("cpu", "cpu.cfs_quota_us", -1)
+        except OSError:
+            pass  # no such controller, or it is gone
 
     # --- observation ------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import sys
+from typing import Any
 
 from sampan.runtime import cgroups
 from sampan.runtime.errors import StartError
@@ -72,13 +73,16 @@ def _open_gate(record: records.Record) -> None:
                 os.close(fd)
 
 
-def poststart(record: records.Record) -> None:
+def poststart(record: records.Record, config: dict[str, Any] | None = None) -> None:
     """Run the hooks that follow the start; what fails is told and goes on."""
-    _late_hooks(record, "poststart", "running")
+    _late_hooks(record, "poststart", "running", config)
 
 
-def _late_hooks(record: records.Record, kind: str, status: str) -> None:
-    wanted = (record.config().get("hooks") or {}).get(kind) or ()
+def _late_hooks(
+    record: records.Record, kind: str, status: str, config: dict[str, Any] | None
+) -> None:
+    found = record.config() if config is None else config
+    wanted = (found.get("hooks") or {}).get(kind) or ()
     if wanted:
         state = json.dumps(record.document(status)).encode()
         hooks.run(wanted, kind, state, lambda text: print(f"warning: {text}", file=sys.stderr))
@@ -149,9 +153,9 @@ def delete(root: str, options: Options) -> int:
     return 0
 
 
-def forget(record: records.Record) -> None:
+def forget(record: records.Record, config: dict[str, Any] | None = None) -> None:
     """End what is left of a container, run its last hooks, and remove its record; nothing if
-    another command has done so meanwhile."""
+    another command has done so meanwhile.  ``config`` saves reading it again."""
     try:
         held = records.lock(record)
     except OciError:
@@ -161,7 +165,7 @@ def forget(record: records.Record) -> None:
             return
         _end(record)
         cgroups.group(record.cgroup).delete()
-        _late_hooks(record, "poststop", "stopped")
+        _late_hooks(record, "poststop", "stopped", config)
         records.remove(record.directory)
     finally:
         os.close(held)

@@ -14,7 +14,7 @@ def run(root: str, options: Options) -> int:
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
     made = create.make(root, options, detached=detached, gated=False)
     create.finish(made, options)
-    lifecycle.poststart(made.record)
+    lifecycle.poststart(made.record, made.config)
     if made.ready and detached:
         notify.pass_on(made.ready, made.record.pid)
     elif made.ready:
@@ -24,5 +24,5 @@ def run(root: str, options: Options) -> int:
     master = None if options.text("console-socket") else made.master
     code = joining.wait(made.record.pid, made.handle, master)
     if not options.flag("keep"):
-        lifecycle.forget(made.record)
+        lifecycle.forget(made.record, made.config)
     return code
