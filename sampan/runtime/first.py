@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from signal import SIGKILL
 
 import msgspec
 
@@ -190,6 +191,8 @@ class FirstProcess:
     def signal(self, number: int, everyone: bool) -> None:
         """Raises ProcessLookupError when it does not run."""
         group = self._record.running_group
+        if number == SIGKILL:
+            group.hasten()
         if everyone:
             for pid in group.pids():
                 try:

@@ -234,6 +234,9 @@ class GroupSystemd:
     def thaw(self) -> None:
         self._files.thaw()
 
+    def hasten(self) -> None:
+        self._files.hasten()
+
     def stats(self) -> Stats:
         return self._files.stats()
 

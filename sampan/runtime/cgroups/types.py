@@ -80,6 +80,13 @@ class Group(Protocol):
         """Let them run again."""
         ...
 
+    def hasten(self) -> None:
+        """Limit the processor time no more: what is to end shall not wait for the time to end in.
+
+        Nothing happens where that is not possible.
+        """
+        ...
+
     def stats(self) -> Stats: ...
 
     def pids(self) -> list[int]:
