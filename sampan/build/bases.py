@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable
 
-from sampan.build.graph.scope import parse_platform
+from sampan.build.graph.scope import host_platform, parse_platform
 from sampan.build.solver.inline import import_step, is_new, steps_of
 from sampan.build.types import (
     BuildDeps,
@@ -56,15 +56,17 @@ class Bases:
     async def _find(self, name: str, platform: str) -> Image:
         """From the store; pulled when it is not there, or when asked for anew."""
         wanted = parse_platform(platform)
+        if not self._request.platform and wanted == host_platform():
+            wanted = None  # Nobody has asked for one: what is here will do.
         if not self._request.pull:
             try:
                 image = self._deps.images.get(name)
             except NotFound:
                 pass
             else:
-                if wanted is None or not self._request.platform or _fits(image.config, wanted):
+                if wanted is None or _fits(image.config, wanted):
                     return image
-        return await self._pull(name, wanted if self._request.platform else None)
+        return await self._pull(name, wanted)
 
     async def _pull(self, name: str, platform: Platform | None) -> Image:
         title = f"[internal] load metadata for {name}"

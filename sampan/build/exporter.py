@@ -33,11 +33,12 @@ COMMENT = "sampan.dockerfile.v0"
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """An image that is not registered yet."""
+    """An image that is not registered yet; ``new`` unless it is its base as it was."""
 
     config: bytes
     layers: tuple[LayerRef, ...]
     manifest: bytes | None
+    new: bool
 
 
 class Exporter:
@@ -130,11 +131,17 @@ class Exporter:
             if inline_cache:
                 data = add_to_config(data, _inline(results, len(base_layers)))
         manifest = self._manifest(data, layers, annotations) if annotations else None
-        return Assembled(data, layers, manifest)
+        return Assembled(data, layers, manifest, new=bool(lines))
 
     def register(self, assembled: Assembled, tags: Sequence[Reference]) -> Image:
         """Put the image into the image store under its tags, in one transaction."""
-        return self._images.register(assembled.config, assembled.layers, assembled.manifest, tags)
+        images = self._images
+        image = images.register(assembled.config, assembled.layers, assembled.manifest, tags)
+        if assembled.new and assembled.manifest is None and images.annotations(image):
+            # An earlier build of the same has had them.
+            images.forget_manifest(image.id)
+            image = images.get(image.id)
+        return image
 
     async def layers(self, results: Sequence[Result]) -> list[LayerRef]:
         """The layers of the results, made in parallel where there is none yet."""

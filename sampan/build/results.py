@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from sampan.build import annotation
 from sampan.build.bases import Bases
 from sampan.build.exporter import Exporter
 from sampan.build.graph.ops import Source
@@ -73,7 +74,9 @@ class Results:
             plan.target,
             await self._base(plan),
             self._solver,
-            self._request.annotations,
+            annotation.select(
+                self._request.annotations, "manifest", str(plan.target.draft.platform)
+            ),
             inline_cache=inline_cache,
             squash=self._request.squash,
         )

@@ -62,6 +62,7 @@ class BuildRequest:
     build_args: Mapping[str, str | None] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
+    """With what they are for in front, as :mod:`sampan.build.annotation` reads it."""
     target: str = ""
     tags: tuple[str, ...] = ()
     no_cache: bool = False

@@ -170,12 +170,14 @@ def _noticing(
 
 def _cache(session: Session, options: Options, query: dict[str, object]) -> tuple[Any, list[str]]:
     """Where the cache goes, and images brought to take it from; the query tells the daemon."""
-    if not options["cache-from"] and not options["cache-to"]:
+    # Without a text there is no cache, as scripts write it whose variable is empty.
+    origins = [text for text in options["cache-from"] if text]
+    if not origins and not options["cache-to"]:
         return (), []
     from sampan.cli import buildcache
 
     targets = buildcache.targets(options["cache-to"])
-    names, brought = buildcache.sources(session, options["cache-from"])
+    names, brought = buildcache.sources(session, origins)
     if names:
         query["cachefrom"] = wirejson.dumps(names)
     if any(target.kind == "inline" for target in targets):
@@ -191,6 +193,10 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     query: dict[str, object] = {
         parameter: options[flag] for flag, parameter in _SIMPLE.items() if options.given(flag)
     }
+    if "local" in (platforms := options["platform"].split(",")):
+        query["platform"] = ",".join(
+            _own_platform(session) if p == "local" else p for p in platforms
+        )
     query["rm"] = "1" if options["rm"] else "0"
     query["q"] = quiet
     query["excerpt"] = "1"
@@ -201,6 +207,9 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
         arguments.update(proxies(session.config, session.host.address))
     for text in options["build-arg"]:
         name, equals, value = text.partition("=")
+        if not name:
+            reason = f"invalid environment variable: {text}"
+            raise values.bad_flag("--build-arg", text, reason)
         arguments[name] = value if equals else os.environ.get(name)
     if epoch := os.environ.get("SOURCE_DATE_EPOCH"):
         arguments.setdefault("SOURCE_DATE_EPOCH", epoch)
@@ -209,6 +218,9 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     if options["label"]:
         query["labels"] = wirejson.dumps(values.labels((), options["label"]))
     if options["annotation"]:
+        for text in options["annotation"]:
+            if "=" not in text:
+                raise Failure(f"invalid annotation {text!r}, expected key=value", 125)
         query["annotations"] = wirejson.dumps(values.labels((), options["annotation"]))
     if options["no-cache-filter"]:
         query["nocachefilter"] = options["no-cache-filter"]
@@ -227,6 +239,12 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     if options["security-opt"]:
         query["securityopt"] = options["security-opt"]
     return query
+
+
+def _own_platform(session: Session) -> str:
+    """The daemon's."""
+    version = session.api.get("/version")
+    return f"{version['Os']}/{version['Arch']}"
 
 
 def _registry_header(session: Session) -> dict[str, str]:
@@ -312,7 +330,13 @@ BUILD = Command(
     (
         Flag("add-host", "list", 'Add a custom host-to-IP mapping ("host:ip")'),
         Flag("allow", "strings", "Allow an extra privilege (security.insecure, network.host)"),
-        Flag("annotation", "list", "Add an OCI annotation to the image's manifest"),
+        Flag(
+            "annotation",
+            "list",
+            "Add an OCI annotation to the image's manifest, or with a type in front to its index or"
+            ' its entry there ("KEY=VALUE", "index:KEY=VALUE",'
+            ' "manifest-descriptor[linux/amd64]:KEY=VALUE")',
+        ),
         Flag(
             "attest", "list", 'Attestations of the image ("type=sbom", "type=provenance,mode=max")'
         ),

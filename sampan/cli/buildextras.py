@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from sampan import wirejson
 from sampan.cli.failure import Failure
@@ -75,11 +76,24 @@ def _secret(text: str) -> tuple[str, bytes]:
 
 
 def _agent(text: str) -> tuple[str, str]:
-    """``default`` or ``ID[=SOCKET]``: an agent's socket, $SSH_AUTH_SOCK by default."""
+    """``default`` or ``ID[=SOCKET]``: an agent's socket, $SSH_AUTH_SOCK by default.
+
+    :raises Failure: there is none, or something else is there.
+    """
     name, _, path = text.partition("=")
     path = path or os.environ.get("SSH_AUTH_SOCK", "")
     if not path:
         raise Failure(f"invalid ssh {text!r}: no agent runs ($SSH_AUTH_SOCK is empty)", 125)
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError as error:
+        raise Failure(f"invalid ssh {text!r}: {path}: {error.strerror}", 125) from None
+    if not is_socket:
+        raise Failure(
+            f"invalid ssh {text!r}: {path} is not an agent's socket: give a key to an agent by"
+            " ssh-add, and name its socket",
+            125,
+        )
     return name, os.path.abspath(path)
 
 

@@ -41,6 +41,8 @@ def parse(text: str) -> Output:
 
     :raises Failure: an unknown type or attribute, a missing destination.
     """
+    if not text:
+        raise Failure("invalid output '': it is a folder, \"-\", or begins with type=", 125)
     if "=" not in text:
         return Output("tar", "-") if text == "-" else Output("local", text)
     given: dict[str, str] = {}
@@ -55,7 +57,7 @@ def parse(text: str) -> Output:
     kind = given.get("type", "")
     if kind not in TYPES:
         raise Failure(f"invalid output type {kind!r}: must be one of {', '.join(TYPES)}", 125)
-    if given.get("push", "false") == "true":
+    if _truth(text, given, "push"):
         kind = "registry"
     dest = given.get("dest", "")
     if kind == "local" and not dest:
@@ -63,10 +65,19 @@ def parse(text: str) -> Output:
     if kind in _TO_FILE and not dest:
         dest = "-"
     names = tuple(name for name in given.get("name", "").split(",") if name)
-    artifact = given.get("oci-artifact", "false") == "true"
+    artifact = _truth(text, given, "oci-artifact")
     if artifact and kind in ("local", "tar"):
         raise Failure(f"invalid output {text!r}: oci-artifact is for images", 125)
     return Output(kind, dest, names, artifact)
+
+
+def _truth(text: str, given: dict[str, str], key: str) -> bool:
+    value = given.get(key, "false").lower()
+    if value in ("true", "1", "t"):
+        return True
+    if value in ("false", "0", "f"):
+        return False
+    raise Failure(f"invalid output {text!r}: {key} is true or false, not {given[key]!r}", 125)
 
 
 def wanted(options: Options) -> list[Output]:

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, build
+import msgspec
+
+from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, annotation, build
 from sampan.build.attest import manifests, packages, predicates
 from sampan.build.attest.manifests import Predicate
 from sampan.build.ops.tree import mounted
@@ -79,7 +81,10 @@ async def build_index(
             image = images.get(result.image_id)
             manifest = await images.transfer_manifest(image)
             entry = _entry(image, manifest)
-            entries.append(entry)
+            mine = annotation.select(
+                request.annotations, "manifest-descriptor", str(entry.platform)
+            )
+            entries.append(msgspec.structs.replace(entry, annotations=mine))
             members.append(Member(image.raw_config, images.layers_of(image.id), manifest))
             results.append(result)
             if attest:
@@ -95,7 +100,8 @@ async def build_index(
                         artifact=attest.artifact,
                     )
                 )
-        index = manifests.index_of([*entries, *attestations], dict(request.annotations))
+        about_all = annotation.select(request.annotations, "index")
+        index = manifests.index_of([*entries, *attestations], about_all)
         first = results[0].image_id
         for tag in tags:
             await images.admit_index(index, members, tag, lambda found: _chosen(found, first))

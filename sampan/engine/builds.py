@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, build
+from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, annotation, build
 from sampan.build import context as contexts
 from sampan.build.ops.archive import ArchiveTree
 from sampan.build.retained import RetainedContexts, parse_name
@@ -88,6 +88,7 @@ class Builds:
         async with self._named(request) as named:
             with credentials_for(auths), self._disk_full_frees_contexts():
                 several = len(platforms) > 1 or request.on("BUILDKIT_MULTI_PLATFORM")
+                annotation.check(request.annotations, index=several or bool(attest))
                 if several or (attest and not request.call):
                     result = await build_index(named, platforms, attest, self._deps, report)
                 else:

@@ -124,7 +124,8 @@ class Publisher:
         )
 
     async def manifest_of(self, image: Image) -> bytes:
-        """A manifest of the image with every layer compressed; the same one each time."""
+        """A manifest of the image with every layer compressed, and the annotations that it has; the
+        same one each time."""
         layers = self._store.layers_of(image.id)
         content = self._store.content
         if image.manifest is not None and content.has(image.manifest.digest):
@@ -140,7 +141,12 @@ class Publisher:
         )
         content.write_bytes(image.raw_config)
         config = Descriptor(OCI_CONFIG, image.id, len(image.raw_config))
-        manifest = Manifest(schema_version=2, config=config, layers=tuple(compressed))
+        manifest = Manifest(
+            schema_version=2,
+            config=config,
+            layers=tuple(compressed),
+            annotations=self._store.annotations(image),
+        )
         return manifests.encode(manifest)
 
     async def _bring(self, named: Reference, auth: Auth | None, report: Report) -> None:

@@ -348,6 +348,12 @@ class ImageStore:
                 (manifest.media_type, manifest.digest, manifest.size, image_id),
             )
 
+    def annotations(self, image: Image) -> dict[str, str]:
+        """Those of the image's manifest, if it has one that is here."""
+        if image.manifest is None or not self.content.has(image.manifest.digest):
+            return {}
+        return media.decode_manifest(self.content.read_bytes(image.manifest.digest)).annotations
+
     def forget_manifest(self, image_id: Digest) -> None:
         """The image's manifest is not here any more; a push will make one."""
         with self._metadata.transaction() as connection:
@@ -618,7 +624,7 @@ class ImageStore:
 
     async def transfer_manifest(self, image: Image, algorithm: Algorithm = "gzip") -> bytes:
         """The manifest to push: the one the image came with while its blobs are here, else a new
-        one over compressed layers, which is remembered."""
+        one over compressed layers with its annotations, which is remembered."""
         if image.manifest is not None and self.content.has(image.manifest.digest):
             data = self.content.read_bytes(image.manifest.digest)
             layers = media.decode_manifest(data).layers
@@ -632,7 +638,14 @@ class ImageStore:
                 self.layers.compressed(layer, algorithm) for layer in self.layers_of(image.id)
             )
             config = Descriptor(media.OCI_CONFIG, image.id, len(image.raw_config))
-            data = media.encode(Manifest(schema_version=2, config=config, layers=layers))
+            data = media.encode(
+                Manifest(
+                    schema_version=2,
+                    config=config,
+                    layers=layers,
+                    annotations=self.annotations(image),
+                )
+            )
             self.content.write_bytes(data)
             self._set_manifest(image.id, Descriptor(media.OCI_MANIFEST, sha256(data), len(data)))
             return data

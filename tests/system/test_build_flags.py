@@ -13,6 +13,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import pytest
@@ -212,3 +213,49 @@ def test_a_quiet_build_that_fails_says_what_it_did(daemon: Daemon, tmp_path: Pat
     done = sampan(daemon, "build", "-q", place)
     assert done.returncode == 5 and done.stdout == ""
     assert "words of mine" in done.stderr and "non-zero code: 5" in done.stderr
+
+
+def test_annotations_of_what_is_pushed(daemon: Daemon, registry: Registry, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile=f"FROM busybox\nRUN echo {os.getpid()} > /of\n")
+    name = f"{registry.host}/annotated:1"
+
+    def pushed(*flags: str) -> Any:
+        ok(daemon, "build", "-q", *flags, "--push", "-t", name, place)
+        return json.loads(ok(daemon, "manifest", "inspect", name))
+
+    single = pushed("--annotation", "com.example.a=b")
+    assert single["annotations"] == {"com.example.a": "b"}
+    assert all(layer["mediaType"].endswith("+gzip") for layer in single["layers"])
+    # The same image again, without: what an earlier build asked for is gone.
+    assert not pushed().get("annotations")
+    flags = ["index:x=1", "manifest-descriptor:y=2", "z=3"]
+    both = pushed("--provenance=true", *(f"--annotation={text}" for text in flags))
+    assert both["annotations"] == {"x": "1"}
+    image = both["manifests"][0]
+    assert image["annotations"] == {"y": "2"}
+    digest = f"{registry.host}/annotated@{image['digest']}"
+    assert json.loads(ok(daemon, "manifest", "inspect", digest))["annotations"] == {"z": "3"}
+    for flag, code, message in (
+        ("--annotation=lone", 125, "invalid annotation 'lone', expected key=value"),
+        ("--annotation=index:a=b", 1, "index annotations need an index"),
+        ("--annotation=what:a=b", 1, "unknown annotation type 'what'"),
+    ):
+        done = sampan(daemon, "build", flag, place)
+        assert (done.returncode, message in done.stderr) == (code, True), done.stderr
+
+
+def test_values_that_are_none(daemon: Daemon, tmp_path: Path) -> None:
+    place = folder(tmp_path / "context", Dockerfile="FROM busybox\nRUN true\n")
+    for flag, message in {
+        "--build-arg=": "invalid environment variable",
+        "--build-arg==x": "invalid environment variable: =x",
+        "--output=": "invalid output ''",
+        "--output=type=image,push=maybe": "push is true or false, not 'maybe'",
+        "--ssh=a=/nowhere": "/nowhere: No such file",
+        f"--ssh=a={place}/Dockerfile": "is not an agent's socket",
+    }.items():
+        done = sampan(daemon, "build", flag, place)
+        assert (done.returncode, message in done.stderr) == (125, True), (flag, done.stderr)
+    done = sampan(daemon, "build", "--platform=foo", place)
+    assert done.returncode == 1 and "unknown operating system or architecture" in done.stderr
+    ok(daemon, "build", "-q", "--platform=local", "--cache-from=", place)

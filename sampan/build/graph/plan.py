@@ -25,6 +25,7 @@ from sampan.build.graph.stages import Stages, sources_named
 from sampan.errors import DiskFull, InvalidParameter, SampanError
 from sampan.image.config import ImageConfig
 from sampan.image.manifest import Platform
+from sampan.image.reference import InvalidReference, Reference
 
 _NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 ResolveImage = Callable[[str, str], Awaitable[ImageConfig]]
@@ -91,7 +92,7 @@ class Planner:
         self.build_platform = host_platform()
         self.platform = platform or self.build_platform
         self.named_contexts = {
-            name.lower(): identifier for name, identifier in (named_contexts or {}).items()
+            plain_name(name): identifier for name, identifier in (named_contexts or {}).items()
         }
         self.no_cache = no_cache
         self.no_cache_filter = frozenset(name.lower() for name in no_cache_filter)
@@ -138,7 +139,7 @@ class Planner:
             self._needed(base, seen)
         for instruction in stage.body:
             for name in sources_named(instruction):
-                if name.lower() in self.named_contexts:
+                if plain_name(name) in self.named_contexts:
                     continue
                 other = self.stages.source(name, stage, instruction)
                 if other is not None:
@@ -152,7 +153,7 @@ class Planner:
             image, platform = self._from_words(stage)
             if image == "scratch" or self.stages.base_of(stage, image) is not None:
                 continue
-            identifier = self.named_contexts.get(image.lower(), f"docker-image://{image}")
+            identifier = self.named_contexts.get(plain_name(image), f"docker-image://{image}")
             if identifier.startswith("docker-image://"):
                 self._config(identifier.removeprefix("docker-image://"), platform)
 
@@ -264,12 +265,12 @@ class Planner:
     async def _begin(self, stage: ast.Stage) -> StagePlan:
         image, platform = self._from_words(stage)
         base = self.stages.base_of(stage, image)
-        if base is not None and image.lower() not in self.named_contexts:
+        if base is not None and plain_name(image) not in self.named_contexts:
             return StagePlan(stage, (await self._stage(base)).draft.child())
         wanted = self._platform(platform, stage.origin)
         if image == "scratch":
             return StagePlan(stage, Draft.scratch(wanted))
-        identifier = self.named_contexts.get(image.lower(), f"docker-image://{image}")
+        identifier = self.named_contexts.get(plain_name(image), f"docker-image://{image}")
         if not identifier.startswith("docker-image://"):
             draft = Draft.scratch(wanted)
             draft.vertex = draft.base_vertex = Vertex(Source(identifier))
@@ -288,7 +289,7 @@ class Planner:
         return Vertex(Source(f"docker-image://{name}", (("platform", platform),)))
 
     async def _source(self, name: str, user: ast.Stage, at: ast.Instruction) -> Vertex | None:
-        identifier = self.named_contexts.get(name.lower())
+        identifier = self.named_contexts.get(plain_name(name))
         if identifier is None:
             stage = self.stages.source(name, user, at)
             if stage is not None:
@@ -320,7 +321,7 @@ class Planner:
 
     def _missing(self, image: str, at: ast.Instruction, word: str) -> str:
         name = image.lower()
-        if word.lower() in self.named_contexts:
+        if plain_name(word) in self.named_contexts:
             return f"build context {word!r}: the image {image} cannot be had"
         if not _NAME.match(name):
             return f"the image {image} cannot be had"
@@ -357,3 +358,11 @@ class _Inputs:
 
     def named(self, name: str, at: ast.Instruction) -> Vertex | None:
         return self._others[name]
+
+
+def plain_name(name: str) -> str:
+    """What a name and a named context are compared by: ``docker.io/library/a:latest`` is ``a``."""
+    try:
+        return Reference.parse(name.lower()).familiar().removesuffix(":latest")
+    except InvalidReference:
+        return name.lower()

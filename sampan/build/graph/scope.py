@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 from sampan.errors import InvalidParameter
 from sampan.image.manifest import Platform
@@ -42,6 +45,34 @@ _MACHINES = {
 }
 
 
+_PART = re.compile(r"^[a-z0-9_-]+$")
+_KNOWN = frozenset(
+    [
+        "386",
+        "amd64",
+        "arm",
+        "arm64",
+        "loong64",
+        "mips",
+        "mips64",
+        "mips64le",
+        "mipsle",
+        "ppc64",
+        "ppc64le",
+        "riscv64",
+        "s390x",
+    ]
+)
+_OTHER_NAMES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "i386": ("386", ""),
+}
+
+
 def host_platform() -> Platform:
     """The platform of this machine."""
     machine = os.uname().machine
@@ -50,15 +81,34 @@ def host_platform() -> Platform:
 
 
 def parse_platform(text: str) -> Platform | None:
-    """``os/arch[/variant]`` or ``arch``; None for an empty string.  Raises InvalidParameter."""
+    """``os/arch[/variant]``, ``arch`` or ``os``; None for an empty string.
+
+    Other names of an architecture (``x86_64``) stand for Go's.  Raises InvalidParameter.
+    """
     if not text:
         return None
-    parts = text.split("/")
-    if len(parts) == 1:
-        parts = ["linux", parts[0]]
-    if len(parts) > 3 or not all(parts):
+    parts = text.lower().split("/")
+    if len(parts) > 3 or not all(_PART.match(part) for part in parts):
         raise InvalidParameter(f"invalid platform {text!r}: write it like linux/arm64")
-    return Platform(os=parts[0], architecture=parts[1], variant="".join(parts[2:]))
+    if len(parts) == 1:
+        name = parts[0]
+        if name in ("linux", "windows", "darwin", "freebsd"):
+            return msgspec.structs.replace(host_platform(), os=name)
+        if name not in _KNOWN and name not in _OTHER_NAMES:
+            raise InvalidParameter(
+                f"invalid platform {text!r}: unknown operating system or architecture"
+            )
+        parts = ["linux", name]
+    architecture, variant = parts[1], "".join(parts[2:])
+    architecture, implied = _OTHER_NAMES.get(architecture, (architecture, ""))
+    variant = variant or implied
+    if variant.isdecimal():
+        variant = f"v{variant}"
+    if (architecture, variant) in (("arm64", "v8"), ("amd64", "v1")):
+        variant = ""
+    if architecture == "arm" and not variant:
+        variant = "v7"
+    return Platform(os=parts[0], architecture=architecture, variant=variant)
 
 
 def platform_args(build: Platform, target: Platform, stage: str) -> dict[str, str]:
