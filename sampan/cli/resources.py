@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from sampan.cli.flags import size
 from sampan.cli.values import bad_flag, csv, refuse
@@ -39,6 +40,8 @@ SIMPLE = {
 
 def limits(options: Options) -> dict[str, Any]:
     """The resources that were given on the command line."""
+    if options.has("kernel-memory") and options.given("kernel-memory"):
+        sys.stderr.write("WARNING: --kernel-memory has no effect: kernels have no such limit\n")
     found: dict[str, Any] = {
         key: options[flag]
         for flag, key in SIMPLE.items()

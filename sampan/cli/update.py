@@ -24,6 +24,7 @@ _NAMES = frozenset(
         "cpus",
         "cpuset-cpus",
         "cpuset-mems",
+        "kernel-memory",
         "memory",
         "memory-reservation",
         "memory-swap",

@@ -294,7 +294,8 @@ class Containers:
             network_mode=_network_mode(host.network_mode),
             restart_policy=policy if policy.name else RestartPolicy("no"),
             ipc_mode=host.ipc_mode or "private",
-            cgroupns_mode=host.cgroupns_mode or "private",
+            # As Docker: version 1 control groups are shown in the host's namespace.
+            cgroupns_mode=host.cgroupns_mode or ("private" if cgroups.version() == 2 else "host"),
             shm_size=host.shm_size or self._defaults.shm_size,
             runtime=host.runtime or self._defaults.runtimes.default,
             # Docker accounts swap as twice the memory where only the memory is limited.

@@ -14,6 +14,7 @@ from sampan.errors import InvalidParameter
 
 MINIMUM_MEMORY = 6 << 20
 CPU_PERIOD = 100_000
+CPU_SHARES = (2, 1 << 18)
 _CPU_SET = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*\Z")
 
 
@@ -87,6 +88,12 @@ def _check_cpus(host: HostConfig) -> None:
             raise InvalidParameter(
                 f"Range of CPUs is from 0.01 to {count}.00, as there are only {count} CPUs available"
             )
+    if host.cpu_shares < 0:
+        raise InvalidParameter(f"invalid CPU shares: {host.cpu_shares}")
+    if host.cpu_shares and host.cpu_shares < CPU_SHARES[0]:
+        raise InvalidParameter(f"the minimum allowed cpu-shares is {CPU_SHARES[0]}")
+    if host.cpu_shares > CPU_SHARES[1]:
+        raise InvalidParameter(f"the maximum allowed cpu-shares is {CPU_SHARES[1]}")
     if host.cpu_period and not 1_000 <= host.cpu_period <= 1_000_000:
         raise InvalidParameter(
             "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"

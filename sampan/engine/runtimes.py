@@ -1,6 +1,7 @@
 """The OCI runtimes that containers can be run by: our own, and programs of the host by name.
 
-``sampan`` is our own and always there.  ``crun``, ``runc``, ``runsc`` and ``youki`` are known by
+``sampan`` is our own and always there, also by the name that Docker's engine has for the runtime
+that is always there.  ``crun``, ``runc``, ``runsc`` and ``youki`` are known by
 themselves where the host has them; the daemon's configuration adds others, or other paths and
 arguments for these.
 """
@@ -17,6 +18,7 @@ import msgspec
 from sampan.errors import InvalidParameter
 
 OWN = "sampan"
+BUILT_IN = (OWN, "io.containerd.runc.v2")
 _KNOWN = ("crun", "runc", "runsc", "youki")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -38,15 +40,16 @@ class Runtimes:
         self, configured: Mapping[str, RuntimeProgram] | None = None, default: str = OWN
     ) -> None:
         """Raises InvalidParameter for a default that there is not, or a configured ``sampan``."""
-        if OWN in (configured or {}):
-            raise InvalidParameter(f"runtime name '{OWN}' is reserved")
+        for name in BUILT_IN:
+            if name in (configured or {}):
+                raise InvalidParameter(f"runtime name '{name}' is reserved")
         self._configured = dict(configured or {})
         self.default = default or OWN
         self.check(self.default)
 
     def check(self, name: str) -> None:
         """Raises InvalidParameter for a name that is unknown (empty: the default)."""
-        if name in ("", OWN) or name in self._configured:
+        if name in ("", *BUILT_IN) or name in self._configured:
             return
         if name in _KNOWN:
             if shutil.which(name, path=_PATH) is None:
@@ -62,7 +65,7 @@ class Runtimes:
         Raises InvalidParameter when there is no such runtime or its program is not there.
         """
         self.check(name)
-        if name in ("", OWN):
+        if name in ("", *BUILT_IN):
             return []
         program = self._configured.get(name) or RuntimeProgram(name)
         found = shutil.which(program.path, path=_PATH)
@@ -74,7 +77,7 @@ class Runtimes:
 
     def document(self) -> dict[str, Any]:
         """``Runtimes`` of ``info``: those that can be used."""
-        found: dict[str, Any] = {OWN: {"path": "sampan-oci"}}
+        found: dict[str, Any] = {name: {"path": "sampan-oci"} for name in BUILT_IN}
         for name in _KNOWN:
             path = shutil.which(name, path=_PATH)
             if path and name not in self._configured:

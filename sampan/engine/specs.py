@@ -25,6 +25,10 @@ from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.runtime.spec import capabilities, default_spec, make_privileged
 
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NEW = "new"
+"""In place of a namespace's path: one of the container's own."""
+DOMAIN_LENGTH = 64
+"""Bytes that the kernel keeps of a domain name; Docker's engine leaves out the rest as well."""
 CAPABILITY_SETS = ("bounding", "effective", "permitted")
 _PORTS_FOR_ALL = {
     "net.ipv4.ip_unprivileged_port_start": "0",
@@ -78,9 +82,13 @@ def build(record: ContainerRecord, environment: Environment) -> dict[str, Any]:
         shm_size=host.shm_size or environment.shm_size,
     )
     if config.domainname:
-        spec["domainname"] = config.domainname
+        kept = config.domainname.encode()[:DOMAIN_LENGTH]
+        spec["domainname"] = kept.decode(errors="ignore")
     _process(spec, record)
-    _namespaces(spec, environment.namespaces)
+    wanted = environment.namespaces
+    if host.cgroupns_mode == "private":
+        wanted = {**wanted, "cgroup": NEW}
+    _namespaces(spec, wanted)
     _security(spec, host)
     if environment.apparmor:
         spec["process"]["apparmorProfile"] = environment.apparmor
@@ -134,7 +142,11 @@ def limit(process: dict[str, Any], host: HostConfig) -> None:
 def _namespaces(spec: dict[str, Any], wanted: dict[str, str]) -> None:
     linux = spec["linux"]
     kept = [item for item in linux["namespaces"] if item["type"] not in wanted]
-    kept += [{"type": kind, "path": path} for kind, path in wanted.items() if path]
+    for kind, path in wanted.items():
+        if path == NEW:
+            kept.append({"type": kind})
+        elif path:
+            kept.append({"type": kind, "path": path})
     linux["namespaces"] = kept
     if wanted.get("uts") == "":
         spec.pop("hostname", None)

@@ -14,7 +14,7 @@ from sampan.engine.types import ContainerConfig, HostConfig
 from sampan.errors import InvalidParameter, Unsupported
 from sampan.linux import lsm
 
-_HOSTNAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+_HOSTNAME_LENGTH = 64
 _PORT = re.compile(r"\d+(?:-\d+)?(?:/(?:tcp|udp|sctp))?\Z")
 _LABEL = re.compile(r"disable|nested|(?:user|role|type|level|filetype):.+")
 _SAFE_SYSCTLS = ("net.", "fs.mqueue.", "kernel.msg", "kernel.sem", "kernel.shm")
@@ -41,8 +41,14 @@ def check(config: ContainerConfig, host: HostConfig) -> None:
 
 
 def _check_config(config: ContainerConfig) -> None:
-    if config.hostname and (len(config.hostname) > 63 or not _HOSTNAME.match(config.hostname)):
-        raise InvalidParameter(f"invalid hostname: {config.hostname!r}")
+    for what, name in (("hostname", config.hostname), ("domainname", config.domainname)):
+        # As Docker's engine: whatever the kernel takes; but no second line for /etc/hosts.
+        if not all(letter.isprintable() for letter in name):
+            raise InvalidParameter(f"invalid {what}: {name!r}")
+    if len(config.hostname.encode()) > _HOSTNAME_LENGTH:
+        raise InvalidParameter(
+            f"invalid hostname: {config.hostname!r} is longer than {_HOSTNAME_LENGTH} bytes"
+        )
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidParameter(
             f"the working directory '{config.working_dir}' is invalid, it needs to be an "

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sampan.cli import creation, mounts, netopts, ports, resources, runflags, values
-from sampan.cli.failure import Failure
+from sampan.cli.failure import Failure, UsageFailure
 from sampan.cli.flags import parse
 
 
@@ -247,3 +247,12 @@ def test_csv_reads_what_the_standard_library_writes(fields):
     out = io.StringIO()
     csv.writer(out, lineterminator="").writerow(fields)
     assert values.csv(out.getvalue()) == fields
+
+
+def test_kernel_memory_is_taken_and_has_no_effect(capsys):
+    """As by Docker's CLI, which leaves it out of the request; but not in silence."""
+    config = body("--kernel-memory", "50m", "busybox")
+    assert "KernelMemory" not in config["HostConfig"]
+    assert "no effect" in capsys.readouterr().err
+    with pytest.raises(UsageFailure, match="invalid size"):
+        options("--kernel-memory", "x", "busybox")

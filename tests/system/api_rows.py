@@ -542,7 +542,7 @@ DIFFERS: list[tuple[str, str, str]] = [
         "/(Config/Env|HostConfig/(Dns|PortBindings)|Labels$|RepoDigests)",
         "an empty list or map where Docker's engine writes null",
     ),
-    ("GET /containers/.*json", "HostConfig/CgroupnsMode", "private on every host"),
+    ("GET /containers/.*json", "HostConfig/CgroupnsMode", "private where control groups are v2"),
     ("GET /containers", "GwPriority|MaskedPaths", _NEWER),
     ("GET /containers/(one|box)/json", "DNSNames|NetworkID", "known when the container starts"),
     ("GET /containers/one/json", "Health/Status", "a health check that is just beginning"),
