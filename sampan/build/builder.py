@@ -47,12 +47,13 @@ async def run(
     """See :func:`sampan.build.build`."""
     tags = tuple(parse_reference(tag) for tag in request.tags)
     build = _Build(request, deps, report)
-    with deps.images.lease(), deps.shared.parents.used(request.cgroup_parent, deps.groups):
-        try:
-            return await build.run(tags)
-        finally:
-            await build.close()
-            deps.shared.settle(deps.state_dir)
+    async with deps.shared.parents.used(request.cgroup_parent, deps.groups):
+        with deps.images.lease():
+            try:
+                return await build.run(tags)
+            finally:
+                await build.close()
+                deps.shared.settle(deps.state_dir)
 
 
 class _Build:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 from sampan.errors import InvalidParameter
 from sampan.runtime.cgroups import layout
 from sampan.runtime.cgroups.naming import CGROUPFS, GroupNames
+
+_ATTEMPTS = 20
 
 
 class GroupParents:
@@ -23,8 +27,8 @@ class GroupParents:
         self._users: Counter[str] = Counter()
         self._missing: dict[str, list[str]] = {}
 
-    @contextlib.contextmanager
-    def used(self, parent: str, names: GroupNames) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def used(self, parent: str, names: GroupNames) -> AsyncIterator[None]:
         """While a build may run commands below ``parent``.  Raises InvalidParameter."""
         try:
             names.check(parent)
@@ -43,8 +47,20 @@ class GroupParents:
             if not self._users[parent]:
                 del self._users[parent]
                 for path in self._missing.pop(parent):
-                    with contextlib.suppress(OSError):  # something else is in it, or never was it
-                        os.rmdir(path)
+                    await self._remove(path, parent)
+
+    async def _remove(self, path: str, parent: str) -> None:
+        for _ in range(_ATTEMPTS):
+            try:
+                os.rmdir(path)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    return  # it never was
+            # Something else is in it, or it was until a moment ago: the kernel is slow to see.
+            await asyncio.sleep(0.005)
+            if self._users[parent]:
+                return
 
 
 def _above(parent: str) -> list[str]:
