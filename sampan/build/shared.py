@@ -65,7 +65,7 @@ class BuildShared:
         _remove(deps, [name for name in _names(deps, PREFIX) if name not in used])
         cache.distrust()
         deps.images.add_roots(cache.roots)
-        return cls(cache, Stubs(deps.snapshots))
+        return cls(cache, Stubs(deps.snapshots, deps.run_dir / "build-stubs"))
 
 
 def recover(deps: BuildDeps) -> None:

@@ -73,8 +73,10 @@ class OverlaySnapshotter:
             elif record.kind == "active":
                 (directory / "work").mkdir(mode=0o700, exist_ok=True)
 
-    def prepare(self, key: str, parent: str | None, *, volatile: bool = False) -> list[Mount]:
-        return self._create(key, "active", parent, volatile)
+    def prepare(
+        self, key: str, parent: str | None, *, volatile: bool = False, becomes: str = ""
+    ) -> list[Mount]:
+        return self._create(key, "active", parent, volatile, becomes)
 
     def limit(self, key: str, size: int) -> None:
         record = self._records.find(key)
@@ -198,13 +200,16 @@ class OverlaySnapshotter:
         return self._records.unreached(roots)
 
     def _create(
-        self, key: str, kind: Kind, parent: str | None, volatile: bool = False
+        self,
+        key: str,
+        kind: Kind,
+        parent: str | None,
+        volatile: bool = False,
+        becomes: str = "",
     ) -> list[Mount]:
-        def fill(directory: Path) -> None:
-            self._fill(directory, kind, self._records.committed(parent).id if parent else None)
-
         with disk_full_as_error(self.root):
-            with self._records.creating(key, kind, parent, "directory", fill) as record:
+            with self._records.creating(key, kind, parent, "directory", becomes) as record:
+                self._fill(self._records.directory(record.id), kind, record.parent)
                 return self._mounts(record, volatile)
 
     def _fill(self, directory: Path, kind: Kind, parent: int | None) -> None:
@@ -259,7 +264,7 @@ def overlay(
 ) -> Mount:
     """An overlay of these directories, uppermost first; read-only without an upper one.  Unless it
     is ``volatile`` its end waits until the whole file system of the upper one is synced."""
-    options = ["lowerdir=" + ":".join(_escape(str(path)) for path in lower)]
+    options = ["lowerdir=" + ":".join(escape(str(path)) for path in lower)]
     if upper is not None:
         options += [f"upperdir={upper}", f"workdir={work}"]
         if volatile and _CAN_BE_VOLATILE:
@@ -286,5 +291,6 @@ def tree_usage(root: Path) -> Usage:
     return Usage(size, inodes)
 
 
-def _escape(path: str) -> str:
+def escape(path: str) -> str:
+    """A path as one among several of an overlay's layers."""
     return path.replace("\\", "\\\\").replace(":", "\\:")

@@ -51,7 +51,11 @@ class PlainSnapshotter:
                     directory.mkdir(mode=0o700)
                     self._fill(directory, record.kind, record.parent)
 
-    def prepare(self, key: str, parent: str | None, *, volatile: bool = False) -> list[Mount]:
+    def prepare(
+        self, key: str, parent: str | None, *, volatile: bool = False, becomes: str = ""
+    ) -> list[Mount]:
+        if becomes:
+            raise Unsupported("the storage driver plain copies a snapshot when it is complete")
         return self._create(key, "active", parent)
 
     def limit(self, key: str, size: int) -> None:

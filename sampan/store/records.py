@@ -84,17 +84,21 @@ class SnapshotRecords:
 
     @contextmanager
     def creating(
-        self, name: str, kind: Kind, parent: str | None, form: str, make: Callable[[Path], None]
+        self, name: str, kind: Kind, parent: str | None, form: str, becomes: str = ""
     ) -> Iterator[Record]:
-        """Insert a record and let ``make`` fill its new directory; if that or the block fails,
-        neither is left.  Whoever is told of the snapshot has a record of his own, whose
-        transaction makes this one durable."""
+        """Insert a record and make its directory, for the block to fill; if that fails, neither is
+        left.  Whoever is told of the snapshot has a record of his own, whose transaction makes
+        this one durable.  With ``becomes``, the parent is an active snapshot that will be
+        committed under this name."""
         directory: Path | None = None
         try:
             with self._metadata.transaction(durable=False) as connection:
                 if self.get(name) is not None:
                     raise Conflict(f"the snapshot {name} exists already")
-                parent_id = self.committed(parent).id if parent is not None else None
+                parent_id = None
+                if parent is not None:
+                    below = self.find(parent) if becomes else self.committed(parent)
+                    parent, parent_id = becomes or parent, below.id
                 cursor = connection.execute(
                     "INSERT INTO snapshots (driver, kind, parent, form) VALUES (?, ?, ?, ?)",
                     (self._driver, kind, parent_id, form),
@@ -108,7 +112,6 @@ class SnapshotRecords:
                 directory = self.directory(id)
                 remove_tree(directory, ignore_errors=True)
                 directory.mkdir(mode=0o700)
-                make(directory)
                 yield Record(id, kind, parent_id, parent, -1, -1, form)
         except BaseException:
             if directory is not None:

@@ -66,8 +66,15 @@ class Snapshotter(Protocol):
         """Whether a snapshot that is applied is its layer's tar, so that no file is made."""
         ...
 
-    def prepare(self, key: str, parent: str | None, *, volatile: bool = False) -> list[Mount]:
-        """Make an active snapshot; returns how to mount it (see :meth:`mounts`)."""
+    def prepare(
+        self, key: str, parent: str | None, *, volatile: bool = False, becomes: str = ""
+    ) -> list[Mount]:
+        """Make an active snapshot; returns how to mount it (see :meth:`mounts`).
+
+        ``becomes`` says that ``parent`` is the key of an active snapshot, which is to be committed
+        under this name: what it holds must be complete when what is made here is mounted, its
+        root's owner and mode are to be what they are now, and it cannot be removed before.  Raises
+        errors.Unsupported if the driver needs the complete parent at once."""
         ...
 
     def limit(self, key: str, size: int) -> None:

@@ -30,7 +30,7 @@ def test_only_empty_mount_points_go(
     (root / "etc" / "hosts").touch()
     (root / "proc" / "kept").touch()
     (root / "link").symlink_to(outside)
-    Stubs(snapshots).clean(root, None, "result", POINTS, aside)
+    Stubs(snapshots, tmp_path / "layer").clean(root, None, "result", POINTS, aside)
     left = {str(path.relative_to(root)) for path in root.rglob("*")}
     assert left == {"etc", "mnt", "proc", "proc/kept", "link"}
     assert outside.is_dir()

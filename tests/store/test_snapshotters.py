@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from stores import Store, archive, file, folder, link, listing, mounted, open_store
 
-from sampan.errors import Conflict, InvalidParameter, NotFound
+from sampan.errors import Conflict, InvalidParameter, NotFound, Unsupported
 from sampan.image import tar
 from sampan.image.layer import changes, write_diff
 from sampan.image.tar import Entry
@@ -39,6 +39,30 @@ def read(store: Store, key: str) -> dict[str, str]:
                     shown = "special"
                 found[str(path.relative_to(root))] = shown
     return found
+
+
+def test_a_snapshot_on_one_that_is_still_written(store: Store) -> None:
+    snapshots = store.snapshotter
+    snapshots.apply("sha256:1", None, archive(folder("etc"), file("etc/a", b"one")))
+    snapshots.prepare("first", "sha256:1")
+    if snapshots.driver == "plain":
+        with pytest.raises(Unsupported):
+            snapshots.prepare("second", "first", becomes="step")
+        return
+    snapshots.prepare("second", "first", becomes="step")
+    with mounted(snapshots, "first") as root:
+        (root / "etc/a").unlink()
+        (root / "etc/b").write_text("two")
+    with pytest.raises(Conflict):
+        snapshots.remove("first")
+    assert read(store, "second") == {"etc": "dir", "etc/b": "two"}
+    snapshots.commit("step", "first")
+    assert snapshots.stat("second").parent == "step"
+    assert read(store, "second") == {"etc": "dir", "etc/b": "two"}
+    snapshots.prepare("third", "second", becomes="next")
+    snapshots.remove("third")
+    snapshots.remove("second")
+    snapshots.remove("step")
 
 
 def test_life_cycle(store: Store) -> None:

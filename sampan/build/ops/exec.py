@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -10,7 +11,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sampan.build.errors import StepError
 from sampan.build.graph.ops import Exec
@@ -19,7 +20,8 @@ from sampan.build.ops.frames import Stream, read_frames
 from sampan.build.ops.netns import make_namespace
 from sampan.build.ops.specs import bind
 from sampan.build.solver.cache import UNFINISHED
-from sampan.errors import InvalidParameter, NotFound, SampanError
+from sampan.build.solver.scheduler import Coming
+from sampan.errors import Conflict, InvalidParameter, NotFound, SampanError
 from sampan.linux.trees import remove_tree
 from sampan.network.manager import NetworkManager
 from sampan.network.types import EndpointConfig, Sandbox, SandboxRequest
@@ -42,6 +44,8 @@ from sampan.store.snapshots import Snapshotter
 
 HOSTNAME = "buildkitsandbox"
 _TAIL = 4096
+_SPARES = 2
+"""Keepers that wait for commands: one is not ready yet when a short command has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,22 @@ class Job:
     step: str
     on_start: Callable[[str], None]
     on_output: Callable[[Stream, bytes], None]
+    coming: Coming
+
+
+class Ran(NamedTuple):
+    """The active snapshot with what a command changed; whether one on it is prepared ``ahead`` for
+    the next command."""
+
+    active: str
+    ahead: bool = False
+
+
+class _Root(NamedTuple):
+    """An active snapshot and its mounts."""
+
+    key: str
+    mounts: list[Mount]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +161,15 @@ class ExecRunner:
         self._stubs = known_stubs
         self._free_places: dict[str, list[_Place]] = {}
         self._all_places: list[_Place] = []
+        self._keys: list[str] = []
+        self._ahead: dict[str, _Root] = {}
+        """By the name that the snapshot below will have."""
 
     async def close(self) -> None:
-        """Release the places that commands have run in."""
+        """Release the places that commands have run in, and the snapshots that are not committed."""
+        self._ahead.clear()
+        if self._keys:
+            await asyncio.to_thread(self._discard, self._keys)
         for place in self._all_places:
             if place.netns is not None:
                 os.close(place.netns)
@@ -152,36 +178,57 @@ class ExecRunner:
         self._all_places.clear()
         self._free_places.clear()
 
-    async def run(self, job: Job) -> str:
-        """Run the command; returns the active snapshot with what it changed.
-
-        Raises StepError when it ends with anything but 0; the snapshot is gone then.
-        """
-        key = f"{UNFINISHED}{job.container_id}"
-        rootfs = self._snapshots.prepare(key, job.parent, volatile=True)
+    async def run(self, job: Job) -> Ran:
+        """Run the command.  Raises StepError when it ends with anything but 0; the snapshot is gone
+        then."""
+        if job.parent is not None and job.parent in self._ahead:
+            key, rootfs = self._ahead.pop(job.parent)
+        else:
+            key, rootfs = self._prepare(job.parent)
         try:
             place = await self._take(job.op.network)
             spec = self._spec(job, place)
             sandbox = place.sandbox
+            writable = self._writable(key, rootfs)
+            mounts, times = self._stubs.furnish(rootfs, writable)
             request = KeeperRequest(
                 id=job.container_id,
                 run_dir=str(place.directory / "keeper"),
                 spec=spec,
-                rootfs=rootfs,
+                rootfs=mounts,
                 log=LogConfig("none"),
                 interfaces=place.interfaces,
                 attaches=[AttachRequest()],
                 services=[ServiceRequest(s.name, s.config) for s in sandbox.services],
             )
-            await self._execute(job, request)
+            before = os.stat(writable)
+            await self._execute(job, request, key)
             self._free_places[job.op.network].append(place)
-            writable = self._writable(key, rootfs)
             points = stubs.mount_points(spec)
-            self._stubs.clean(writable, job.parent, job.name, points, _scratch(rootfs[-1]))
+            aside = _scratch(rootfs[-1])
+            self._stubs.clean(writable, job.parent, job.name, points, aside, times)
+            if job.name in self._ahead and not _alike(before, os.stat(writable)):
+                # What comes next takes owner and mode of the root from below.
+                await asyncio.to_thread(self._discard, [self._ahead.pop(job.name).key])
         except BaseException:
-            await asyncio.shield(asyncio.to_thread(self._discard, key))
+            ahead = self._ahead.pop(job.name, None)
+            keys = [key] if ahead is None else [key, ahead.key]
+            await asyncio.shield(asyncio.to_thread(self._discard, keys))
             raise
-        return key
+        return Ran(key, job.name in self._ahead)
+
+    def _prepare(self, parent: str | None, becomes: str = "") -> _Root:
+        key = f"{UNFINISHED}{secrets.token_hex(16)}"
+        mounts = self._snapshots.prepare(key, parent, volatile=True, becomes=becomes)
+        self._keys.append(key)
+        return _Root(key, mounts)
+
+    def _prepare_ahead(self, job: Job, key: str) -> None:
+        """Make ready what the next command is to run on, while this one runs."""
+        if job.coming.follows:
+            # What is in the way of it will be told when it is needed.
+            with contextlib.suppress(SampanError, OSError):
+                self._ahead[job.name] = self._prepare(key, job.name)
 
     async def _take(self, network: str) -> _Place:
         """A place that no command uses now: an old one, or a new one."""
@@ -211,11 +258,11 @@ class ExecRunner:
         top = rootfs[-1]
         return Path(top.source) if top.type == "bind" else self._snapshots.upper(key)
 
-    def _discard(self, key: str) -> None:
-        try:
-            self._snapshots.remove(key)
-        except NotFound:
-            pass
+    def _discard(self, keys: Sequence[str]) -> None:
+        """Remove what is left of these snapshots, the last one first."""
+        for key in reversed(keys):
+            with contextlib.suppress(NotFound, Conflict):
+                self._snapshots.remove(key)
 
     async def _sandbox(self, place_id: str, mode: str) -> Sandbox:
         endpoints = []
@@ -274,7 +321,7 @@ class ExecRunner:
         spec["mounts"].extend(job.mounts)
         return spec
 
-    async def _execute(self, job: Job, request: KeeperRequest) -> None:
+    async def _execute(self, job: Job, request: KeeperRequest, key: str) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         exited: asyncio.Future[Exited] = asyncio.get_running_loop().create_future()
 
@@ -300,9 +347,12 @@ class ExecRunner:
                 ) from None
             finally:
                 theirs.close()
-            self._spawner.fork_ahead(brief=True)  # for the next command, while this one runs
+            # For the next commands, while this one runs.
+            if job.coming.commands:
+                self._spawner.fork_ahead(brief=True, count=min(_SPARES, job.coming.commands))
             job.on_start(job.container_id)
             try:
+                self._prepare_ahead(job, key)
                 await read_frames(ours, on_output)
                 await keeper.wait_closed()
             except asyncio.CancelledError:
@@ -323,6 +373,12 @@ class ExecRunner:
                 step=job.step,
                 output=tail.decode(errors="replace"),
             )
+
+
+def _alike(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether two states of a directory are of the same owner and mode."""
+    fields = ("st_mode", "st_uid", "st_gid")
+    return all(getattr(one, field) == getattr(other, field) for field in fields)
 
 
 def _scratch(top: Mount) -> Path | None:

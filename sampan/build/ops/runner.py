@@ -19,7 +19,7 @@ from sampan.build.ops.remote import Remote
 from sampan.build.ops.replay import replay
 from sampan.build.ops.tree import Folder, Tree, folder, mounted
 from sampan.build.solver.cache import PREFIX, UNFINISHED
-from sampan.build.solver.scheduler import Done, Result
+from sampan.build.solver.scheduler import Coming, Done, Result
 from sampan.errors import NotFound, Unsupported
 from sampan.image.config import chain_id
 from sampan.store.images import Image, ImageStore
@@ -124,17 +124,19 @@ class OperationRunner:
 
     # work
 
-    async def run(self, vertex: Vertex, inputs: Sequence[Result | None], key: str) -> Done:
+    async def run(
+        self, vertex: Vertex, inputs: Sequence[Result | None], key: str, coming: Coming
+    ) -> Done:
         op = vertex.op
         if isinstance(op, Exec):
-            return await self._exec(vertex, op, inputs, PREFIX + key)
+            return await self._exec(vertex, op, inputs, PREFIX + key, coming)
         if isinstance(op, File):
             return await asyncio.to_thread(self._file, op, inputs, key)
         assert isinstance(op, Merge)
         return await asyncio.to_thread(self._merge, inputs, key)
 
     async def _exec(
-        self, vertex: Vertex, op: Exec, inputs: Sequence[Result | None], name: str
+        self, vertex: Vertex, op: Exec, inputs: Sequence[Result | None], name: str, coming: Coming
     ) -> Done:
         container_id = new_container_id()
         async with AsyncExitStack() as stack:
@@ -150,9 +152,10 @@ class OperationRunner:
                 self._describe(vertex),
                 lambda container: self._on_start(vertex, container),
                 lambda stream, data: self._on_output(vertex, stream, data),
+                coming,
             )
-            active = await self._execs.run(job)
-        return Done(active, container_id)
+            ran = await self._execs.run(job)
+        return Done(ran.active, container_id, ahead=ran.ahead)
 
     def _file(self, op: File, inputs: Sequence[Result | None], key: str) -> Done:
         parent = inputs[0].snapshot if inputs[0] else None
