@@ -107,27 +107,29 @@ class Monitor:
             self._probe = self._start(self._ended)
         except StartError as failure:
             self._conclude(failure.exit_code, str(failure))
+            self._schedule()
             return
         self._deadline = self._loop.call_later(self._check.timeout / _SECOND, self._expire)
 
     def _expire(self) -> None:
+        """A result now: who knows when the probe ends."""
+        assert self._probe is not None
         self._timed_out = True
-        if self._probe:
-            self._probe.kill()
+        self._probe.kill()
+        seconds = self._check.timeout / _SECOND
+        self._conclude(_TIMED_OUT, f"Health check exceeded timeout ({seconds:g}s)")
 
     def _ended(self, code: int, output: bytes) -> None:
         if self._deadline:
             self._deadline.cancel()
         self._probe = None
-        if self._timed_out:
-            seconds = self._check.timeout / _SECOND
-            self._conclude(_TIMED_OUT, f"Health check exceeded timeout ({seconds:g}s)")
-        else:
+        if not self._timed_out:
             self._conclude(code, output[:MAX_OUTPUT].decode(errors="replace"))
+        if not self._stopped:
+            self._schedule()
 
     def _conclude(self, code: int, output: str) -> None:
         if self._stopped:
             return
         result = ProbeResult(self._began, time.time_ns(), code, output)
         self._report(self._judge.result(result, time.monotonic_ns()))
-        self._schedule()

@@ -353,12 +353,13 @@ def again(sock: socket.socket, message: bytes) -> None:
         started = _finish(sock, request, message, group, begun, None)
     except StartError as failure:
         _undo(group)
-        _fail(sock, failure)
+        fail(sock, failure)
         return
     report(sock, started, group.watch_oom())
 
 
-def _fail(sock: socket.socket, failure: StartError) -> None:
+def fail(sock: socket.socket, failure: StartError) -> None:
+    """Tell the keeper that there will be no process."""
     try:
         parcel.send(sock, _pack([_FAILED, str(failure), failure.exit_code]))
     except BrokenPipeError:
@@ -377,7 +378,7 @@ def further(
         else:
             started = launch.start_exec(request, container, pidfd, pid, group, sock.fileno())
     except StartError as failure:
-        _fail(sock, failure)
+        fail(sock, failure)
         return
     report(sock, started, None)
 

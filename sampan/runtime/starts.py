@@ -9,13 +9,14 @@ begun, and reports that as a failure.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 
 from sampan.linux import process
 from sampan.runtime.errors import StartError
 from sampan.runtime.loop import IN, Loop
-from sampan.runtime.starter import OnServices, Result, Starter
+from sampan.runtime.starter import OnServices, Result, Starter, fail
 from sampan.runtime.unfinished import Unfinished
 
 AT_ONCE = 8
@@ -127,10 +128,15 @@ class Starts:
 
     def _fork(self, start: Start) -> None:
         def work(sock: socket.socket) -> None:
-            # A start may take long: it must keep nothing open that the keeper closes meanwhile,
-            # and a process that enters a container must have nothing to be taken from it.
+            # A start may take long: it must keep nothing open that the keeper closes meanwhile.
+            # And whoever traces a process that enters a container must find nothing in it that
+            # leads out of the container; the errors of the host are such a thing as well.
+            os.dup2(0, 2)
             process.close_all_but((0, 1, 2, sock.fileno(), *start.needed))
-            start.work(sock)
+            try:
+                start.work(sock)
+            except Exception as failure:
+                fail(sock, StartError(f"internal error: {failure!r}", 125))
 
         start.starter = Starter(work)
         self._going.append(start)
