@@ -113,7 +113,7 @@ def _mount_of(pid: int, number: int) -> bytes:
 
 def restore(root: str, options: Options) -> int:
     """``restore``: the container runs when this returns, or has ended if not ``--detach``."""
-    from sampan.runtime.oci import joining
+    from sampan.runtime.oci import waiting
 
     identity = lifecycle.only(options)
     program = criu.find(options.text("criu"))
@@ -140,7 +140,7 @@ def restore(root: str, options: Options) -> int:
     lifecycle.poststart(record)
     if detached:
         return 0
-    code = joining.wait(record.pid, os.pidfd_open(record.pid), None)
+    code = waiting.wait(record.pid, os.pidfd_open(record.pid), None)
     lifecycle.forget(record)
     return code
 

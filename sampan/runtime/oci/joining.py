@@ -14,7 +14,7 @@ from sampan.linux.openat2 import open_in_root
 from sampan.linux.syscalls import AT_FDCWD
 from sampan.runtime import cgroups, confine, userns
 from sampan.runtime.guard import Guard
-from sampan.runtime.oci import bundle, child, create, listeners, manner, records, terminal
+from sampan.runtime.oci import bundle, child, create, listeners, manner, records, terminal, waiting
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import Options
 from sampan.runtime.sync import ChildSide, KeeperSide, describe
@@ -65,27 +65,7 @@ def execute(root: str, options: Options) -> int:
         create.write_pid(options.text("pid-file"), pid)
     if detached:
         return 0
-    return wait(pid, handle, master)
-
-
-def wait(pid: int, handle: int, master: int | None) -> int:
-    """Wait for our child, relaying its terminal and our signals; its exit code."""
-
-    def forward(number: int, _: object) -> None:
-        try:
-            signal.pidfd_send_signal(handle, number)
-        except ProcessLookupError:
-            pass
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
-        signal.signal(number, forward)
-    if master is not None:
-        terminal.relay(master, handle)
-    while True:
-        found, status = os.waitpid(-1, 0)
-        if found == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return 128 - code if code < 0 else code
+    return waiting.wait(pid, handle, master)
 
 
 def _process(config: dict[str, Any], options: Options) -> dict[str, Any]:

@@ -15,7 +15,6 @@ import _collections_abc
 import _ctypes as _plain_ctypes
 import _json
 import _signal  # type: ignore[import-not-found]
-import _socket
 import errno
 import os
 import sys
@@ -59,25 +58,28 @@ def install() -> None:
         _json_,
         lambda: vars(_signal),
         lambda: ctypes,
-        _socket_,
+        lambda: _socket_(ctypes),
         lambda: _fcntl(ctypes),
     )
     for name, make in zip(_NAMES, makers, strict=True):
         if name not in sys.modules:
-            sys.modules[name] = _installed[name] = _stand_in(name, make())
+            more = _sockets if name == "socket" else dict
+            sys.modules[name] = _installed[name] = _stand_in(name, make(), more)
     for name in _LATE:
         if name not in sys.modules:
-            sys.modules[name] = _installed[name] = _stand_in(name, {})
+            sys.modules[name] = _installed[name] = _stand_in(name, {}, dict)
 
 
-def _stand_in(name: str, content: dict[str, Any]) -> Any:
+def _stand_in(name: str, content: dict[str, Any], more: Callable[[], dict[str, Any]]) -> Any:
     def missing(wanted: str) -> Any:
         if wanted.startswith("__"):
             # The import system asks whether it is a package.
             raise AttributeError(wanted)
-        found = getattr(_real(name), wanted)
-        setattr(module, wanted, found)
-        return found
+        further = more()
+        if wanted not in further:
+            further = {wanted: getattr(_real(name), wanted)}
+        vars(module).update({**further, **content})
+        return further[wanted]
 
     module = _Module(name)
     vars(module).update(content)
@@ -392,57 +394,137 @@ def _fcntl(ctypes: dict[str, Any]) -> dict[str, Any]:
 # --- socket -------------------------------------------------------------------------------------
 
 
-def _packed(numbers: Sequence[int]) -> bytes:
-    return b"".join(number.to_bytes(4, sys.byteorder, signed=True) for number in numbers)
+def _packed(numbers: Sequence[int], size: int = 4) -> bytes:
+    return b"".join(number.to_bytes(size, sys.byteorder, signed=True) for number in numbers)
 
 
-class _Socket(_socket.socket):
-    """A socket that a ``with`` statement closes."""
-
-    def __enter__(self) -> _Socket:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failure: BaseException | None,
-        _: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def accept(self) -> tuple[_Socket, Any]:
-        fd, address = self._accept()  # type: ignore[attr-defined]
-        return _Socket(self.family, self.type, self.proto, fileno=fd), address
+def _numbers(packed: bytes) -> list[int]:
+    return [
+        int.from_bytes(packed[at : at + 4], sys.byteorder, signed=True)
+        for at in range(0, len(packed) // 4 * 4, 4)
+    ]
 
 
-def _socket_() -> dict[str, Any]:
-    def socketpair(family: int, kind: int) -> tuple[_Socket, _Socket]:
-        one, other = _socket.socketpair(family, kind)
-        return (
-            _Socket(family, kind, 0, fileno=one.detach()),
-            _Socket(family, kind, 0, fileno=other.detach()),
-        )
+_AF_UNIX, _SOCK_SEQPACKET, _SOCK_CLOEXEC = 1, 5, 0o2000000
+_SOL_SOCKET, _SCM_RIGHTS, _MSG_CMSG_CLOEXEC = 1, 1, 0x40000000
+_WORD = 8 if sys.maxsize >> 32 else 4
+_HEADER = _WORD + 8  # of a control message: its length, level and type
 
-    def send_fds(sock: _Socket, buffers: Sequence[bytes], fds: Sequence[int]) -> int:
-        return sock.sendmsg(buffers, [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, _packed(fds))])
+
+class _Pair:
+    """One end of a connection that keeps the boundaries of messages, by system calls alone."""
+
+    def __init__(self, fd: int, library: Any, ctypes: dict[str, Any]) -> None:
+        self._fd = fd
+        self._library, self._buffer = library, ctypes["create_string_buffer"]
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
+
+    def setblocking(self, blocking: bool) -> None:
+        os.set_blocking(self._fd, blocking)
+
+    def send(self, data: bytes) -> int:
+        return os.write(self._fd, data)
+
+    def recv(self, size: int) -> bytes:
+        return os.read(self._fd, size)
+
+    def _message(self, call: str, data: Any, control: Any, flags: int) -> tuple[int, int]:
+        """The result of sendmsg(2) or recvmsg(2), and how much of the buffer for control messages
+        was filled."""
+        vector = self._buffer(_packed((_ctypes.addressof(data), len(data)), _WORD), 2 * _WORD)
+        words = 0, 0, _ctypes.addressof(vector), 1, _ctypes.addressof(control), len(control), 0
+        header = self._buffer(_packed(words, _WORD), 7 * _WORD)
+        function = self._library[call]
+        while (result := function(self._fd, _ctypes.byref(header), flags)) < 0:
+            number = _ctypes.get_errno()
+            if number != errno.EINTR:
+                raise OSError(number, os.strerror(number))
+        return result, int.from_bytes(header.raw[5 * _WORD : 6 * _WORD], sys.byteorder)
+
+    def sendmsg(self, buffers: Sequence[bytes], rights: Sequence[tuple[int, int, bytes]]) -> int:
+        data = b"".join(buffers)
+        ((level, kind, packed),) = rights
+        packed = bytes(packed)
+        head = _packed((_HEADER + len(packed),), _WORD) + _packed((level, kind))
+        control = self._buffer(head + packed, _HEADER + -(-len(packed) // _WORD) * _WORD)
+        return self._message("sendmsg", self._buffer(data, len(data)), control, 0)[0]
+
+    def recv_fds(self, size: int, most: int, flags: int) -> tuple[bytes, list[int]]:
+        data, control = self._buffer(size), self._buffer(_HEADER + -(-most * 4 // _WORD) * _WORD)
+        count, filled = self._message("recvmsg", data, control, flags)
+        if filled < _HEADER:
+            return data.raw[:count], []
+        length = int.from_bytes(control.raw[:_WORD], sys.byteorder)
+        return data.raw[:count], _numbers(control.raw[_HEADER:length])
+
+
+def _socket_(ctypes: dict[str, Any]) -> dict[str, Any]:
+    library = _Library(None, use_errno=True)
+    functions = {name: library[name] for name in ("sendmsg", "recvmsg")}
+    make = library["socketpair"]
+
+    def socketpair(family: int, kind: int) -> tuple[_Pair, _Pair]:
+        ends = ctypes["create_string_buffer"](8)
+        if make(family, kind | _SOCK_CLOEXEC, 0, _ctypes.byref(ends)) < 0:
+            number = _ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        one, other = (_Pair(fd, functions, ctypes) for fd in _numbers(ends.raw))
+        return one, other
+
+    def send_fds(sock: Any, buffers: Sequence[bytes], fds: Sequence[int]) -> int:
+        return int(sock.sendmsg(buffers, [(_SOL_SOCKET, _SCM_RIGHTS, _packed(fds))]))
 
     def recv_fds(
-        sock: _Socket, size: int, most: int, flags: int = 0
+        sock: Any, size: int, most: int, flags: int = 0
     ) -> tuple[bytes, list[int], int, Any]:
-        data, extra, told, address = sock.recvmsg(size, _socket.CMSG_LEN(most * 4), flags)
+        if isinstance(sock, _Pair):
+            return *sock.recv_fds(size, most, flags), 0, None
+        data, extra, told, address = sock.recvmsg(size, _HEADER + most * 4, flags)
         fds: list[int] = []
         for level, kind, packed in extra:
-            if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
-                fds += (
-                    int.from_bytes(packed[at : at + 4], sys.byteorder, signed=True)
-                    for at in range(0, len(packed) // 4 * 4, 4)
-                )
+            if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS):
+                fds += _numbers(packed)
         return data, fds, told, address
 
     return {
-        **vars(_socket),
-        "socket": _Socket,
+        "AF_UNIX": _AF_UNIX,
+        "SOCK_SEQPACKET": _SOCK_SEQPACKET,
+        "SOL_SOCKET": _SOL_SOCKET,
+        "SCM_RIGHTS": _SCM_RIGHTS,
+        "MSG_CMSG_CLOEXEC": _MSG_CMSG_CLOEXEC,
         "socketpair": socketpair,
         "send_fds": send_fds,
         "recv_fds": recv_fds,
     }
+
+
+def _sockets() -> Any:
+    """What a connection to others needs."""
+    import _socket
+
+    class Socket(_socket.socket):
+        """A socket that a ``with`` statement closes."""
+
+        def __enter__(self) -> Socket:
+            return self
+
+        def __exit__(
+            self,
+            kind: type[BaseException] | None,
+            failure: BaseException | None,
+            _: TracebackType | None,
+        ) -> None:
+            self.close()
+
+        def accept(self) -> tuple[Socket, Any]:
+            fd, address = self._accept()  # type: ignore[attr-defined]
+            return Socket(self.family, self.type, self.proto, fileno=fd), address
+
+    return {**vars(_socket), "socket": Socket}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sampan.linux import process
-from sampan.runtime.oci import create, joining, lifecycle, notify
+from sampan.runtime.oci import create, lifecycle, notify, waiting
 from sampan.runtime.oci.options import Options
 
 
@@ -22,7 +22,7 @@ def run(root: str, options: Options) -> int:
     if detached:
         return 0
     master = None if options.text("console-socket") else made.master
-    code = joining.wait(made.record.pid, made.handle, master)
+    code = waiting.wait(made.record.pid, made.handle, master)
     if not options.flag("keep"):
         lifecycle.forget(made.record, made.config)
     return code

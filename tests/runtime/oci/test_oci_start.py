@@ -160,6 +160,25 @@ def test_code_is_kept_until_a_source_changes(tmp_path: Path) -> None:
             "b'x' 1 b'through'",
         ),
         (
+            "import os, socket\n"
+            "a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+            "a.send(b'one'); a.send(b'two'); print(b.recv(10), b.recv(2), os.get_inheritable(b.fileno()))\n"
+            "b.setblocking(False)\n"
+            "try: socket.recv_fds(b, 10, 1)\nexcept BlockingIOError: print('none yet')\n"
+            "a.sendmsg([b'no', b'ne'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, b'')])\n"
+            "print(socket.recv_fds(b, 10, 1)[:2])\n"
+            "socket.send_fds(a, [b'both'], [0, 1])\n"
+            "data, fds, _, _ = socket.recv_fds(b, 2, 2)\n"
+            "print(data, len(fds))\n"
+            "b.close()\n"
+            "try: a.send(b'x')\nexcept BrokenPipeError: print('broken')\n"
+            "print(a.recv(5))\n"
+            "with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as c:\n"
+            "    try: c.connect('/')\n    except OSError as e: print(type(e).__name__)",
+            "b'one' b'tw' False\nnone yet\n(b'none', [])\nb'bo' 2\nbroken\nb''\n"
+            "ConnectionRefusedError",
+        ),
+        (
             "from contextlib import contextmanager\n"
             "@contextmanager\n"
             "def held():\n    try: yield 1\n    finally: print('left')\n"
