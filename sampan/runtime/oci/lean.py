@@ -273,15 +273,31 @@ def _json_() -> dict[str, Any]:
     def load(file: Any) -> Any:
         return loads(file.read())
 
-    def dumps(value: Any, **options: Any) -> str:
+    def dumps(value: Any, indent: int | None = None, **options: Any) -> str:
         if options:
-            return str(_real("json").dumps(value, **options))
+            return str(_real("json").dumps(value, indent=indent, **options))
         encode = _json.make_encoder(
             {}, _refuse, _json.encode_basestring_ascii, None, ": ", ", ", False, False, True
         )
-        return "".join(encode(value, 0))
+        if indent is None:
+            return "".join(encode(value, 0))
+        return _indented(value, "\n", " " * indent, lambda part: "".join(encode(part, 0)))
 
     return {"loads": loads, "load": load, "dumps": dumps}
+
+
+def _indented(value: Any, before: str, indent: str, encode: Callable[[Any], str]) -> str:
+    """As the module's own encoder, which has no indentation when written in C."""
+    inner = before + indent
+    if value and isinstance(value, dict):
+        parts = [
+            f"{encode(str(k))}: {_indented(v, inner, indent, encode)}" for k, v in value.items()
+        ]
+        return f"{{{inner}{f',{inner}'.join(parts)}{before}}}"
+    if value and isinstance(value, list | tuple):
+        parts = [_indented(part, inner, indent, encode) for part in value]
+        return f"[{inner}{f',{inner}'.join(parts)}{before}]"
+    return encode(value)
 
 
 def _refuse(value: object) -> None:

@@ -98,9 +98,12 @@ def number_of(name: str) -> int:
             return signal.SIGRTMIN + int(short[6:])
         if short.startswith("RTMAX-"):
             return signal.SIGRTMAX - int(short[6:])
-        return int(signal.Signals[f"SIG{short}"])
-    except (KeyError, ValueError):
-        raise OciError(f"unknown signal {name!r}") from None
+        if short.isalnum():
+            # The names of other constants have an underscore.
+            return int(getattr(signal, f"SIG{short}"))
+    except (AttributeError, ValueError):
+        pass
+    raise OciError(f"unknown signal {name!r}")
 
 
 def kill(root: str, options: Options) -> int:

@@ -106,7 +106,10 @@ def test_code_is_kept_until_a_source_changes(tmp_path: Path) -> None:
             "import json; print(json.dumps({'a': [1.5, 'é', None]}))",
             '{"a": [1.5, "\\u00e9", null]}',
         ),
-        ("import json; print(json.dumps([1], indent=1))", "[\n 1\n]"),
+        (
+            "import json; print(json.dumps({'a': [], 'b': {}, 'c': [1, {'d': 'é'}, None]}, indent=1))",
+            '{\n "a": [],\n "b": {},\n "c": [\n  1,\n  {\n   "d": "\\u00e9"\n  },\n  null\n ]\n}',
+        ),
         (
             "import json\ntry: json.loads('[1,')\nexcept ValueError as e: print(e)",
             "Expecting value",
