@@ -89,14 +89,16 @@ class _Kept:
         code = spec.loader.get_code(name) or b""
         return spec.origin, state.st_mtime_ns, state.st_size, is_package, code
 
-    def preload(self) -> None:
-        """Run the early modules, if all are valid."""
-        if not all([self._is_valid(entry) for entry in self.early.values()]):
+    def preload(self, last: str) -> None:
+        """Run the early modules, up to the last one, if all are valid."""
+        if self.stale or not all([self._is_valid(entry) for entry in self.early.values()]):
             return
         for name, entry in self.early.items():
             if name not in self.order and entry[4]:
                 exec(entry[4], vars(self._module(name)))
                 self.order.append(name)
+            if name == last:
+                break
 
     def _module(self, name: str) -> "ModuleType":
         """A module that has not run yet, in its package, which may not have run either."""
@@ -146,10 +148,10 @@ def _place(program: str, command: str) -> str:
     return f"{os.path.dirname(__file__)}/__pycache__/{program}-{command}.{kind}.together"
 
 
-def preload() -> None:
-    """Run the modules that the command is going to import."""
+def preload(last: str = "") -> None:
+    """Run the modules that the command is going to import, all or those up to the last one."""
     if _kept is not None:
-        _kept.preload()
+        _kept.preload(last)
 
 
 def ready(command: str) -> None:

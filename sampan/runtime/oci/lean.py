@@ -47,7 +47,7 @@ _installed: dict[str, Any] = {}
 
 def install() -> None:
     """Put the stand-ins in the place of modules that have not been imported yet."""
-    ctypes = _ctypes_()
+    library, ctypes = _Library(None, use_errno=True), _ctypes_()
     makers: tuple[Callable[[], dict[str, Any]], ...] = (
         _typing,
         lambda: vars(_collections_abc),
@@ -58,8 +58,8 @@ def install() -> None:
         _json_,
         lambda: vars(_signal),
         lambda: ctypes,
-        lambda: _socket_(ctypes),
-        lambda: _fcntl(ctypes),
+        lambda: _socket_(library, ctypes),
+        lambda: _fcntl(library, ctypes),
     )
     for name, make in zip(_NAMES, makers, strict=True):
         if name not in sys.modules:
@@ -378,8 +378,7 @@ def _ctypes_() -> dict[str, Any]:
     }
 
 
-def _fcntl(ctypes: dict[str, Any]) -> dict[str, Any]:
-    library = _Library(None, use_errno=True)
+def _fcntl(library: _Library, ctypes: dict[str, Any]) -> dict[str, Any]:
     functions = {name: library[name] for name in ("fcntl", "flock", "ioctl")}
     for function in functions.values():
         function.argtypes = ctypes["c_int"], ctypes["c_ulong"], ctypes["c_ulong"]
@@ -481,8 +480,7 @@ class _Pair:
         return data.raw[:count], _numbers(control.raw[_HEADER:length])
 
 
-def _socket_(ctypes: dict[str, Any]) -> dict[str, Any]:
-    library = _Library(None, use_errno=True)
+def _socket_(library: _Library, ctypes: dict[str, Any]) -> dict[str, Any]:
     functions = {name: library[name] for name in ("sendmsg", "recvmsg")}
     make = library["socketpair"]
 
