@@ -85,7 +85,8 @@ class Restorable(Container):
         }
 
     def count(self) -> int:
-        return int((self.directory / "rootfs/count").read_text() or 0)
+        file = self.directory / "rootfs/count"
+        return int(file.read_text() or 0) if file.exists() else 0
 
     def wait_for_more(self, than: int) -> int:
         deadline = time.monotonic() + 20

@@ -225,6 +225,6 @@ def test_a_run_imports_no_module_that_has_a_stand_in(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
-    ours = next(n for n, line in enumerate(lines) if line.endswith("sampan.runtime.oci.lean"))
+    ours = next(n for n, line in enumerate(lines) if line.endswith("sampan.together"))
     imported = {line.rpartition("|")[2].strip() for line in lines[ours:]}
     assert not imported & set(HAVE_STAND_INS.split())
