@@ -6,7 +6,7 @@ A value is ``(module:attribute, description)``; the module is imported when the 
 from __future__ import annotations
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "__complete": ("completion:COMPLETE", "Print what the last word may become"),
+    "__complete": ("complete:COMPLETE", "Print what the last word may become"),
     "builder build": ("build:BUILD", "Build an image from a Dockerfile"),
     "builder prune": ("builder:PRUNE", "Remove build cache"),
     "completion": ("completion:COMPLETION", "Print the completion script of a shell"),

@@ -407,14 +407,6 @@ def test_every_command_has_help(cli):
     assert set(ALIASES.values()) <= set(COMMANDS)
 
 
-def test_completion(cli, fake):
-    fake.answers["GET /containers/json"] = (200, [container()])
-    assert cli("__complete", "container", "re")[1].split("\n")[0].startswith("rename\t")
-    assert cli("__complete", "rm", "w")[1] == "web\tbusybox Up 2 minutes\n"
-    assert "--name\t" in cli("__complete", "run", "--na")[1]
-    assert cli("__complete", "build", "")[1] == ":files\n"
-
-
 def test_login_keeps_credentials_to_the_owner(cli, fake, tmp_path, monkeypatch):
     fake.answers["POST /auth"] = (200, {"Status": "Login Succeeded", "IdentityToken": ""})
     monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
