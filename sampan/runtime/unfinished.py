@@ -13,6 +13,10 @@ class Unfinished:
         self._count = 0
         self._over = False
 
+    @property
+    def any(self) -> bool:
+        return self._count > 0
+
     def begin(self) -> None:
         self._count += 1
 
@@ -26,5 +30,5 @@ class Unfinished:
         self._stop_if_none()
 
     def _stop_if_none(self) -> None:
-        if self._over and not self._count:
+        if self._over and not self.any:
             self._loop.stop()

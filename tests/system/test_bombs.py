@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from docker.errors import APIError
 from docker.types import LogConfig
 from harness import Daemon, running, until
 from test_following import keeper_memory
@@ -151,3 +152,25 @@ def test_a_terminal_that_nobody_reads(bombed: Daemon, neighbour: Any) -> None:
     flood.kill()
     ended(flood)
     silent.close()
+
+
+def test_an_exec_that_gets_no_processor_time(bombed: Daemon, neighbour: Any) -> None:
+    """What the container does with its little time delays its execs, and nothing else."""
+    script = "i=0; while [ $i -lt 20 ]; do while :; do :; done & i=$((i + 1)); done; echo; wait"
+    busy = start(bombed, "sh", "-c", script)
+    assert until(lambda: busy.logs())
+    busy.update(cpu_period=100_000, cpu_quota=1000)
+    with ThreadPoolExecutor() as pool:
+        execs = [pool.submit(busy.exec_run, ["true"]) for _ in range(3)]
+        assert until(lambda: bombed.client.api.inspect_container(busy.id)["ExecIDs"])
+        assert timed(busy.top) < BOUND
+        assert timed(busy.pause) < BOUND
+        assert timed(busy.unpause) < BOUND
+        serve(bombed, neighbour, "execs without processor time")
+        assert timed(busy.kill) < BOUND
+        assert ended(busy)["ExitCode"] == 137
+        for execution in execs:
+            try:
+                execution.result(30)
+            except APIError as error:
+                assert error.status_code in (400, 409, 500)
