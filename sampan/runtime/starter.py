@@ -374,7 +374,7 @@ def further(
     group = cgroups.group(launch.cgroup_path(container))
     try:
         if container.runtime:
-            started = external.start_exec(request, container, pid)
+            started = external.start_exec(request, container, pid, sock.fileno())
         else:
             started = launch.start_exec(request, container, pidfd, pid, group, sock.fileno())
     except StartError as failure:

@@ -35,17 +35,28 @@ class Runtime(NamedTuple):
         return f"{self.run_dir}/runtime"
 
 
-def call(runtime: Runtime, *words: str, stdio: tuple[int, ...] | None = None) -> None:
-    """Run one command to its end.
+def call(
+    runtime: Runtime, *words: str, stdio: tuple[int, ...] | None = None, unwanted: int = -1
+) -> None:
+    """Run one command to its end; it is killed when the descriptor ``unwanted`` has an event.
 
     Raises StartError with the runtime's own message; its code is 127 for a program that is not
     there, 126 for one that cannot be executed, else 125.
     """
-    log = f"{runtime.bundle}/log"
+    # Several commands may run at once.
+    log = f"{runtime.bundle}/log-{os.getpid()}"
     try:
-        os.unlink(log)
-    except FileNotFoundError:
-        pass
+        _call(runtime, words, log, stdio, unwanted)
+    finally:
+        try:
+            os.unlink(log)
+        except FileNotFoundError:
+            pass
+
+
+def _call(
+    runtime: Runtime, words: Sequence[str], log: str, stdio: tuple[int, ...] | None, unwanted: int
+) -> None:
     options = ["--root", runtime.root, "--log", log, "--log-format", "json"]
     command = [*runtime.words, *options, *words]
     reader, writer = os.pipe2(os.O_CLOEXEC)
@@ -57,14 +68,19 @@ def call(runtime: Runtime, *words: str, stdio: tuple[int, ...] | None = None) ->
     try:
         poll = select.poll()
         poll.register(handle, select.POLLIN)
-        late = not poll.poll(_TIMEOUT)
-        if late:
+        if unwanted >= 0:
+            poll.register(unwanted, select.POLLIN)
+        events = dict(poll.poll(_TIMEOUT))
+        late = not events
+        if handle not in events:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         not_run = os.read(reader, 4096).decode(errors="replace")
     finally:
         os.close(handle)
         os.close(reader)
+    if unwanted in events:
+        raise StartError("the container ended while the process was being set up", 126)
     if late:
         raise StartError(f"{command[0]} {words[0]} did not end in {_TIMEOUT // 1000} seconds", 125)
     if not_run:

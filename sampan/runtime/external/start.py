@@ -100,7 +100,7 @@ def _started(
     return Process(pid, pidfd, streams, master, [])
 
 
-def start_exec(request: ExecRequest, container: KeeperRequest, pid: int) -> Process:
+def start_exec(request: ExecRequest, container: KeeperRequest, pid: int, unwanted: int) -> Process:
     """As :func:`sampan.runtime.launch.start_exec`; ``pid`` is the container's first process."""
     runtime = _runtime(container)
     name = f"{runtime.bundle}/exec-{request.id or os.getpid()}"
@@ -115,7 +115,7 @@ def start_exec(request: ExecRequest, container: KeeperRequest, pid: int) -> Proc
         terminal = bool(request.process.get("terminal"))
         streams = None if terminal else Streams.make(request.open_stdin)
         words = ["exec", "--detach", "--pid-file", f"{name}.pid", "--process", f"{name}.json"]
-        master = _run(runtime, words, [container.id], streams)
+        master = _run(runtime, words, [container.id], streams, unwanted)
         further = _read_pid(f"{name}.pid")
         pidfd = os.pidfd_open(further)
     except (StartError, OSError, ValueError) as failure:
@@ -152,11 +152,15 @@ def _collect_strays() -> None:
 
 
 def _run(
-    runtime: Runtime, words: list[str], arguments: list[str], streams: Streams | None
+    runtime: Runtime,
+    words: list[str],
+    arguments: list[str],
+    streams: Streams | None,
+    unwanted: int = -1,
 ) -> int | None:
     """Run a command that makes a process; the terminal's master if the process has one."""
     if streams:
-        call(runtime, *words, *arguments, stdio=streams.child)
+        call(runtime, *words, *arguments, stdio=streams.child, unwanted=unwanted)
         return None
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         # By a descriptor of ours: a socket's path is limited to 108 bytes.
@@ -166,7 +170,7 @@ def _run(
             listener.bind(name)
             try:
                 listener.listen(1)
-                call(runtime, *words, "--console-socket", name, *arguments)
+                call(runtime, *words, "--console-socket", name, *arguments, unwanted=unwanted)
             finally:
                 os.unlink(name)
         finally:
