@@ -15,17 +15,18 @@ from typing import Any
 
 import msgspec
 
-from sampan.engine import links, resources, validate
+from sampan.engine import links, resources, revival, validate
 from sampan.engine.attachments import Attachments
 from sampan.engine.containers import Containers
 from sampan.engine.execs import Execs
 from sampan.engine.launch import Launcher, Places
-from sampan.engine.state import Container, now
+from sampan.engine.state import Container, State, now
 from sampan.engine.types import HostConfig
 from sampan.errors import Conflict, InvalidParameter, NotFound, NotModified, SampanError
 from sampan.runtime.control import Keeper, read_state
 from sampan.runtime.errors import KeeperGone, StartError
 from sampan.runtime.types import (
+    ContainerState,
     Detached,
     ExecExited,
     Exited,
@@ -191,11 +192,8 @@ class Lifecycle:
         if not container.running:
             raise Conflict(f"container {container.id} is not running")
         own = validate.signal_number(container.record.config.stop_signal or "TERM")
-        final = number == signal.SIGKILL
-        gone = container.next_exit() if final else None
-        if number in (own, signal.SIGKILL):
-            container.record.state.manually_stopped = True
-        await self._signal(container, number, final=final)
+        gone = container.next_exit() if number == signal.SIGKILL else None
+        await self._signal(container, number, final=number in (own, signal.SIGKILL))
         self._containers.publish(container.record, "kill", signal=str(number))
         if gone is not None:
             await asyncio.wait({gone}, timeout=KILL_SECONDS)
@@ -392,6 +390,7 @@ class Lifecycle:
                 if state.status == "restarting":
                     state.status = "running"
                     state.started_at = event.at
+                    state.exit_code = 0
                     self._containers.publish(container.record, "start")
                 state.pid = event.pid
             case ExecExited() | Detached():
@@ -437,13 +436,14 @@ class Lifecycle:
             self._containers.save(container)
             container.announce_exit()
             stopped = state.manually_stopped
-        if event.lost and not stopped and self._wants_restart(container):
-            self._spawn_task(self._start_again(container))
+        if event.lost and not stopped and revival.wanted(container.record):
+            self._spawn_task(self._start_again(container, []))
 
-    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
+        return task
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -474,14 +474,12 @@ class Lifecycle:
         if theirs.status not in ("exited", "created"):
             state.status = theirs.status
         state.pid = theirs.pid
-        state.started_at = theirs.started_at or state.started_at
-        state.restart_count = theirs.restart_count
-        state.oom_killed = theirs.oom_killed
-        state.health = theirs.health or state.health
+        _learn(state, theirs)
         return True
 
     async def settle(self, alive: list[Container]) -> None:
-        """Record the ends that happened meanwhile, clean up, and start what is to be started."""
+        """Record the ends that happened meanwhile, clean up, and begin to start what is to be
+        started."""
         self._sweep()
         running = {container.id for container in alive}
         for container in self._containers.all():
@@ -491,17 +489,20 @@ class Lifecycle:
                 last = read_state(self._places.run_of(container.id))
                 if last is not None and last.status == "exited":
                     ended = Exited(last.exit_code, last.finished_at, last.oom_killed, last.error)
+                    _learn(container.record.state, last)
                 else:
                     ended = Exited(255, now(), False, "the host or the keeper went down")
-                lost = last is None or last.status != "exited"
                 await self._exited(container, ended)
-                if lost and self._wants_restart(container):
-                    self._spawn_task(self._start_again(container))
             elif container.record.state.status == "removing" or (
                 container.record.host.auto_remove and container.record.state.finished_at
             ):
                 async with container.lock:
                     await self._remove(container, volumes=True)
+        begun: dict[str, asyncio.Task[None]] = {}
+        ended_ones = [c for c in reversed(self._containers.all()) if revival.wanted(c.record)]
+        for container in ended_ones:
+            needed = [begun[c.id] for c in revival.needed(container, ended_ones)]
+            begun[container.id] = self._spawn_task(self._start_again(container, needed))
 
     def _sweep(self) -> None:
         """Delete what a crash left of containers without a record."""
@@ -514,14 +515,9 @@ class Lifecycle:
                 if path.name not in known:
                     shutil.rmtree(path, ignore_errors=True)
 
-    def _wants_restart(self, container: Container) -> bool:
-        policy, state = container.record.host.restart_policy.name, container.record.state
-        return not container.removed.is_set() and (
-            policy in ("always", "on-failure")
-            or (policy == "unless-stopped" and not state.manually_stopped)
-        )
-
-    async def _start_again(self, container: Container) -> None:
+    async def _start_again(self, container: Container, needed: list[asyncio.Task[None]]) -> None:
+        if needed:
+            await asyncio.wait(needed)
         try:
             await self.start(container)
         except SampanError as error:
@@ -565,6 +561,14 @@ def _updated(host: HostConfig, changes: dict[str, Any]) -> HostConfig:
         if not host.memory_swap:
             changes = {**changes, "memory_swap": memory * 2}
     return msgspec.structs.replace(host, **changes)
+
+
+def _learn(state: State, theirs: ContainerState) -> None:
+    """What a keeper has recorded of starts of its own and of probes."""
+    state.started_at = theirs.started_at or state.started_at
+    state.restart_count = theirs.restart_count
+    state.oom_killed = theirs.oom_killed
+    state.health = theirs.health or state.health
 
 
 def _unwatched(health: Health | None) -> Health | None:

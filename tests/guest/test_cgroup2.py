@@ -100,9 +100,11 @@ def test_limits_are_in_the_groups_files(guest: Guest) -> None:
 
 
 def test_figures(guest: Guest) -> None:
-    with Running(guest, mem_limit=64 * MB, pids_limit=20) as running:
+    """As Docker's engine shows them, which was run on the same machine once."""
+    with Running(guest, mem_limit=64 * MB, pids_limit=20, nano_cpus=200_000_000) as running:
         code, _ = running.container.exec_run(
-            "sh -c 'dd if=/dev/zero of=/f bs=1M count=4 && sync && cat /f > /dev/null'"
+            "sh -c 'dd if=/dev/zero of=/f bs=1M count=4 && sync && cat /f > /dev/null;"
+            ' timeout 1 sh -c "while :; do :; done"; true\''
         )
         assert code == 0
         figures = running.container.stats(stream=False)
@@ -111,9 +113,20 @@ def test_figures(guest: Guest) -> None:
         assert memory["limit"] == 64 * MB
         assert 4 * MB < memory["usage"] <= 64 * MB
         assert memory["stats"]["file"] >= 4 * MB and "pgfault" in memory["stats"]
+        counted = {
+            name: int(value) for name, value in map(str.split, found["memory.stat"].splitlines())
+        }
+        assert memory["stats"].items() >= {**counted, "pgfault": memory["stats"]["pgfault"]}.items()
+        assert memory["stats"]["workingset_refault"] == counted["workingset_refault_file"]
         usage = dict(line.split() for line in found["cpu.stat"].splitlines())
         assert 0 < cpu["cpu_usage"]["total_usage"] <= int(usage["usage_usec"]) * 1000
+        parts = ("usage_in_kernelmode", "usage_in_usermode")
+        assert sum(cpu["cpu_usage"][part] for part in parts) == cpu["cpu_usage"]["total_usage"]
         assert cpu["online_cpus"] == 1 and cpu["system_cpu_usage"] > 0
+        assert figures["precpu_stats"]["system_cpu_usage"] < cpu["system_cpu_usage"]
+        throttling = cpu["throttling_data"]
+        assert 0 < throttling["throttled_periods"] <= throttling["periods"]
+        assert throttling["throttled_time"] == int(usage["throttled_usec"]) * 1000
         assert figures["pids_stats"] == {"current": 1, "limit": 20}
         major, _, minor = disk_of(guest).partition(":")
         written = {
@@ -121,6 +134,14 @@ def test_figures(guest: Guest) -> None:
             for entry in figures["blkio_stats"]["io_service_bytes_recursive"]
         }
         assert written[int(major), int(minor), "write"] >= 4 * MB
+        assert "networks" not in figures
+        # The page cache that can be given back is not what the command line shows as used.
+        used = (memory["usage"] - memory["stats"]["inactive_file"]) / 1024
+        said = guest.sampan("stats", "--no-stream", "--format", "json", running.container.id)
+        shown = json.loads(said.out)
+        assert shown["MemUsage"].endswith(" / 64MiB") and shown["PIDs"] == "1"
+        assert abs(float(shown["MemUsage"].partition("KiB")[0]) - used) < 512
+        assert shown["BlockIO"].endswith("/ 4.19MB") and shown["NetIO"] == "0B / 0B"
 
 
 def test_want_of_memory_is_reported(guest: Guest) -> None:
