@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,18 @@ def test_the_life_of_a_container(machine: Daemon, runtime: str) -> None:
     one.start()
     one.kill()
     assert one.wait()["StatusCode"] == 137
+
+
+def test_commands_at_once(machine: Daemon, runtime: str) -> None:
+    """Each is told what became of it, and of no other."""
+    one = start(machine, runtime, "sleep", "1000")
+    words = [["sh", "-c", f"exit {number}"] for number in range(10, 16)]
+    words[1] = words[4] = ["nosuch"]
+    with ThreadPoolExecutor() as pool:
+        codes = [done.exit_code for done in pool.map(one.exec_run, words)]
+    assert [code for code in codes if code < 100] == [10, 12, 13, 15]
+    assert {codes[1], codes[4]} <= {126, 127}
+    one.remove(force=True)
 
 
 def test_the_daemon_may_end_meanwhile(machine: Daemon, runtime: str) -> None:
