@@ -35,6 +35,7 @@ _calls: Chain | None = None
 _discards = False
 """Whether the kernel takes such a list."""
 _IOVEC = struct.Struct("=QQ")
+_use = sample.use
 
 
 class _Move(NamedTuple):
@@ -161,7 +162,7 @@ def trim(epoll: int, seconds: float) -> None:
 
 def use_sample() -> None:
     """Called in the spawner, which must have no child (see :mod:`sampan.runtime.sample`)."""
-    sample.use(_heap)
+    _use(_heap)
 
 
 def _discard_listed() -> bool:

@@ -47,18 +47,21 @@ def main(modules: Sequence[str]) -> None:
     fast_moves = hold_fast_moves()
     _settle_memory()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    send, wait, use_sample = daemon.send, model.wait, compact.use_sample
     # The model is served as any other keeper, so that it becomes what any other will.
     asking = _high(model.request()) if sample.wanted() else daemon
+    _kept.append(asking)
     while True:
         if asking is daemon:
-            daemon.send(READY)
+            send(READY)
         _serve(asking, fast_moves)
         if asking is daemon:
             return
-        # A socket that is only dropped is warned of, which leaves traces in every later keeper.
+        # Closed, but kept: what goes away between the model and the first keeper would make every
+        # keeper differ from the model, as would the warning of a socket that is open.
         asking.close()
-        model.wait()
-        compact.use_sample()
+        wait()
+        use_sample()
         asking = daemon
 
 

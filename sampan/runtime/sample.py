@@ -7,7 +7,9 @@ to rest; its pages replace those of the memory file, where the spawner itself ha
 on.  When a keeper comes to rest, it gives back what is equal (:func:`compact.trim`).
 
 Whatever a keeper asks of this module it reads in memory that all share, so that a model's memory
-is in nothing another one.
+is in nothing another one.  And what the spawner does between the model and the first keeper, it
+does with functions that were found before: attributes that are found for the first time go to the
+interpreter's cache, whose pages every keeper would have to itself then.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ _LIST_SIZE = mappings.LISTED * mappings.IOVEC_SIZE
 # Behind the list: whether a sample is wanted, whether one is made, and the seconds.
 _STATE = struct.Struct("=QQd")
 _MADE, _SECONDS = 8, 16
+_populate_listed = mappings.populate_listed
 _place = 0
 """The list of the sample's pages, in shared memory."""
 _state = 0
@@ -90,7 +93,7 @@ def use(heap: int) -> None:
 def _own_listed() -> bool:
     pidfd = os.pidfd_open(os.getpid())
     try:
-        mappings.populate_listed(pidfd, _place)
+        _populate_listed(pidfd, _place)
         return True
     except OSError:
         return False
