@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import time
 
 import pytest
@@ -195,3 +197,116 @@ def test_durations_round_trip(nanoseconds: int) -> None:
 @given(st.integers(0, 10_000))
 def test_duration_milliseconds(milliseconds: int) -> None:
     assert parse_duration(f"{milliseconds}ms") == milliseconds * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # What stands after a JSON list is ignored; what is no JSON is shell.
+        ('CMD ["a"] b', ast.Cmd(command=ast.ExecForm(("a",)))),
+        ("CMD [NaN]", ast.Cmd(command=ast.ShellForm("[NaN]"))),
+        ('CMD ["\\ud800"]', ast.Cmd(command=ast.ExecForm(("\ufffd",)))),
+        # Blanks of all kinds end a keyword.
+        ("RUN\tcat <<E\nx\nE", None),
+        ("USER -- --name", ast.User(name="--name")),
+        ("HEALTHCHECK --retries=+2 CMD x", ast.Healthcheck(command=ast.ShellForm("x"), retries=2)),
+        # A quote that is not closed leaves no here-document.
+        ("RUN cat <<E it's", ast.Run(command=ast.ShellForm("cat <<E it's"))),
+    ],
+)
+def test_as_buildkit_reads_it(text: str, expected: ast.Instruction | None) -> None:
+    found = one(text)
+    if expected is None:
+        assert isinstance(found, ast.Run) and found.heredocs[0].content == "x\n"
+        assert found.text == "RUN cat <<E"
+    else:
+        assert found == expected
+    assert parse(format_dockerfile(parse("FROM x\n" + text))) == parse("FROM x\n" + text)
+
+
+@pytest.mark.parametrize(
+    ("text", "escape"),
+    [
+        ("  # escape=`\n", "`"),
+        ("# hello=world\n# escape=`\n", "\\"),
+        ("#!/usr/bin/env x\n# escape=`\n", "\\"),
+        ("#!/usr/bin/env x\n# check=skip=all\n", "\\"),
+        ("\n# escape=`\n", "\\"),
+    ],
+)
+def test_where_directives_are(text: str, escape: str) -> None:
+    tree = parse(text + "FROM x\n")
+    assert tree.escape == escape
+    assert ("check" in tree.directives) == ("check" in text)
+    assert parse(format_dockerfile(tree)) == tree
+
+
+BLANK = st.sampled_from(
+    [" ", " ", " ", "\t", "  ", " \\\n", "\\\n", " \\ \n# c\n", "\\\n\n", "\\\r\n"]
+)
+PIECE = st.sampled_from(
+    [
+        *("a", "b=c", "$x", "${x:-y}", '"q r"', "'s t'", "/d/", "\\ z", "é", "[", '["a"]'),
+        *('["a","b"] c', "#h", "<<E", "<<-E", '<<"E"', "3<<F", "--", "--from=a", "--chown=1:2"),
+        *("--link", "AS", "NONE", "--mount=type=cache,target=/x", "80/tcp", "CMD", "=x", "'", '"'),
+        *("--interval=3s", "`", "\\"),
+    ]
+)
+KEYWORD = st.sampled_from(
+    [
+        *(
+            "FROM",
+            "RUN",
+            "run",
+            "COPY",
+            "ADD",
+            "ENV",
+            "LABEL",
+            "ARG",
+            "CMD",
+            "ENTRYPOINT",
+            "EXPOSE",
+        ),
+        *("USER", "WORKDIR", "VOLUME", "ONBUILD RUN", "ONBUILD COPY", "SHELL", "HEALTHCHECK"),
+        *("STOPSIGNAL", "MAINTAINER", "FOO", "#", "E", ""),
+    ]
+)
+DOCUMENT = st.sampled_from(["", "", "x $y\nE\n", "\ttab\n\tE\n", "E\nF\n", "F\nE\n", "# c\n\n E\n"])
+
+
+@st.composite
+def files(draw: st.DrawFn) -> str:
+    """Dockerfiles of instructions with continuations, here-documents and directives."""
+    top = st.sampled_from(["# escape=`\n", "# check=skip=all\n", "#!x\n", "# c\n", "\n", "\ufeff"])
+    out = draw(st.lists(top, max_size=2))
+    out.append(
+        draw(st.sampled_from(["FROM x\n", "ARG a=b\nFROM x AS y\n", "FROM x\\\n AS z\n", ""]))
+    )
+    for keyword in draw(st.lists(KEYWORD, max_size=4)):
+        out.append(keyword)
+        for piece in draw(st.lists(PIECE, max_size=5)):
+            out += [draw(BLANK), piece]
+        out += ["\n", draw(DOCUMENT)]
+    return "".join(out)
+
+
+@given(files())
+@settings(max_examples=int(os.environ.get("SAMPAN_FUZZ_DOCKERFILES", "300")), deadline=2000)
+def test_files_round_trip_or_say_where_they_are_wrong(text: str) -> None:
+    try:
+        tree = parse(text, "D")
+    except DockerfileError as error:
+        lines = error.source.lines or ("",)
+        assert 1 <= error.span.column <= len(lines[error.line - 1]) + 1
+        assert re.search(rf"\nD:{error.line}\n-+\n(.*\n)*.*>>>.*\n     \|\s*\^\n", str(error))
+        return
+    continued = False
+    for instruction in (i for stage in tree.stages for i in (stage.origin, *stage.body)):
+        line = instruction.line
+        assert line is not None and instruction.span.line <= instruction.span.end
+        for offset in range(len(line.text)):
+            spot = line.at(offset)
+            assert tree.source.lines[spot.line - 1][spot.column - 1] == line.text[offset]
+        continued |= line.text.rstrip().endswith(tree.escape)
+    # An escape character in the end cannot be written on one line.
+    assert continued or parse(format_dockerfile(tree)) == tree

@@ -100,11 +100,10 @@ class Flags:
 
     def count(self, flag: str) -> int:
         for value, offset in self._take(flag):
-            if not (value or "").isdecimal():
+            digits = (value or "").removeprefix("+")
+            if not (digits.isascii() and digits.isdecimal()):
                 raise SyntaxProblem(f"--{flag} must be a number, not {value!r}", offset)
-            if int(value or "") < 0:
-                raise SyntaxProblem(f"--{flag} must not be negative", offset)
-            return int(value or "")
+            return int(digits)
         return 0
 
     def mounts(self) -> tuple[MountFlag, ...]:

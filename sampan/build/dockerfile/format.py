@@ -8,15 +8,19 @@ from functools import singledispatch
 
 from sampan.build.dockerfile import ast
 from sampan.build.dockerfile.flags import format_duration
+from sampan.build.dockerfile.lexer import DIRECTIVE
 from sampan.build.dockerfile.words import Heredoc
 
 
 def format_dockerfile(tree: ast.Dockerfile) -> str:
     """``tree`` as a Dockerfile: directives first, a blank line before each FROM."""
     out = [f"# {key}={value}" for key, value in tree.directives.items()]
+    first = (*tree.global_args, tree.stages[0].origin)[0]
+    if any(DIRECTIVE.match(f"# {comment}") for comment in first.comments):
+        out.append("")  # what is a comment must not become a directive
     out.extend(_with_comments(arg) for arg in tree.global_args)
     for stage in tree.stages:
-        if out:
+        if out and out[-1]:
             out.append("")
         out.append(_with_comments(stage.origin))
         out.extend(_with_comments(instruction) for instruction in stage.body)
@@ -39,6 +43,11 @@ def _flags(pairs: Iterator[tuple[str, str | None]]) -> str:
             word = f'--"{escaped[2:]}"'
         out.append(word + " ")
     return "".join(out)
+
+
+def _rest(text: str) -> str:
+    """What follows the flags, so that it is not taken for one."""
+    return f"-- {text}" if text.startswith("--") else text
 
 
 def _command(command: ast.Command) -> str:
@@ -81,7 +90,7 @@ def format_instruction(instruction: ast.Instruction) -> str:
 @format_instruction.register
 def _from(i: ast.From) -> str:
     flags = _flags(iter([("platform", i.platform)] if i.platform else []))
-    return f"FROM {flags}{i.image}" + (f" AS {i.name}" if i.name else "")
+    return f"FROM {flags}{_rest(i.image)}" + (f" AS {i.name}" if i.name else "")
 
 
 @format_instruction.register
@@ -96,7 +105,7 @@ def _run(i: ast.Run) -> str:
         for device in i.devices:
             yield "device", device
 
-    return f"RUN {_flags(flags())}{_command(i.command)}{_documents(i.heredocs)}"
+    return f"RUN {_flags(flags())}{_rest(_command(i.command))}{_documents(i.heredocs)}"
 
 
 @format_instruction.register
@@ -123,17 +132,17 @@ def _copy(i: ast.Copy) -> str:
 
     words = [*i.sources, i.dest]
     text = json.dumps(words, ensure_ascii=False) if i.json else " ".join(words)
-    return f"{'ADD' if i.is_add else 'COPY'} {_flags(flags())}{text}{_documents(i.heredocs)}"
+    return f"{'ADD' if i.is_add else 'COPY'} {_flags(flags())}{_rest(text)}{_documents(i.heredocs)}"
 
 
 @format_instruction.register
 def _cmd(i: ast.Cmd) -> str:
-    return f"CMD {_command(i.command)}"
+    return f"CMD {_rest(_command(i.command))}"
 
 
 @format_instruction.register
 def _entrypoint(i: ast.Entrypoint) -> str:
-    return f"ENTRYPOINT {_command(i.command)}"
+    return f"ENTRYPOINT {_rest(_command(i.command))}"
 
 
 @format_instruction.register
@@ -143,44 +152,44 @@ def _shell(i: ast.Shell) -> str:
 
 @format_instruction.register
 def _label(i: ast.Label) -> str:
-    return f"LABEL {_pairs(i.pairs)}"
+    return f"LABEL {_rest(_pairs(i.pairs))}"
 
 
 @format_instruction.register
 def _env(i: ast.Env) -> str:
-    return f"ENV {_pairs(i.pairs)}"
+    return f"ENV {_rest(_pairs(i.pairs))}"
 
 
 @format_instruction.register
 def _arg(i: ast.Arg) -> str:
-    return f"ARG {_pairs(i.pairs)}"
+    return f"ARG {_rest(_pairs(i.pairs))}"
 
 
 @format_instruction.register
 def _maintainer(i: ast.Maintainer) -> str:
-    return f"MAINTAINER {i.name}"
+    return f"MAINTAINER {_rest(i.name)}"
 
 
 @format_instruction.register
 def _expose(i: ast.Expose) -> str:
-    return f"EXPOSE {' '.join(i.ports)}"
+    return f"EXPOSE {_rest(' '.join(i.ports))}"
 
 
 @format_instruction.register
 def _volume(i: ast.Volume) -> str:
     if i.json:
         return f"VOLUME {json.dumps(list(i.paths), ensure_ascii=False)}"
-    return f"VOLUME {' '.join(i.paths)}"
+    return f"VOLUME {_rest(' '.join(i.paths))}"
 
 
 @format_instruction.register
 def _user(i: ast.User) -> str:
-    return f"USER {i.name}"
+    return f"USER {_rest(i.name)}"
 
 
 @format_instruction.register
 def _workdir(i: ast.Workdir) -> str:
-    return f"WORKDIR {i.path}"
+    return f"WORKDIR {_rest(i.path)}"
 
 
 @format_instruction.register
@@ -190,7 +199,7 @@ def _onbuild(i: ast.Onbuild) -> str:
 
 @format_instruction.register
 def _stopsignal(i: ast.Stopsignal) -> str:
-    return f"STOPSIGNAL {i.signal}"
+    return f"STOPSIGNAL {_rest(i.signal)}"
 
 
 @format_instruction.register

@@ -16,7 +16,7 @@ from sampan.build.dockerfile.errors import DockerfileError, SyntaxProblem
 from sampan.build.dockerfile.source import Source, Span
 from sampan.build.dockerfile.words import Heredoc, heredocs_in, parse_json_list, split_flags
 
-DIRECTIVE = re.compile(r"^#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
+DIRECTIVE = re.compile(r"^\s*#\s*([A-Za-z][A-Za-z0-9]*)\s*=\s*(.+?)\s*$")
 DIRECTIVES = frozenset({"syntax", "escape", "check"})
 _KEYWORD = re.compile(r"\s*(\S+)\s+")
 WITH_HEREDOC = frozenset({"run", "copy", "add"})
@@ -72,14 +72,16 @@ def lex(text: str, name: str = "Dockerfile") -> Lexed:
 def _directives(source: Source) -> tuple[dict[str, str], int]:
     """The parser directives on top, and the index of the first line after them."""
     found: dict[str, str] = {}
-    index = 0
-    if source.lines and source.lines[0].startswith("#!"):
-        index = 1
+    shebang = bool(source.lines) and source.lines[0].startswith("#!")
+    index = int(shebang)
     while index < len(source.lines):
         match = DIRECTIVE.match(source.lines[index])
         if match is None or match[1].lower() not in DIRECTIVES:
             break
         key, value = match[1].lower(), match[2]
+        if shebang and key == "escape":  # BuildKit's parser does not look so far for it
+            index += 1
+            continue
         if key in found:
             span = Span(index + 1, index + 1, match.start(1) + 1)
             raise DockerfileError(f"only one {key} parser directive can be used", source, span)
@@ -128,8 +130,6 @@ def _statements(source: Source, index: int, escape: str) -> Iterator[LogicalLine
             parts.append(text)
             length += len(text)
         joined = "".join(parts)
-        if not joined.strip():
-            continue
         statement = LogicalLine(
             joined, escape, Span(start + 1, index), pieces, tuple(comments), (), empty
         )

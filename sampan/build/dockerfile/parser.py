@@ -176,6 +176,8 @@ def _one_line(text: str) -> str:
 
 
 def _unknown(word: str) -> str:
+    if not word:
+        return "unknown instruction: nothing follows the continued line"
     near = difflib.get_close_matches(word.lower(), _PARSERS, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0].upper()}?)" if near else ""
     return f"unknown instruction: {word}{hint}"
@@ -232,11 +234,13 @@ def _copy(s: _Statement) -> ast.Copy:
         words = [word for word, _ in split_words(s.rest, s.escape)]
     if len(words) < 2:
         raise SyntaxProblem(
-            f"{s.name} requires at least two arguments, but only {len(words)} were provided. "
+            f"{s.name} requires at least two arguments, but only one was provided. "
             "Destination could not be determined"
+            if words
+            else f"{s.name} requires at least two arguments: a source and a destination"
         )
     dest = words[-1]
-    if heredocs and parse_heredoc(dest, s.escape) is not None:
+    if parse_heredoc(dest, s.escape) is not None:
         raise SyntaxProblem(f"{s.name} cannot accept a heredoc as a destination", s.word(-1))
     is_add = s.keyword == "add"
     flags = s.flags

@@ -8,6 +8,14 @@ from dataclasses import dataclass, replace
 
 from sampan.build.dockerfile.errors import SyntaxProblem
 
+_LONE = re.compile("[\ud800-\udfff]")
+
+
+def _no_json(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_JSON = json.JSONDecoder(parse_constant=_no_json)
 HEREDOC = re.compile(r"^(\d*)<<(-?)([^<]*)$")
 
 
@@ -110,23 +118,22 @@ def split_words(text: str, escape: str) -> list[tuple[str, int]]:
 
 
 def parse_json_list(text: str, offset: int) -> list[str] | None:
-    """The strings of a JSON list, or None when ``text``, which is at ``offset``, is not one.
+    """The strings of the JSON list that ``text``, which is at ``offset``, begins with, or None.
 
-    Raises :class:`SyntaxProblem` for a JSON list of anything but strings.
+    What follows the list is ignored, as BuildKit does.  Raises :class:`SyntaxProblem` for a list
+    of anything but strings.
     """
     if not text.startswith("["):
         return None
     try:
-        value = json.loads(text)
+        value, _ = _JSON.raw_decode(text)
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, list):
         return None
     if not all(isinstance(item, str) for item in value):
         raise SyntaxProblem(
             "when using JSON array syntax, arrays must be comprised of strings only", offset
         )
-    return value
+    return [_LONE.sub("\ufffd", item) for item in value]
 
 
 def parse_heredoc(word: str, escape: str) -> Heredoc | None:
@@ -144,9 +151,28 @@ def parse_heredoc(word: str, escape: str) -> Heredoc | None:
 
 
 def heredocs_in(text: str, escape: str) -> list[tuple[Heredoc, int]]:
-    """The here-documents that the words of ``text`` announce, in order, with their offsets."""
+    """The here-documents that the words of ``text`` announce, in order, with their offsets.
+
+    As in BuildKit a quote that is not closed leaves none.
+    """
+    if _open_quote(text, escape):
+        return []
     found = ((parse_heredoc(word, escape), at) for word, at in split_words(text, escape))
     return [(heredoc, at) for heredoc, at in found if heredoc is not None]
+
+
+def _open_quote(text: str, escape: str) -> bool:
+    quote, pos = "", 0
+    while pos < len(text):
+        char = text[pos]
+        if char == escape and quote != "'":
+            pos += 1
+        elif char == quote:
+            quote = ""
+        elif char in "'\"" and not quote:
+            quote = char
+        pos += 1
+    return bool(quote)
 
 
 def _unquote(word: str, escape: str) -> tuple[str, bool]:

@@ -307,7 +307,12 @@ class Dispatcher:
     # instructions that change the configuration alone
 
     def env(self, i: ast.Env) -> None:
-        pairs = {self.expand(p.key): self.expand(p.value or "") for p in i.pairs}
+        pairs: dict[str, str] = {}
+        for pair in i.pairs:
+            name = self.expand(pair.key)
+            if not name:
+                raise SyntaxProblem("ENV names can not be blank", word=pair.key)
+            pairs[name] = self.expand(pair.value or "")
         self.draft.scope.set_env(pairs)
         self._record("ENV " + " ".join(f"{k}={v}" for k, v in pairs.items()))
 
@@ -374,10 +379,7 @@ class Dispatcher:
         self._record(f"VOLUME [{' '.join(paths)}]")
 
     def user(self, i: ast.User) -> None:
-        name = self.expand(i.name)
-        if not name:
-            raise SyntaxProblem("USER requires a name: the variable is empty", word=i.name)
-        self.draft.user = name
+        name = self.draft.user = self.expand(i.name)
         self._record(f"USER {name}")
 
     def stopsignal(self, i: ast.Stopsignal) -> None:
@@ -426,8 +428,8 @@ def _ports(text: str, word: str) -> list[str]:
     protocol = (match[3] or "tcp").lower()
     if protocol not in ("tcp", "udp", "sctp"):
         raise SyntaxProblem(f"invalid proto: {match[3]} in EXPOSE {text}", word=word)
-    if not 0 < first <= last <= 65535:
-        raise SyntaxProblem(f"invalid containerPort: {text} (ports go from 1 to 65535)", word=word)
+    if not first <= last <= 65535:
+        raise SyntaxProblem(f"invalid containerPort: {text} (ports go up to 65535)", word=word)
     return [f"{port}/{protocol}" for port in range(first, last + 1)]
 
 
