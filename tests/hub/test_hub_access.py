@@ -180,7 +180,7 @@ async def test_htpasswd_users_and_a_hub_without_anonymous_pulls(hubs: Hubs, tmp_
     assert (await hub.http.get("/v2/_catalog")).status == 401
     assert (await hub.http.get("/v1/search?q=a")).status == 401
     page = await hub.http.get("/", allow_redirects=False)
-    assert page.status == 302 and page.headers["Location"] == "/login"
+    assert page.status == 302 and page.headers["Location"] == "/login?to=/"
 
 
 async def test_the_oauth_way(closed_hub: Running) -> None:

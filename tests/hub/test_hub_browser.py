@@ -155,3 +155,12 @@ async def test_without_javascript(shop: Shop) -> None:
     await page.fill("main [name=label]", "ci")
     await page.click('button:has-text("Make a token")')
     assert "spt_" in await page.inner_text("main")
+    await page.goto("/r/team/shop")
+    rows = await page.locator("tbody tr").count()
+    await page.click('button:has-text("Delete") >> nth=0')
+    assert "team/shop?" in await page.inner_text("h1")
+    await page.click("text=Keep it")
+    await page.click('button:has-text("Delete") >> nth=0')
+    await page.click("main button.danger")
+    assert page.url.endswith("/r/team/shop")
+    assert await page.locator("tbody tr").count() == rows - 1

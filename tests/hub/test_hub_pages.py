@@ -137,14 +137,68 @@ async def test_accounts_are_managed_on_the_page(filled: Running) -> None:
         assert (await stale.get("/account", allow_redirects=False)).status == 302
 
 
+ELSEWHERE = [
+    "//evil.test",
+    "/\\evil.test",
+    "/\t/evil.test",
+    "\t//evil.test",
+    "http://evil.test",
+    "",
+]
+
+
+@pytest.mark.parametrize("target", ELSEWHERE)
+async def test_nobody_is_sent_to_another_site(filled: Running, target: str) -> None:
+    answer = await filled.http.get("/language/en", params={"to": target}, allow_redirects=False)
+    assert answer.headers["Location"] == "/"
+    form = {"name": "admin", "password": filled.password, "to": target}
+    answer = await filled.http.post("/login", data=form, allow_redirects=False)
+    assert (answer.status, answer.headers["Location"]) == (303, "/")
+
+
+async def test_the_login_leads_back(filled: Running) -> None:
+    answer = await filled.http.get("/admin?x=1&y=%C3%BC", allow_redirects=False)
+    assert answer.headers["Location"] == "/login?to=/admin?x%3D1%26y%3D%25C3%25BC"
+    text = await (await filled.http.get("/r/team/app")).text()
+    assert 'href="/login?to=%2Fr%2Fteam%2Fapp"' in text
+    form = {"name": "admin", "password": "wrong", "to": "/r/team/app?page=1"}
+    answer = await filled.http.post("/login", data=form)
+    assert answer.status == 401
+    assert 'name="to" value="/r/team/app?page=1"' in await answer.text()
+    form["password"] = filled.password
+    answer = await filled.http.post("/login", data=form, allow_redirects=False)
+    assert answer.headers["Location"] == "/r/team/app?page=1"
+
+
+async def test_what_cannot_be_undone_is_asked_for_twice(filled: Running) -> None:
+    csrf = await login(filled, "admin", filled.password)
+    records = filled.hub.records
+    form = {"csrf": csrf, "tag": "1"}
+    text = await (await filled.http.post("/r/team/app/-/untag", data=form)).text()
+    assert "Delete the tag 1 of team/app?" in text and 'name="sure"' in text
+    assert len(await records.tags("team/app")) == 2
+    await filled.http.post("/r/team/app/-/untag", data={**form, "sure": "1"})
+    assert [tag.name for tag in await records.tags("team/app")] == ["2"]
+    user = {"csrf": csrf, "name": "ann", "password": "password1", "admin": "0"}
+    await filled.http.post("/admin/user", data=user)
+    text = await (await filled.http.post("/admin/user/delete", data=user)).text()
+    assert "Delete the user ann?" in text and await filled.hub.accounts.identity("ann")
+    await filled.http.post("/admin/user/delete", data={**user, "sure": "1"})
+    assert not await filled.hub.accounts.identity("ann")
+    wrong = {"csrf": csrf, "name": "team/ap"}
+    answer = await filled.http.post("/r/team/app/-/delete", data=wrong)
+    assert answer.status == 400
+    assert "This is not the name of the repository." in await answer.text()
+
+
 async def test_languages(filled: Running) -> None:
     headers = {"Accept-Language": "zh-CN,zh;q=0.9,en;q=0.8"}
     text = await (await filled.http.get("/", headers=headers)).text()
     assert 'lang="zh-Hans"' in text and "搜索镜像" in text
     answer = await filled.http.get(
-        "/language/en", params={"to": "//evil.test"}, allow_redirects=False
+        "/language/en", params={"to": "/search?q=a%20b&page=2"}, allow_redirects=False
     )
-    assert answer.headers["Location"] == "/"
+    assert answer.headers["Location"] == "/search?q=a%20b&page=2"
     assert choose("fr, en;q=0.5", "") == "en" and choose("en", "zh") == "zh"
 
 

@@ -14,7 +14,15 @@ from sampan.hub.failures import RegistryError
 from sampan.hub.records import Repository
 from sampan.hub.routes.pages import Site
 from sampan.hub.web.messages import translator
-from sampan.hub.web.visitors import COOKIE, Visitor, begin_session, check_origin, checked_form
+from sampan.hub.web.visitors import (
+    COOKIE,
+    Visitor,
+    begin_session,
+    check_origin,
+    checked_form,
+    login_first,
+    own_path,
+)
 
 AUDIT_ROWS = 100
 _MISTAKES = (InvalidParameter, Conflict, NotFound)
@@ -56,23 +64,28 @@ class AccountPages:
         }
 
     async def login_form(self, request: web.Request, who: Visitor) -> web.Response:
-        return self.site.page(request, who, "login.html", problem="")
+        return self._login(request, who, request.query.get("to", ""))
+
+    def _login(
+        self, request: web.Request, who: Visitor, to: str, problem: str = "", status: int = 200
+    ) -> web.Response:
+        return self.site.page(request, who, "login.html", status=status, problem=problem, to=to)
 
     async def login(self, request: web.Request, who: Visitor) -> web.Response:
         check_origin(self._hub, request)
         form = await request.post()
-        name, secret = str(form.get("name", "")), str(form.get("password", ""))
+        name, secret, to = (str(form.get(key, "")) for key in ("name", "password", "to"))
         try:
             found = await self._hub.access.check_password(
                 self._hub.access.address(request), name, secret
             )
         except RegistryError as exc:
-            return self.site.page(request, who, "login.html", status=429, problem=exc.message)
+            return self._login(request, who, to, exc.message, 429)
         # A token is for programs, and an account in an htpasswd file has nothing to manage here.
         if found is None or found.limit or not await self._accounts.identity(found.name):
             problem = translator(who.language)("Wrong user name or password.")
-            return self.site.page(request, who, "login.html", status=401, problem=problem)
-        response = _redirect("/")
+            return self._login(request, who, to, problem, 401)
+        response = _redirect(own_path(to))
         await begin_session(self._hub, request, response, found.name)
         await self._audit(request, found.name, "login", found.name)
         return response
@@ -84,7 +97,7 @@ class AccountPages:
         return response
 
     async def account(self, request: web.Request, who: Visitor) -> web.Response:
-        _need_account(who)
+        _need_account(request, who)
         return await self._account(request, who)
 
     async def _account(
@@ -149,7 +162,7 @@ class AccountPages:
         return response
 
     async def admin(self, request: web.Request, who: Visitor) -> web.Response:
-        _need_admin(who)
+        _need_admin(request, who)
         return await self._admin(request, who, "")
 
     async def _admin(self, request: web.Request, who: Visitor, problem: str) -> web.Response:
@@ -166,11 +179,14 @@ class AccountPages:
         )
 
     async def administer(self, request: web.Request, who: Visitor) -> web.Response:
-        _need_admin(who)
+        _need_admin(request, who)
         form = await checked_form(self._hub, request, who)
         change = self._administration.get(request.match_info["what"])
         if change is None:
             raise web.HTTPNotFound
+        if change == self._delete_user and "sure" not in form:
+            question = translator(who.language)("Delete the user {name}?", name=form.get("name"))
+            return self._ask(request, who, form, question, "/admin")
         try:
             subject = await change(form)
         except _MISTAKES as exc:
@@ -227,6 +243,11 @@ class AccountPages:
         found = await self._editable(request, who)
         form = await checked_form(self._hub, request, who)
         tag = form.get("tag", "")
+        if "sure" not in form:
+            question = translator(who.language)(
+                "Delete the tag {tag} of {repository}?", tag=tag, repository=found.name
+            )
+            return self._ask(request, who, form, question, f"/r/{found.name}")
         manifest = await self._hub.records.manifest(found.name, tag) if ":" not in tag else None
         if manifest and await self._hub.records.delete_tag(found.name, tag):
             self._hub.activity.changed(
@@ -246,10 +267,26 @@ class AccountPages:
         found = await self._editable(request, who)
         form = await checked_form(self._hub, request, who)
         if form.get("name") != found.name:
-            return _redirect(f"/r/{found.name}/-/settings")
+            return self.site.page(
+                request,
+                who,
+                "settings.html",
+                status=400,
+                repository=found,
+                note="",
+                problem=translator(who.language)("This is not the name of the repository."),
+            )
         await self._hub.records.delete_repository(found.name)
         await self._audit(request, who.identity.name, "delete repository", found.name)
         return _redirect("/")
+
+    def _ask(
+        self, request: web.Request, who: Visitor, form: dict[str, str], question: str, back: str
+    ) -> web.Response:
+        """A page that sends the form once more if the visitor is sure."""
+        return self.site.page(
+            request, who, "sure.html", form=form, question=question, back=back, action=request.path
+        )
 
     async def _editable(self, request: web.Request, who: Visitor) -> Repository:
         found = await self.site.readable(request, who)
@@ -265,12 +302,12 @@ def _redirect(target: str) -> web.Response:
     return web.Response(status=303, headers={"Location": target, "Cache-Control": "no-store"})
 
 
-def _need_account(who: Visitor) -> None:
+def _need_account(request: web.Request, who: Visitor) -> None:
     if who.identity.anonymous:
-        raise web.HTTPFound("/login")
+        raise login_first(request)
 
 
-def _need_admin(who: Visitor) -> None:
-    _need_account(who)
+def _need_admin(request: web.Request, who: Visitor) -> None:
+    _need_account(request, who)
     if not who.identity.admin:
         raise web.HTTPForbidden

@@ -20,7 +20,14 @@ from sampan.hub.sbom import Bill, Provenance
 from sampan.hub.sendfile import send_blob
 from sampan.hub.web.messages import LANGUAGES, translator
 from sampan.hub.web.rendering import SECURITY_HEADERS, Renderer, static_file
-from sampan.hub.web.visitors import LANGUAGE_COOKIE, Visitor, is_secure, visitor
+from sampan.hub.web.visitors import (
+    LANGUAGE_COOKIE,
+    Visitor,
+    is_secure,
+    login_first,
+    own_path,
+    visitor,
+)
 
 PAGE_SIZE = 24
 HOME_SIZE = 12
@@ -129,7 +136,7 @@ class Site:
         found = await self.hub.records.repository(name)
         if not await self.hub.access.allowed(who.identity, name, PULL):
             if who.identity.anonymous and self.hub.config.anonymous == "none":
-                raise web.HTTPFound("/login")
+                raise login_first(request)
             raise web.HTTPNotFound
         if found is None:
             raise web.HTTPNotFound
@@ -144,7 +151,7 @@ class Pages:
         self._inspector = Inspector(hub.records, hub.storage, hub.indexes)
 
     async def home(self, request: web.Request, who: Visitor) -> web.Response:
-        self._check_entry(who)
+        self._check_entry(request, who)
         _, found = await self._records.search("", HOME_SIZE)
         return self.site.page(request, who, "home.html", repositories=found)
 
@@ -156,7 +163,7 @@ class Pages:
         return await self._search(request, who, "results.html")
 
     async def _search(self, request: web.Request, who: Visitor, template: str) -> web.Response:
-        self._check_entry(who)
+        self._check_entry(request, who)
         term = request.query.get("q", "")[:100]
         page = _page(request)
         total, found = await self._records.search(term, PAGE_SIZE, (page - 1) * PAGE_SIZE)
@@ -174,17 +181,15 @@ class Pages:
     async def nothing(self, request: web.Request, who: Visitor) -> web.Response:
         raise web.HTTPNotFound
 
-    def _check_entry(self, who: Visitor) -> None:
+    def _check_entry(self, request: web.Request, who: Visitor) -> None:
         if who.identity.anonymous and self._hub.config.anonymous == "none":
-            raise web.HTTPFound("/login")
+            raise login_first(request)
 
     async def language(self, request: web.Request, who: Visitor) -> web.Response:
         code = request.match_info["code"]
         if code not in LANGUAGES:
             raise web.HTTPNotFound
-        target = request.query.get("to", "/")
-        if not target.startswith("/") or target.startswith(("//", "/\\")):
-            target = "/"
+        target = own_path(request.query.get("to", "/"))
         response = web.Response(status=303, headers={"Location": target})
         response.set_cookie(
             LANGUAGE_COOKIE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from aiohttp import web
 
@@ -22,6 +22,20 @@ class Visitor:
     identity: Identity
     csrf: str
     language: str
+
+
+def own_path(text: str) -> str:
+    """The address of a page here that ``text`` asks for; the first page if it is none of ours."""
+    # Browsers leave tabs and line ends out, and take \\ for /.
+    if not text.startswith("/") or text[1:2] in ("/", "\\") or not text.isprintable():
+        return "/"
+    return quote(text, safe="/?&=%#:@!$'()*+,;~")
+
+
+def login_first(request: web.Request) -> web.HTTPFound:
+    """The way to the login, and back to what is asked for."""
+    back = f"?to={quote(request.path_qs, safe='')}" if request.method == "GET" else ""
+    return web.HTTPFound(f"/login{back}")
 
 
 async def visitor(hub: Hub, request: web.Request) -> Visitor:
