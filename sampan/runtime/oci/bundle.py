@@ -23,20 +23,20 @@ class Bundle(NamedTuple):
     raw: bytes
 
 
-def load(directory: str) -> Bundle:
-    """Read and check.  Raises OciError."""
+def load(directory: str, name: str = "config.json") -> Bundle:
+    """Read and check the configuration of that name.  Raises OciError."""
     directory = os.path.realpath(directory or ".")
+    path = os.path.join(directory, name)
     try:
-        with open(f"{directory}/config.json", "rb") as file:
+        with open(path, "rb") as file:
             raw = file.read()
     except OSError as failure:
-        text = (failure.strerror or "").lower()
-        raise OciError(f"open {directory}/config.json: {text}") from None
+        raise OciError(f"open {path}: {(failure.strerror or '').lower()}") from None
     try:
         config = json.loads(raw)
         check(config)
     except ValueError as failure:
-        raise OciError(f"{directory}/config.json: {failure}") from None
+        raise OciError(f"{path}: {failure}") from None
     rootfs = os.path.join(directory, str(config["root"]["path"]))
     if not os.path.isdir(rootfs):
         raise OciError(f"the root file system {rootfs} is not a directory")

@@ -309,6 +309,9 @@ def _move(root: RootFs) -> None:
 
 def _wait_at_gate(gate: int, talk: Conversation) -> ChildSide:
     """Tell that everything is made, and wait for ``start``."""
+    from sampan.linux import title  # imported by the command, for its process to be named
+
+    title.show(("sampan-oci", "init"))
     listener = socket.socket(fileno=gate)
     talk.ready()
     caller, _ = listener.accept()

@@ -92,11 +92,11 @@ def preserved(options: Options) -> int:
 
 def make(root: str, options: Options, *, detached: bool, gated: bool) -> Made:
     """Make the container.  Raises OciError; nothing of it is left then."""
-    kept = preserved(options)
-    loaded = bundles.load(options.text("bundle", "."))
     if len(options.arguments) != 1:
         raise OciError("exactly one argument is wanted: the container's ID")
     identity = options.arguments[0]
+    kept = preserved(options)
+    loaded = bundles.load(options.text("bundle", "."), options.text("config", "config.json"))
     config = loaded.config
     wants_terminal = bool(config["process"].get("terminal"))
     terminal.check(wants_terminal, options.text("console-socket"), detached)
@@ -133,7 +133,12 @@ def _make(
     new, fresh_pid, fds = _namespaces(linux, opened)
     remapped, new, fds = remapping.arrange(linux, new, fds, opened)
     confinement = prepare(config["process"], linux, kept)
-    gate = _open_gate(directory) if gated else -1
+    gate = -1
+    if gated:
+        from sampan.linux import title
+
+        title.locate()
+        gate = _open_gate(directory)
     plan = child.Plan(
         identity,
         config,

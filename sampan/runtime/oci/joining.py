@@ -35,7 +35,15 @@ class Plan(NamedTuple):
 
 
 def execute(root: str, options: Options) -> int:
-    """``exec``; the process's exit code, or 0 when detached.  Raises OciError."""
+    """``exec``; the process's exit code, or 0 when detached.  Raises OciError, whose code is no
+    usual one of a program."""
+    try:
+        return _execute(root, options)
+    except OciError as failure:
+        raise OciError(f"exec failed: {failure}", 255) from None
+
+
+def _execute(root: str, options: Options) -> int:
     kept = create.preserved(options)
     if not options.arguments:
         raise OciError("the container's ID is missing")
@@ -57,7 +65,7 @@ def execute(root: str, options: Options) -> int:
     try:
         pid, handle, master = _start(record, config, wanted, kept, options.text("cgroup"))
     except (OSError, ValueError) as failure:
-        raise OciError(f"exec failed: {describe(failure)}", 255) from None
+        raise OciError(describe(failure)) from None
     if master is not None and options.text("console-socket"):
         terminal.hand_over(options.text("console-socket"), master)
         master = None
@@ -153,7 +161,7 @@ def _start(
         signal.pidfd_send_signal(handle, signal.SIGKILL)
         os.waitpid(pid, 0)
         if hasattr(reported, "exit_code"):
-            raise OciError(f"exec failed: {reported}", 255) from None
+            raise OciError(str(reported)) from None
         raise reported from None
     finally:
         ours.close()

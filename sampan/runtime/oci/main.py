@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from sampan import together
@@ -29,16 +29,16 @@ class _Command(NamedTuple):
 
 
 _MAKING = "no-pivot no-new-keyring"
-_MAKING_VALUED = "bundle console-socket pid-file preserve-fds"
+_MAKING_VALUED = "bundle config console-socket pid-file preserve-fds"
 _CRIU = "tcp-established ext-unix-sk shell-job file-locks auto-dedup"
 _CRIU_VALUED = "image-path work-path manage-cgroups-mode empty-ns criu"
 _COMMANDS = {
-    "create": _Command("create:create", _MAKING, _MAKING_VALUED, {"b": "bundle"}),
+    "create": _Command("create:create", _MAKING, _MAKING_VALUED, {"b": "bundle", "f": "config"}),
     "run": _Command(
         "running:run",
         f"{_MAKING} detach keep no-subreaper",
         _MAKING_VALUED,
-        {"b": "bundle", "d": "detach"},
+        {"b": "bundle", "d": "detach", "f": "config"},
     ),
     "start": _Command("lifecycle:start"),
     "state": _Command("reports:state"),
@@ -82,13 +82,10 @@ _COMMANDS = {
         {"b": "bundle", "d": "detach"},
     ),
     "features": _Command("reports:features"),
-    "spec": _Command("reports:spec", "rootless", "bundle", {"b": "bundle"}),
+    "spec": _Command("reports:spec", "rootless", "bundle file", {"b": "bundle", "f": "file"}),
 }
-_USAGE = """usage: sampan-oci [--root DIR] [--log FILE] [--log-format text|json] [--debug] [--criu PROGRAM]
-                  [--systemd-cgroup] COMMAND …
-
-commands: {commands}
-"""
+_GLOBAL = "debug systemd-cgroup help version"
+_GLOBAL_VALUED = "root log log-format rootless cgroup-manager log-level criu"
 
 
 def main(program: str) -> NoReturn:
@@ -98,9 +95,9 @@ def main(program: str) -> NoReturn:
     try:
         options = parse(
             sys.argv[1:],
-            "debug systemd-cgroup help version",
-            "root log log-format rootless cgroup-manager log-level criu",
-            {"h": "help", "v": "version"},
+            _GLOBAL,
+            _GLOBAL_VALUED,
+            {"h": "help", "v": "version", "V": "version"},
         )
         code = _run(options)
     except OciError as failure:
@@ -124,9 +121,8 @@ def _run(options: Options) -> int:
         from sampan.runtime.oci.reports import version
 
         return version()
-    if options.flag("help") or not options.arguments:
-        print(_USAGE.format(commands=" ".join(_COMMANDS)), end="")
-        return 0 if options.flag("help") else 1
+    if options.flag("help") or not options.arguments or options.arguments[0] in ("help", "h"):
+        return _help(options.arguments[1:]) if options.arguments else _help([])
     manager = options.text("cgroup-manager", "cgroupfs")
     if manager not in ("cgroupfs", "systemd"):
         raise OciError(f"--cgroup-manager {manager} is not supported: cgroupfs and systemd are")
@@ -135,13 +131,11 @@ def _run(options: Options) -> int:
     if options.text("log-format", "text") not in ("text", "json"):
         raise OciError(f"unknown log format {options.text('log-format')!r} (text or json)")
     name, *words = options.arguments
-    command = _COMMANDS.get(name)
-    if command is None:
-        raise OciError(f"unknown command {name!r}")
+    command = _command(name)
     short = {**command.short, "h": "help"}
     given = parse(words, f"{command.flags} help", command.valued, short, mixed=command.mixed)
     if given.flag("help"):
-        return _explain(name, command)
+        return _help([name])
     if options.flag("systemd-cgroup") or manager == "systemd":
         given.values["systemd-cgroup"] = ["true"]
     if options.text("criu"):
@@ -153,14 +147,22 @@ def _run(options: Options) -> int:
     return call(options.text("root", DEFAULT_ROOT).rstrip("/"), given)
 
 
-def _explain(name: str, command: _Command) -> int:
-    letters = {full: letter for letter, full in command.short.items()}
-    print(f"usage: sampan-oci {name} [OPTION …] [CONTAINER] …\n\noptions:")
-    for option in sorted([*command.flags.split(), *command.valued.split()]):
-        value = " VALUE" if option in command.valued.split() else ""
-        letter = f"-{letters[option]}, " if option in letters else ""
-        print(f"  {letter}--{option}{value}")
+def _help(names: Sequence[str]) -> int:
+    from sampan.runtime.oci import helping
+
+    if not names:
+        print(helping.overview())
+        return 0
+    command = _command(names[0])
+    options = [*command.flags.split(), *command.valued.split()]
+    print(helping.command(names[0], options, command.short))
     return 0
+
+
+def _command(name: str) -> _Command:
+    if name not in _COMMANDS:
+        raise OciError(f"unknown command {name!r} ('sampan-oci --help' lists them)")
+    return _COMMANDS[name]
 
 
 def _load(place: str) -> Callable[[str, Options], int]:

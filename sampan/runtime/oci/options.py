@@ -67,10 +67,9 @@ def parse(
                 break
             continue
         name, equals, value = word.lstrip("-").partition("=")
-        if len(name) > 1 and not word.startswith("--") and name[0] in letters and not equals:
-            # -eNAME=VALUE of glibc's parser is not Go's; only whole letters are taken.
-            raise OciError(f"unknown option {word}")
-        name = letters.get(name, name)
+        if not word.startswith("--") and name not in (*known_flags, *known_valued):
+            rest = [*_spelled_out(word[1:], known_flags, letters), *rest]
+            continue
         if name in known_flags:
             result.values.setdefault(name, []).append(value if equals else "true")
         elif name in known_valued:
@@ -82,3 +81,17 @@ def parse(
         else:
             raise OciError(f"unknown option {word}")
     return result
+
+
+def _spelled_out(word: str, flags: Sequence[str], letters: Mapping[str, str]) -> list[str]:
+    """Letters with their options' names: ``te`` followed by a value, ``eNAME=VALUE``, ``t=false``."""
+    found: list[str] = []
+    while word:
+        name = letters.get(word[0])
+        if name is None:
+            raise OciError(f"unknown option -{word}")
+        word = word[1:]
+        if word.startswith("=") or (word and name not in flags):
+            return [*found, f"--{name}={word.removeprefix('=')}"]
+        found.append(f"--{name}")
+    return found

@@ -52,7 +52,7 @@ def list_(root: str, options: Options) -> int:
         return 0
     documents = [record.document() for record in found]
     if form == "json":
-        print(json.dumps(documents))
+        print(json.dumps([{**document, "owner": "root"} for document in documents]))
         return 0
     rows = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
     rows += [
@@ -229,7 +229,7 @@ def spec(_: str, options: Options) -> int:
     """``spec``: write a ``config.json`` to begin with."""
     from sampan.runtime.spec import default_spec
 
-    path = os.path.join(options.text("bundle", "."), "config.json")
+    path = os.path.join(options.text("bundle", "."), options.text("file", "config.json"))
     config = default_spec(args=["sh"], hostname="sampan", terminal=True, read_only=True)
     config["linux"]["seccomp"] = None
     config["process"]["user"] = {"uid": 0, "gid": 0}

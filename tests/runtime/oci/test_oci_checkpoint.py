@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 CACHE = Path("/var/cache/sampan/tests")
-COUNT = "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.02; done"
+COUNT = "i=0; while :; do i=$((i+1)); echo $i >> /count; sleep 0.02; done"
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ class Restorable(Container):
 
     def count(self) -> int:
         file = self.directory / "rootfs/count"
-        return int(file.read_text() or 0) if file.exists() else 0
+        return file.read_text().count("\n") if file.exists() else 0
 
     def wait_for_more(self, than: int) -> int:
         deadline = time.monotonic() + 20
