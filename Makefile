@@ -8,7 +8,7 @@ DEV := $(VENV)/.installed-dev
 
 .PHONY: demo test bench lint docs clean
 
-$(RUN): pyproject.toml
+$(RUN): pyproject.toml scripts/sampan scripts/sampan-oci
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { apt-get update -q && apt-get install -qy --no-install-recommends python3-venv; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check -e .

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
+from sampan import together
 from sampan.cli import flags as flag_rules
 from sampan.cli.command import PROGRAM
 from sampan.cli.commands import ALIASES, COMMANDS, GROUPS, HIDDEN
@@ -48,8 +48,13 @@ GLOBAL_FLAGS = (
     Flag("version", "", "Print version information and quit", "v"),
 )
 _WIDTH = 80
-_COLLECT_AFTER = 50_000
-"""Objects made and not freed before the garbage collector looks for cycles."""
+_KEPT_TOGETHER = frozenset(
+    (
+        *("build", "create", "exec", "images", "inspect", "kill", "logs", "ps", "pull", "push"),
+        *("rm", "run", "start", "stop"),
+    )
+)
+"""Commands whose code is kept in one file each: those that people and scripts use all day."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -76,8 +81,6 @@ def _fill_streams() -> None:
 
 def entry() -> None:
     """Run the process's command line and end the process."""
-    # Most commands end before a collection would free anything.
-    gc.set_threshold(_COLLECT_AFTER)
     _fill_streams()
     code = main()
     try:
@@ -85,6 +88,7 @@ def entry() -> None:
         sys.stderr.flush()
     except OSError:
         pass
+    together.keep("cli")
     # Tearing the interpreter down would cost as much again as a small command.
     os._exit(code)
 
@@ -150,6 +154,8 @@ def command_of(key: str) -> Command:
 
 def _run(session: Session, key: str, words: list[str]) -> int:
     command = command_of(key)
+    if session.words in _KEPT_TOGETHER:
+        together.ready(session.words)
     try:
         return command.run(session, words)
     except flag_rules.Help:
