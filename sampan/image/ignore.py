@@ -31,14 +31,20 @@ def read_ignore_file(text: str) -> list[str]:
             pattern = pattern[1:].strip()
         if pattern:
             pattern = posixpath.normpath(pattern)
-            if len(pattern) > 1:
-                pattern = pattern.lstrip("/") or "."
+            rest = pattern.lstrip("/")
+            # A lone slash matches nothing, and cannot be an exception.
+            pattern = rest or ("" if negated else "/")
         patterns.append("!" + pattern if negated else pattern)
     return patterns
 
 
 def to_regex(pattern: str) -> str:
-    """One pattern as a regular expression for a whole path.  Raises PatternError."""
+    """One pattern as a regular expression for a whole path.  Raises PatternError.
+
+    ``**`` in front of plain text matches whatever ends with it, elsewhere any directories.
+    """
+    if pattern.startswith("**") and pattern[2:3] != "/" and not has_wildcard(pattern[2:]):
+        return ".*" + re.escape(pattern[2:])
     out = []
     pos = 0
     while pos < len(pattern):
@@ -73,18 +79,28 @@ def to_regex(pattern: str) -> str:
 
 
 def _class_end(pattern: str, start: int) -> int:
+    """Where the class ends that begins at ``start``: its members are characters and ranges of two;
+    ``-`` and ``]`` are members only with an escape."""
     pos = start + 1
     if pattern.startswith("^", pos):
         pos += 1
     first = pos
     while pos < len(pattern):
-        if pattern[pos] == "\\":
-            pos += 2
-            continue
         if pattern[pos] == "]" and pos > first:
             return pos
-        pos += 1
+        pos = _member(pattern, pos)
+        if pattern.startswith("-", pos):
+            pos = _member(pattern, pos + 1)
     raise PatternError(f"syntax error in pattern {pattern!r}: [ without ]")
+
+
+def _member(pattern: str, pos: int) -> int:
+    """The end of the character of a class that is at ``pos``."""
+    if pattern[pos : pos + 1] in ("", "-", "]"):
+        raise PatternError(
+            f"syntax error in pattern {pattern!r}: a character is missing between [ and ]"
+        )
+    return pos + 2 if pattern[pos] == "\\" else pos + 1
 
 
 def has_wildcard(path: str) -> bool:

@@ -143,6 +143,19 @@ def test_plain_words_stay(word: str) -> None:
         ("./a/../b", "b", True),
         ("a.b", "aXb", False),
         ("*", ".git", True),
+        ("**.md", "a/b/c.md", True),
+        ("**.md", "a/b/c.mdx", False),
+        ("**a", "x/ba/y", True),
+        ("**a*", "x/ba", False),
+        ("a**b", "a/xb", False),
+        ("a**b", "ax/b", True),
+        ("/", "a", False),
+        ("//", "a", False),
+        ("//a//", "a", True),
+        ("[a\\-c]", "-", True),
+        ("[a\\-c]", "b", False),
+        ("[\\]]", "]", True),
+        ("[a-c]x", "bx", True),
     ],
 )
 def test_ignore(patterns: str, path: str, excluded: bool) -> None:
@@ -156,7 +169,10 @@ def test_prune_knows_exceptions() -> None:
     assert IgnoreMatcher(["*", "!src/keep"]).prunes("other")
 
 
-@pytest.mark.parametrize("pattern", ["[a", "a\\", "!"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["[a", "a\\", "!", "!/", "! /./", "[]", "[]a]", "[a-]", "[-a]", "[^]", "[z-a]", "[a\\"],
+)
 def test_bad_patterns(pattern: str) -> None:
     with pytest.raises(PatternError):
-        IgnoreMatcher([pattern])
+        IgnoreMatcher(read_ignore_file(pattern))

@@ -30,6 +30,10 @@ class Selected:
         return stat.S_ISDIR(self.info.st_mode)
 
 
+_STARS = re.compile(r"(?<!\\)\*{2,}")
+"""Within a name they are one star."""
+
+
 def select(tree: Tree, source: str, *, parents: bool = False) -> list[Selected]:
     """The paths that ``source`` means, in order.
 
@@ -88,7 +92,7 @@ def _glob(tree: Tree, pattern: str) -> list[str]:
             if not has_wildcard(part):
                 step.append(posixpath.join(base, part))
                 continue
-            expression = _compile(part)
+            expression = _compile(_STARS.sub("*", part))
             names = [name for name in tree.names(base) if expression.fullmatch(name)]
             step.extend(posixpath.join(base, name) for name in names)
         found = [path for path in step if _exists(tree, path, directory=not last)]
