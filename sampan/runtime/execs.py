@@ -40,8 +40,10 @@ class Execs:
         unfinished: Unfinished,
         first: FirstProcess,
         on_end: Callable[[], None],
+        further: starter.Further,
     ) -> None:
-        """``on_end`` is called when an exec has ended, or has not been started after all."""
+        """``on_end`` is called when an exec has ended, or has not been started after all;
+        ``further`` is what starters do."""
         self._loop = loop
         self._record = record
         self._connections = connections
@@ -49,6 +51,7 @@ class Execs:
         self._unfinished = unfinished
         self._first = first
         self._on_end = on_end
+        self._further = further
         self._tasks: dict[str, Task] = {}
         self._starting: dict[str, list[Callable[[], None]]] = {}
         """What waits for the outcome, by the exec's id."""
@@ -140,7 +143,7 @@ class Execs:
         message = self._record.message()
 
         def work(sock: socket.socket) -> None:
-            starter.further(sock, request, message, first.pid, first.pidfd)
+            self._further(sock, request, message, first.pid, first.pidfd)
 
         def told(outcome: Outcome) -> None:
             if isinstance(outcome, StartError) and self._first.task is not first:

@@ -82,12 +82,18 @@ def _serve_briefly(requests: int, spare: launch.Spare) -> None:
     _go_on(keeper, starter.Reported(near), spare.pid)
 
 
-def serve(forked: Starter, unused: list[int], spare: int = 0) -> None:
+def serve(
+    forked: Starter,
+    unused: list[int],
+    spare: int = 0,
+    further: starter.Further = starter.further,
+) -> None:
     """Be the keeper of the container that a starter starts; ``unused`` is closed here.  ``spare``
-    is the number of a child that the starter uses, or else lets go."""
+    is the number of a child that the starter uses, or else lets go; further processes are started
+    by ``further``."""
     for fd in unused:
         os.close(fd)
-    _go_on(Keeper(), forked, spare)
+    _go_on(Keeper(further), forked, spare)
 
 
 def _go_on(keeper: Keeper, forked: starter.Reported, spare: int) -> None:
@@ -117,7 +123,7 @@ def _settle() -> None:
 class Keeper:
     """The parts of one container's keeper, and its own life."""
 
-    def __init__(self) -> None:
+    def __init__(self, further: starter.Further = starter.further) -> None:
         self._loop = loop = Loop()
         self._record = record = Record()
         self._unfinished = Unfinished(loop)
@@ -136,7 +142,14 @@ class Keeper:
             self._probe,
         )
         self._execs = Execs(
-            loop, record, connections, starts, self._unfinished, self._first, self._trim_soon
+            loop,
+            record,
+            connections,
+            starts,
+            self._unfinished,
+            self._first,
+            self._trim_soon,
+            further,
         )
         self._commands = Commands(record, connections, self._services, self._first, self._execs)
         self._trim: Timer | None = None

@@ -47,6 +47,10 @@ OnServices = Callable[[int, bytes, list[int]], None]
 """Called with the network namespace; on the first start also the request and held descriptors."""
 
 
+Further = Callable[[socket.socket, ExecRequest, bytes, int, int], None]
+"""Starts a further process: :func:`further`."""
+
+
 class Result(NamedTuple):
     """A started process and what came with it."""
 
