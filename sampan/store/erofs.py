@@ -123,9 +123,8 @@ class ErofsSnapshotter(OverlaySnapshotter):
         if self._records.adopt(directory, name, parent, usage, form):
             self._hold(id, tree)
 
-    def commit(self, name: str, key: str) -> None:
-        self._known.pop(self._records.find(key).id, None)
-        super().commit(name, key)
+    def _forget(self, id: int) -> None:
+        self._known.pop(id, None)
 
     def layer_tar(self, name: str) -> Path | None:
         record = self._records.find(name)
@@ -222,6 +221,9 @@ class ErofsSnapshotter(OverlaySnapshotter):
         return known
 
     def _composed(self, id: int) -> list[_Stack | Path]:
+        parent, form = self._records.made_on(id)
+        if parent in self._known and form == "directory":
+            return [self._fs(id), *self._known[parent]]
         found: list[_Stack | Path] = []
         run: list[tuple[int, str]] = []
         for layer in self._records.chain(id):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import stat
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,9 @@ from sampan.store.snapshots import Info, Kind, Usage
 # express one.
 OPTIONS = ("redirect_dir=off", "index=off", "metacopy=off")
 _CAN_BE_VOLATILE = kernel_version() >= (5, 10)
+_CALM = 0.25
+"""Seconds that the scratch directory of a committed snapshot stays: steps of a build follow each
+other, and its removal would be in the way of the next one."""
 _MARK = "work/work/incompat"
 """Made by a volatile mount, and in the way of every later one."""
 
@@ -106,13 +110,16 @@ class OverlaySnapshotter:
 
     def commit(self, name: str, key: str) -> None:
         record = self._records.find(key)
-        self._records.commit(name, key, tree_usage(self._fs(record.id)))
-        # Where removing directories waits for the disk, nobody waits for that.  By a name of its own:
-        # the number may belong to another snapshot by then.
-        directory = self._records.directory(record.id)
+        self._records.commit(name, key, record, tree_usage(self._fs(record.id)))
+        self._forget(record.id)
+        # By a name of its own: the number may belong to another snapshot when it is removed.
+        directory = str(self._records.directory(record.id))
         with suppress(OSError):
-            os.rename(directory / "work", directory / "spent")
-            self._tidying.submit(remove_tree, directory / "spent", ignore_errors=True)
+            os.rename(f"{directory}/work", f"{directory}/spent")
+            self._tidying.submit(_tidy, f"{directory}/spent", time.monotonic() + _CALM)
+
+    def _forget(self, id: int) -> None:
+        """What is known of a snapshot, if anything, is not so any more."""
 
     def link(self, name: str, target: str) -> None:
         self._records.link(name, target)
@@ -254,6 +261,19 @@ class OverlaySnapshotter:
         if len(lower) < 2:
             return [Mount("bind", str(lower[0] if lower else self._empty), ["bind", "ro"])]
         return [overlay(lower)]
+
+
+def _tidy(directory: str, at: float) -> None:
+    """Remove a scratch directory when it is time: most hold just what overlayfs makes in them."""
+    time.sleep(max(0.0, at - time.monotonic()))
+    for path in (f"{directory}/work/incompat/volatile", f"{directory}/work/incompat"):
+        with suppress(OSError):
+            os.rmdir(path)
+    try:
+        os.rmdir(f"{directory}/work")
+        os.rmdir(directory)
+    except OSError:
+        remove_tree(directory, ignore_errors=True)
 
 
 def overlay(

@@ -69,7 +69,7 @@ class PlainSnapshotter:
 
     def commit(self, name: str, key: str) -> None:
         record = self._records.find(key)
-        self._records.commit(name, key, self._own_usage(record))
+        self._records.commit(name, key, record, self._own_usage(record))
 
     def link(self, name: str, target: str) -> None:
         self._records.link(name, target)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from sqlite3 import IntegrityError
 
 from sampan.errors import Conflict, NotFound
 from sampan.linux.trees import remove_tree
@@ -70,6 +71,12 @@ class SnapshotRecords:
             raise Conflict(f"the snapshot {name} is not committed, so it cannot be a parent")
         return record
 
+    def made_on(self, id: int) -> tuple[int | None, str]:
+        """The number of a snapshot's parent, and its own form."""
+        rows = self._metadata.query("SELECT parent, form FROM snapshots WHERE id = ?", (id,))
+        parent, form = rows[0] if rows else (None, "")
+        return (int(parent) if parent is not None else None), form
+
     def chain(self, id: int) -> list[tuple[int, str]]:
         """``(id, form)`` of the snapshot and its parents, uppermost first."""
         rows = self._metadata.query(
@@ -93,8 +100,6 @@ class SnapshotRecords:
         directory: Path | None = None
         try:
             with self._metadata.transaction(durable=False) as connection:
-                if self.get(name) is not None:
-                    raise Conflict(f"the snapshot {name} exists already")
                 parent_id = None
                 if parent is not None:
                     below = self.find(parent) if becomes else self.committed(parent)
@@ -105,13 +110,19 @@ class SnapshotRecords:
                 )
                 id = cursor.lastrowid
                 assert id is not None
-                connection.execute(
-                    "INSERT INTO snapshot_names VALUES (?, ?, ?, ?)",
-                    (self._driver, name, id, parent),
-                )
+                try:
+                    connection.execute(
+                        "INSERT INTO snapshot_names VALUES (?, ?, ?, ?)",
+                        (self._driver, name, id, parent),
+                    )
+                except IntegrityError:
+                    raise Conflict(f"the snapshot {name} exists already") from None
                 directory = self.directory(id)
-                remove_tree(directory, ignore_errors=True)
-                directory.mkdir(mode=0o700)
+                try:
+                    directory.mkdir(mode=0o700)
+                except FileExistsError:
+                    remove_tree(directory, ignore_errors=True)
+                    directory.mkdir(mode=0o700)
                 yield Record(id, kind, parent_id, parent, -1, -1, form)
         except BaseException:
             if directory is not None:
@@ -167,21 +178,23 @@ class SnapshotRecords:
             self.abandon(directory)
         return not taken
 
-    def commit(self, name: str, key: str, usage: Usage) -> None:
+    def commit(self, name: str, key: str, record: Record, usage: Usage) -> None:
+        """Commit the snapshot ``key``, whose record this was a moment ago."""
         with self._metadata.transaction() as connection:
-            record = self.find(key)
-            if record.kind != "active":
-                raise Conflict(f"the snapshot {key} is not active, so it cannot be committed")
-            if self.get(name) is not None:
-                raise Conflict(f"the snapshot {name} exists already")
-            connection.execute(
-                "UPDATE snapshots SET kind = 'committed', size = ?, inodes = ? WHERE id = ?",
+            changed = connection.execute(
+                "UPDATE snapshots SET kind = 'committed', size = ?, inodes = ?"
+                " WHERE id = ? AND kind = 'active'",
                 (usage.size, usage.inodes, record.id),
             )
-            connection.execute(
-                "UPDATE snapshot_names SET name = ? WHERE driver = ? AND name = ?",
-                (name, self._driver, key),
-            )
+            if not changed.rowcount:
+                raise Conflict(f"the snapshot {key} is not active, so it cannot be committed")
+            try:
+                connection.execute(
+                    "UPDATE snapshot_names SET name = ? WHERE driver = ? AND name = ?",
+                    (name, self._driver, key),
+                )
+            except IntegrityError:
+                raise Conflict(f"the snapshot {name} exists already") from None
 
     def link(self, name: str, target: str) -> None:
         with self._metadata.transaction() as connection:

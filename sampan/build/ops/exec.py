@@ -189,7 +189,7 @@ class ExecRunner:
             place = await self._take(job.op.network)
             spec = self._spec(job, place)
             sandbox = place.sandbox
-            writable = self._writable(key, rootfs)
+            writable = _option(rootfs[-1], "upperdir=") or Path(rootfs[-1].source)
             mounts, times = self._stubs.furnish(rootfs, writable)
             request = KeeperRequest(
                 id=job.container_id,
@@ -205,7 +205,7 @@ class ExecRunner:
             await self._execute(job, request, key)
             self._free_places[job.op.network].append(place)
             points = stubs.mount_points(spec)
-            aside = _scratch(rootfs[-1])
+            aside = _option(rootfs[-1], "workdir=")
             self._stubs.clean(writable, job.parent, job.name, points, aside, times)
             if job.name in self._ahead and not _alike(before, os.stat(writable)):
                 # What comes next takes owner and mode of the root from below.
@@ -252,11 +252,6 @@ class ExecRunner:
         for file, content in (("hosts", sandbox.hosts), ("resolv.conf", sandbox.resolv_conf)):
             (directory / file).write_bytes(content)
         return place
-
-    def _writable(self, key: str, rootfs: Sequence[Mount]) -> Path:
-        """The directory that the command's changes are in: the whole tree, or an upper layer."""
-        top = rootfs[-1]
-        return Path(top.source) if top.type == "bind" else self._snapshots.upper(key)
 
     def _discard(self, keys: Sequence[str]) -> None:
         """Remove what is left of these snapshots, the last one first."""
@@ -381,11 +376,12 @@ def _alike(one: os.stat_result, other: os.stat_result) -> bool:
     return all(getattr(one, field) == getattr(other, field) for field in fields)
 
 
-def _scratch(top: Mount) -> Path | None:
-    """The scratch directory of an overlay; it goes when the snapshot is committed."""
+def _option(top: Mount, name: str) -> Path | None:
+    """One of an overlay's directories: that of its changes, or the one for scratch, which goes when
+    the snapshot is committed."""
     for option in top.options:
-        if option.startswith("workdir="):
-            return Path(option.removeprefix("workdir="))
+        if option.startswith(name):
+            return Path(option.removeprefix(name))
     return None
 
 
