@@ -34,6 +34,12 @@ def container_for(request: web.Request, document: dict[str, Any]) -> dict[str, A
     return {**document, "HostConfig": host}
 
 
+def by_line(request: web.Request) -> bool:
+    """Whether followed logs are to come line by line: docker-py's users iterate over the frames,
+    which are lines under Docker."""
+    return _is_docker_py(request)
+
+
 async def head_read(request: web.Request, fd: int) -> None:
     """Return when the client has read the head of the answer that its taken socket ``fd`` got.
 

@@ -104,7 +104,7 @@ def test_figures(guest: Guest) -> None:
     with Running(guest, mem_limit=64 * MB, pids_limit=20, nano_cpus=200_000_000) as running:
         code, _ = running.container.exec_run(
             "sh -c 'dd if=/dev/zero of=/f bs=1M count=4 && sync && cat /f > /dev/null;"
-            ' timeout 1 sh -c "while :; do :; done"; true\''
+            " dd if=/dev/zero of=/dev/null bs=1M count=500'"
         )
         assert code == 0
         figures = running.container.stats(stream=False)
@@ -113,15 +113,15 @@ def test_figures(guest: Guest) -> None:
         assert memory["limit"] == 64 * MB
         assert 4 * MB < memory["usage"] <= 64 * MB
         assert memory["stats"]["file"] >= 4 * MB and "pgfault" in memory["stats"]
-        counted = {
-            name: int(value) for name, value in map(str.split, found["memory.stat"].splitlines())
-        }
-        assert memory["stats"].items() >= {**counted, "pgfault": memory["stats"]["pgfault"]}.items()
-        assert memory["stats"]["workingset_refault"] == counted["workingset_refault_file"]
+        counted = dict(line.split() for line in found["memory.stat"].splitlines())
+        assert memory["stats"].keys() == {*counted, "workingset_activate", "workingset_refault"}
+        assert abs(memory["stats"]["inactive_file"] - int(counted["inactive_file"])) < MB
+        assert memory["stats"]["workingset_refault"] == int(counted["workingset_refault_file"])
         usage = dict(line.split() for line in found["cpu.stat"].splitlines())
         assert 0 < cpu["cpu_usage"]["total_usage"] <= int(usage["usage_usec"]) * 1000
         parts = ("usage_in_kernelmode", "usage_in_usermode")
-        assert sum(cpu["cpu_usage"][part] for part in parts) == cpu["cpu_usage"]["total_usage"]
+        whole = sum(cpu["cpu_usage"][part] for part in parts)
+        assert abs(whole - cpu["cpu_usage"]["total_usage"]) <= 2000  # each is in microseconds
         assert cpu["online_cpus"] == 1 and cpu["system_cpu_usage"] > 0
         assert figures["precpu_stats"]["system_cpu_usage"] < cpu["system_cpu_usage"]
         throttling = cpu["throttling_data"]

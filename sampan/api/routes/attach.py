@@ -111,7 +111,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
             until=until,
             tail=_tail(request),
             after=after,
-            lines=lines or query.flag(request, "lines"),
+            lines=lines or query.flag(request, "lines") or (follow and clients.by_line(request)),
         )
         tty = container.record.config.tty
         kind = streams.TIMED if timed else content_type(versions.requested(request), tty)
