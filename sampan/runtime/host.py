@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sampan.linux import capabilities
-from sampan.runtime import cgroups
 
 
 class Host(NamedTuple):
@@ -23,5 +22,4 @@ def get() -> Host:
     global _host
     if _host is None:
         _host = Host(capabilities.last(), capabilities.bounding())
-        cgroups.layout()
     return _host
