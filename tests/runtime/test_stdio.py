@@ -6,8 +6,9 @@ import fcntl
 import os
 import threading
 
+from sampan.runtime.flood import CHUNK, Flood
 from sampan.runtime.loop import Loop
-from sampan.runtime.stdio import CHUNK, Flood, Stdio
+from sampan.runtime.stdio import Stdio
 
 MILLISECOND = 1_000_000
 

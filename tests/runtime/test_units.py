@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from sampan.errors import InvalidParameter
 from sampan.runtime import parcel
+from sampan.runtime.attached import DetachScanner
 from sampan.runtime.errors import StartError
 from sampan.runtime.spec import DEFAULT_CAPABILITIES, capabilities, default_spec, make_privileged
-from sampan.runtime.stdio import DetachScanner
 from sampan.runtime.sync import ChildSide, KeeperSide, command_error
 from sampan.runtime.users import Identity, UnknownUser, resolve
 
