@@ -190,7 +190,7 @@ def _is_kept(name: str) -> bool:
         return False
     ours = name.startswith("sampan.") or name == "__future__"
     kinds = (_Kept, _external.SourceFileLoader) if ours else _external.ExtensionFileLoader
-    return isinstance(spec.loader, kinds)
+    return name == spec.name and isinstance(spec.loader, kinds)
 
 
 def _write(place: str, content: bytes) -> None:

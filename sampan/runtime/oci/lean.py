@@ -78,7 +78,8 @@ def _stand_in(name: str, content: dict[str, Any], more: Callable[[], dict[str, A
         further = more()
         if wanted not in further:
             further = {wanted: getattr(_real(name), wanted)}
-        vars(module).update({**further, **content})
+        own = {name: value for name, value in further.items() if not name.startswith("__")}
+        vars(module).update({**own, **content})
         return further[wanted]
 
     module = _Module(name)
