@@ -57,6 +57,11 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     live = not quiet and not to_stdout and (view == "tty" or (view == "auto" and _on_terminal()))
     tags = [*options["tag"], *(name for output in outputs for name in output.names)]
     query = _query(session, options, quiet)
+    key = ""
+    if options["sign-key"]:
+        from sampan.cli import buildattest
+
+        key = buildattest.key(options["sign-key"], query, outputs)
     query["t"] = tags
     if live or view == "rawjson":
         query["sampan"] = "1"
@@ -133,6 +138,8 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if identifier:
         epoch = given.get("SOURCE_DATE_EPOCH") or ""
         buildoutput.write(session, outputs, identifier, tags, known=known, epoch=epoch)
+        if key:
+            buildattest.sign(session, tags, key)
     if options["metadata-file"]:
         kept = tags if any(output.keeps_image for output in outputs) else []
         buildoutput.write_metadata(session, options["metadata-file"], identifier, kept)
@@ -415,6 +422,12 @@ BUILD = Command(
             'Secret for RUN --mount=type=secret ("id=ID[,src=FILE]" or "id=ID,env=VARIABLE")',
         ),
         Flag("security-opt", "strings", "Security options"),
+        Flag(
+            "sign-key",
+            "string",
+            "Sign the attestations of what is pushed with the private key in this file (PEM), as"
+            " cosign reads them",
+        ),
         Flag("shm-size", "bytes", 'Size of "/dev/shm"'),
         Flag("squash", "", "Squash newly built layers into a single new layer"),
         Flag("ssh", "list", 'Agent for RUN --mount=type=ssh ("default" or "ID=SOCKET")'),

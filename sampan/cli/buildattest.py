@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from sampan import wirejson
 from sampan.cli.failure import Failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sampan.cli.buildoutput import Output
     from sampan.cli.flags import Options
+    from sampan.cli.session import Session
 
 _TRUE, _FALSE = ("", "true", "1"), ("false", "0")
 
@@ -30,6 +33,37 @@ def wanted(options: Options) -> dict[str, object]:
     for text in texts:
         _add(document, text)
     return document
+
+
+def key(path: str, query: dict[str, object], outputs: list[Output]) -> str:
+    """The private key of ``--sign-key``.
+
+    :raises Failure: it cannot be read, or nothing of the build is to be signed.
+    """
+    if "attest" not in query or not any(wirejson.loads(str(query["attest"])).values()):
+        raise Failure("--sign-key signs attestations: ask for some by --sbom or --provenance", 125)
+    if not any(output.type == "registry" for output in outputs):
+        raise Failure("--sign-key signs what is pushed: give --push", 125)
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(1 << 16)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise Failure(f"cannot read the key {path}: {reason}", 125) from None
+
+
+def sign(session: Session, names: list[str], key: str) -> None:
+    """Have the daemon sign the attestations of the images that have been pushed."""
+    from sampan.cli import credentials
+
+    for name in names:
+        session.api.call(
+            "POST",
+            "/sampan/sign",
+            {"name": name},
+            json={"key": key},
+            headers=credentials.header(session, name),
+        )
 
 
 def _add(document: dict[str, object], text: str) -> None:

@@ -13,6 +13,7 @@ from sampan.build.graph.scope import host_platform
 from sampan.engine.events import Events
 from sampan.engine.images import event_attributes
 from sampan.engine.publishing import Publisher
+from sampan.engine.signing import Signing
 from sampan.errors import InvalidParameter, NotFound, Unsupported
 from sampan.image import config as image_config
 from sampan.image import manifest as manifests
@@ -54,6 +55,7 @@ class Distribution:
         self._client = client
         self._events = events
         self._publisher = Publisher(store, client)
+        self.signing = Signing(store, client)
 
     async def pull(
         self,
@@ -129,7 +131,8 @@ class Distribution:
             report(Progress(f"Status: Image is up to date for {shown}"))
         else:
             report(Progress(f"Status: Downloaded newer image for {shown}"))
-        self._events.publish("image", "pull", shown, event_attributes(image, shown))
+        attributes = event_attributes(image, reference.familiar_name)
+        self._events.publish("image", "pull", shown, attributes)
         return image
 
     async def _others(self, pulled: Pulled, auth: Auth | None, report: Report) -> list[Member]:
@@ -208,8 +211,8 @@ class Distribution:
                 self._store.discard_pushed(image.id)
                 digest = Reference(reference.domain, reference.path).with_digest(pushed.digest)
                 self._store.add_repo_digest(image.id, digest)
-            shown = reference.familiar()
-            self._events.publish("image", "push", shown, event_attributes(image, shown))
+            attributes = event_attributes(image, reference.familiar_name)
+            self._events.publish("image", "push", reference.familiar(), attributes)
 
     async def document(
         self, reference: Reference, auth: Auth | None, insecure: bool = False

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from sampan.api import build_text, progress, streams
 from sampan.api import filters as wire_filters
-from sampan.api.body import chunks
+from sampan.api.body import chunks, document
 from sampan.api.query import flag, integer, json_value, nullable_map, string_map
 from sampan.api.routes.images import until_of
 from sampan.build import BuildEvent, BuildRequest, StepFailed
@@ -24,6 +24,7 @@ from sampan.engine.builds import Context
 from sampan.engine.images import parse_name
 from sampan.engine.types import HostConfig, Ulimit
 from sampan.errors import InvalidParameter, SampanError, Unsupported
+from sampan.image.reference import InvalidReference, Reference
 from sampan.registry.auth import Auth
 
 
@@ -93,6 +94,19 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     async def cancel(request: web.Request) -> web.Response:
         raise Unsupported("a build is cancelled by closing its connection")
 
+    async def sign(request: web.Request) -> web.Response:
+        """Sign the attestations of an image that has been pushed."""
+        try:
+            reference = Reference.parse(request.query.get("name", ""))
+        except InvalidReference as error:
+            raise InvalidParameter(str(error)) from None
+        signer = await document(request, _Signer, required=True)
+        auth = Auth.from_header(request.headers.get("X-Registry-Auth"))
+        tags = await engine.distribution.signing.attach(
+            reference, signer.key.encode(), lambda _: None, auth=auth
+        )
+        return streams.json({"Tags": tags})
+
     async def retained(request: web.Request) -> web.Response:
         """What of a context to send; without rows, whether it is known as it is."""
         name = request.query.get("context", "")
@@ -107,6 +121,7 @@ def routes(engine: Engine) -> list[web.RouteDef]:
     return [
         web.post("/build", build),
         web.post("/sampan/context", retained),
+        web.post("/sampan/sign", sign),
         web.post("/build/prune", prune),
         web.post("/build/cancel", cancel),
     ]
@@ -180,6 +195,12 @@ def attestations(request: web.Request) -> Attest:
     return json_value(request, "attest", Attest) or Attest()
 
 
+class _Signer(msgspec.Struct):
+    """``key`` is a private key in PEM."""
+
+    key: str
+
+
 class _Extras(msgspec.Struct, forbid_unknown_fields=True):
     """What does not belong into a query: secrets (base64), agents' socket paths on the daemon's
     host, named contexts (``docker-image://REF``), entitlements."""
@@ -211,8 +232,8 @@ def registry_auths(header: str | None) -> dict[str, Auth]:
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise InvalidParameter(f"invalid X-Registry-Config header: {error}") from None
     found = {}
-    for server, document in (documents or {}).items():
-        auth = Auth.from_header(base64.urlsafe_b64encode(bytes(document)).decode())
+    for server, raw_auth in (documents or {}).items():
+        auth = Auth.from_header(base64.urlsafe_b64encode(bytes(raw_auth)).decode())
         if auth is not None:
             host = server.split("://", 1)[-1].split("/", 1)[0]
             found["docker.io" if host == "index.docker.io" else host] = auth
