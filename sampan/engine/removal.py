@@ -57,7 +57,7 @@ class Removal:
         ):
             # The digests of a repository mean nothing to a person once its last tag is gone.
             for other in [other for other in remaining if other.name == removed.name]:
-                self._untag(image, other)
+                self._untag(image, other, told=False)
                 remaining.remove(other)
         if not remaining:
             self._delete(image, force=force, prune_parents=prune_parents, quiet=True)
@@ -85,15 +85,17 @@ class Removal:
         if not kept and not used and not self._store.children(image_id):
             self._delete(image, force=False, prune_parents=True, quiet=True)
 
-    def _untag(self, image: Image, reference: Reference) -> None:
+    def _untag(self, image: Image, reference: Reference, *, told: bool = True) -> None:
+        """Take a name away; an event tells of it unless it goes along with another one."""
         variants = [] if reference.digest else self._store.indexes.variants(reference)
         self._store.untag(reference)
         for variant in variants:
             if variant.image != image.id:
                 self._drop_unnamed(variant.image)
         self.records.append({"Untagged": reference.familiar()})
-        labels = image.config.config.labels or {}
-        self._events.publish("image", "untag", image.id, {**labels, "name": image.id})
+        if told:
+            labels = image.config.config.labels or {}
+            self._events.publish("image", "untag", image.id, {**labels, "name": image.id})
 
     def _delete(self, image: Image, *, force: bool, prune_parents: bool, quiet: bool) -> None:
         image = self._store.get(image.id)

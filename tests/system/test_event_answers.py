@@ -21,6 +21,8 @@ from dockerd import Dockerd
 from event_rows import DIFFERS, FILTERED_STEPS, FILTERS, STEPS, Scene, Step
 from harness import DEADLINE, Daemon, running, until
 
+from tests.registry.servers import docker_registry
+
 GOLDEN = Path(__file__).parent / "golden" / "events.json"
 FILTERED = GOLDEN.with_name("event_filters.json")
 WRITE = os.environ.get("SAMPAN_GOLDEN") == "write"
@@ -175,3 +177,36 @@ def test_filters(world: Daemon) -> None:
         if sorted(golden[text][1]) != sorted(found[text][1]) or golden[text][0] != found[text][0]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_images_of_a_registry(world: Daemon, tmp_path: Path) -> None:
+    """What Docker's engine said to the same, recorded by hand: the name has no tag, and digests go
+    without a word with the last tag of their repository."""
+    client = world.client
+    with docker_registry(tmp_path) as registry:
+        name = f"{registry.host}/events"
+        client.api.import_image_from_data(
+            b"\0" * 1024, repository=name, tag="1", changes=["LABEL k=v"]
+        )
+        stream = Stream(world.url.removeprefix("unix://"))
+        client.images.push(name, "1")
+        client.images.remove(f"{name}:1")
+        image = client.images.pull(name, "1")
+        image.tag("other", "1")
+        client.images.remove(image.id, force=True)
+        client.volumes.create("mark-images")
+        events = stream.before("mark-images")
+        client.volumes.get("mark-images").remove()
+        stream.close()
+    found = [(e["Action"], e["Actor"]["ID"], e["Actor"]["Attributes"]["name"]) for e in events]
+    assert found == [
+        ("push", f"{name}:1", name),
+        ("untag", image.id, image.id),
+        ("delete", image.id, image.id),
+        ("pull", f"{name}:1", name),
+        ("tag", image.id, "other:1"),
+        *[("untag", image.id, image.id)] * 3,
+        ("delete", image.id, image.id),
+    ]
+    labels = [event["Actor"]["Attributes"].get("k") for event in events]
+    assert labels == [None if action == "delete" else "v" for action, _, _ in found]
