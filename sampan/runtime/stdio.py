@@ -7,6 +7,7 @@ caught up, so memory stays flat.  Input goes from the clients to the process, ag
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from collections import deque
@@ -21,6 +22,8 @@ from sampan.runtime.types import AttachRequest
 
 _HIGH = 256 * 1024
 _INPUT_HIGH = 64 * 1024
+_TERMINAL_HOLDS = 1 << 20
+"""More than any terminal does."""
 
 OnOutput = Callable[[int, bytes, int], None]
 
@@ -104,20 +107,20 @@ class Stdio:
                 time.sleep(NAP)
             self._read(fd)
 
-    def _read(self, fd: int) -> bool:
-        """Read one chunk; False when there is none now."""
+    def _read(self, fd: int) -> int:
+        """Read one chunk; its size, 0 when there is none now."""
         stream = self._outputs[fd]
         try:
             data = os.read(fd, self._flood.chunk(fd))
         except BlockingIOError:
             if self._process_ended:
                 self._close_output(fd)
-            return False
+            return 0
         except OSError:
             data = b""
         if not data:
             self._close_output(fd)
-            return False
+            return 0
         now = time.time_ns()
         if fd != self.terminal:
             self._flood.saw(fd, stream, len(data), now)
@@ -129,7 +132,7 @@ class Stdio:
                 client.write(stream, data)
                 if client.pending > _HIGH and not self._process_ended:
                     self._throttle()
-        return True
+        return len(data)
 
     def _throttle(self) -> None:
         """Stop reading.  Pipes leave the loop: a hang-up would be reported without end."""
@@ -185,11 +188,17 @@ class Stdio:
         else:
             self._on_drained = on_drained
             for fd in list(self._outputs):
-                while fd in self._outputs and self._read(fd):
-                    pass
+                self._read_what_is_left(fd)
         for client in list(self.clients):
             client.finish()
         self._check_finished()
+
+    def _read_what_is_left(self, fd: int) -> None:
+        """Others that the process has started may go on writing: nobody waits for those."""
+        left = _TERMINAL_HOLDS if fd == self.terminal else fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ)
+        while left > 0 and (size := self._read(fd)):
+            left -= size
+        self._close_output(fd)
 
     def _check_finished(self) -> None:
         if self._on_finished and not self.clients:

@@ -76,3 +76,31 @@ def test_a_flood_arrives_whole_and_in_fewer_pieces_than_it_was_written() -> None
     stdio.process_ended(lambda: None, loop.stop)
     assert got == {1: len(piece) * count, 2: 3}
     assert reads < count / 4
+
+
+def test_what_others_write_on_is_not_waited_for() -> None:
+    """A process has ended, and has left one that fills the pipe as fast as it is read."""
+    loop = Loop()
+    out_read, out_write = os.pipe()
+    got = 0
+
+    def on_output(_stream: int, data: bytes, _at: int) -> None:
+        nonlocal got
+        got += len(data)
+        os.write(out_write, bytes(CHUNK))
+
+    stdio = Stdio(
+        loop,
+        outputs={out_read: 1},
+        stdin=None,
+        terminal=None,
+        once=True,
+        on_output=on_output,
+        on_detach=lambda: None,
+    )
+    capacity = fcntl.fcntl(out_write, fcntl.F_GETPIPE_SZ)
+    os.write(out_write, bytes(capacity))
+    drained: list[int] = []
+    stdio.process_ended(lambda: drained.append(got), lambda: None)
+    assert drained == [capacity]
+    os.close(out_write)
