@@ -94,6 +94,7 @@ _FLAGS: dict[str, str | tuple[str, ...]] = {
             "tlscacert",
             "tlscert",
             "tlskey",
+            "sign-key",
             "trusted-key",
         ],
         FILES,

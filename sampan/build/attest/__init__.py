@@ -10,4 +10,6 @@ Vocabulary
 *attestation manifest*
     An OCI manifest whose layers are the statements on one image; it stands beside the image's
     manifest in an index, with the platform ``unknown/unknown`` and annotations that link the two.
+*envelope*
+    A signed statement, as cosign and its like look for it under a tag (``envelopes``).
 """
