@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _BASH = r"""# bash completion for sampan: source <(sampan completion bash)
 _sampan_complete() {
-    local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} word last kept kind=
+    local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} word last piece kept flag= kind=
     local -a words=() found=() files=()
     local program=$1
     # Of an alias only we know how to complete it.
@@ -35,20 +35,23 @@ _sampan_complete() {
         kind=${found[${#found[@]}-1]}
         unset "found[${#found[@]}-1]"
     fi
-    # It puts the answer in the place of what follows the last : or =.
-    kept=${last%"${last##*[:=]}"}
+    # It puts the answer in the place of the last part alone.
+    piece=${COMP_WORDS[COMP_CWORD]}
+    [[ $piece == [:=]* ]] && piece=
+    kept=${last%"$piece"}
     COMPREPLY=()
     for word in "${found[@]%%$'\t'*}"; do
         COMPREPLY+=("${word#"$kept"}")
     done
     if [[ -n $kind ]]; then
-        [[ $last == --*=* ]] && last=${last#*=}
-        kept=${last%"${last##*[:=]}"}
+        [[ $last == --*=* ]] && flag=${last%%=*}=
+        last=${last#"$flag"}
         [[ $kind == :files ]] && mapfile -t files < <(compgen -f -- "$last")
         [[ $kind == :folders ]] && mapfile -t files < <(compgen -d -- "$last")
         [[ ${#found[@]} -eq 0 ]] && compopt -o filenames 2>/dev/null
         for word in "${files[@]}"; do
             [[ ${#found[@]} -gt 0 && -d $word ]] && word+=/
+            word=$flag$word
             COMPREPLY+=("${word#"$kept"}")
         done
     fi

@@ -220,5 +220,11 @@ def test_in_a_shell(stocked, tmp_path, name):
         if name == "bash":
             shell.type("other netw\t\n")
             shell.wait_for("started with ('network',)")
+            shell.complete("run -v data:/x debian:", "run", "-v", "data:/x", "debian:bookworm")
+            shell.type("COMP_WORDBREAKS=${COMP_WORDBREAKS//[:=]}\n")
+            shell.complete("rmi debian:", "rmi", "debian:bookworm")
+            shell.complete("rmi 10.0.0.1:5000/t", "rmi", "10.0.0.1:5000/tool:1")
+            shell.complete("create --restart=un", "create", "--restart=unless-stopped")
+            shell.complete("build --iidfile=lo", "build", "--iidfile=local.txt")
     finally:
         shell.close()
