@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 from sampan.linux import process, title
 from sampan.runtime import ahead, compact, host, keeper, model, plain, rehearsal, sample
-from sampan.runtime.cgroups import hold_fast_moves, layout
+from sampan.runtime.cgroups import hold_fast_moves
 from sampan.runtime.protocol import BRIEF
 
 READY = b"ready"
@@ -93,7 +93,6 @@ def _serve(daemon: socket.socket, fast_moves: int | None) -> None:
 def _settle_memory() -> None:
     """Leave the memory so that children write to little of it, and share the rest."""
     host.get()
-    layout()
     plain.keep_bytecode()
     rehearsal.run()
     process.set_name("sampan-spawner")

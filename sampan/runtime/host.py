@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from sampan.linux import capabilities
+from sampan.runtime import cgroups
 
 
 class Host(NamedTuple):
@@ -22,4 +23,5 @@ def get() -> Host:
     global _host
     if _host is None:
         _host = Host(capabilities.last(), capabilities.bounding())
+        cgroups.layout()
     return _host

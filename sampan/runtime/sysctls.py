@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 _IPC = frozenset(
@@ -21,7 +20,7 @@ _IPC = frozenset(
     }
 )
 # Interface names come between slashes as they are: they may hold dots.
-_PATH = re.compile(r"[\w@:.*+-]+(/[\w@:.*+-]+)+", re.ASCII)
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@:.*+-")
 
 
 def path_of(name: str) -> str:
@@ -30,7 +29,9 @@ def path_of(name: str) -> str:
     Raises ValueError for a name that is none, or leads elsewhere.
     """
     path = name if "/" in name else name.replace(".", "/")
-    if not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+    parts = path.split("/")
+    named = all(_LETTERS.issuperset(part) and part not in ("", ".", "..") for part in parts)
+    if len(parts) < 2 or not named:
         raise ValueError(f"sysctl {name!r} is not the name of a kernel setting")
     return path
 

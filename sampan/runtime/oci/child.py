@@ -45,8 +45,7 @@ class Root(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What the child is to make; ``gate`` is the listening socket, -1: execute at once.  What it
-    is of the control group it hears when that is made."""
+    """What the child is to make; ``gate`` is the listening socket, -1: execute at once."""
 
     id: str
     config: dict[str, Any]
@@ -54,18 +53,11 @@ class Plan(NamedTuple):
     confinement: confine.Preparation
     new_namespaces: int
     joined: tuple[tuple[int, int], ...]
+    cgroup_points: dict[str, str]
     gate: int
     no_pivot: bool
     keyring: bool
     remapped: Remapped | None
-
-
-class Group(NamedTuple):
-    """The container's state for hooks, and where its group is in each hierarchy of version 1 (by
-    the mount point on the host)."""
-
-    state: bytes
-    points: dict[str, str]
 
 
 class Conversation(ChildSide):
@@ -73,7 +65,7 @@ class Conversation(ChildSide):
 
     Beside what :class:`ChildSide` says: ``M`` the root file system is made, ``R`` ready at the
     gate.  There is no ``N``: the first ``G`` comes when the control group is made, and like the
-    one that answers ``M`` carries the container's state for hooks.  The group's places follow it.
+    one that answers ``M`` carries the container's state for hooks.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -140,15 +132,15 @@ def _run(plan: Plan, talk: Conversation) -> None:
         user=plan.remapped.user if plan.remapped else -1,
         idmap_root=False,
     )
-    group: Group | None = None
+    state = b""
     for entry in config.get("mounts") or ():
         entry = _labelled(entry, str(linux.get("mountLabel") or ""))
         if entry.get("type") in ("cgroup", "cgroup2"):
-            group = group or _join_group(plan, talk)
-            root.add_cgroup(entry, group.points)
+            state = state or _join_group(plan, talk)
+            root.add_cgroup(entry, plan.cgroup_points)
         else:
             root.add(entry)
-    state = (group or _join_group(plan, talk)).state
+    state = state or _join_group(plan, talk)
     root.add_default_devices()
     root.add_devices(linux.get("devices") or ())
     who = confine.identity(root.fd, config["process"])
@@ -183,12 +175,12 @@ def _run(plan: Plan, talk: Conversation) -> None:
     reporting(caller, lambda: _start(plan, who, environ, state, caller))
 
 
-def _join_group(plan: Plan, talk: Conversation) -> Group:
-    """Wait until the control group is made and we are in it, which the command sees to meanwhile."""
-    state, *points = talk.wait().split(b"\0")
+def _join_group(plan: Plan, talk: Conversation) -> bytes:
+    """Wait until the control group is made and we are in it, which the command sees to meanwhile;
+    the container's state for hooks."""
+    state = talk.wait()
     namespaces.unshare(plan.new_namespaces & namespaces.CLONE_NEWCGROUP)
-    names = [os.fsdecode(point) for point in points]
-    return Group(state, dict(zip(names[::2], names[1::2], strict=True)))
+    return state
 
 
 def _labelled(entry: dict[str, Any], label: str) -> dict[str, Any]:

@@ -127,6 +127,9 @@ def _make(
 ) -> Made:
     config = notify.prepare(directory, _with_mappings(loaded.config, opened))
     linux = config.get("linux") or {}
+    group = group_of(config, identity, options)
+    if group.pids():
+        raise ValueError(f"the control group {group.path} is in use")
     new, fresh_pid, fds = _namespaces(linux, opened)
     remapped, new, fds = remapping.arrange(linux, new, fds, opened)
     confinement = prepare(config["process"], linux, kept)
@@ -143,6 +146,7 @@ def _make(
         confinement,
         new,
         tuple((fd, namespaces.TYPES[kind][0]) for kind, fd in fds if kind not in ("pid", "time")),
+        group.mount_points(),
         gate,
         options.flag("no-pivot"),
         not options.flag("no-new-keyring"),
@@ -157,13 +161,10 @@ def _make(
         os.close(gate)
     handle = os.pidfd_open(pid)
     side = _Side(ours)
-    group: cgroups.Group | None = None
+    record = new_record(directory, identity, pid, loaded, group.path)
+    ready = None if gated else notify.bind(record)
+    side.on_listener = listeners.on_listener(record, config, pid, handle, "creating")
     try:
-        # Meanwhile the child makes its namespaces and mounts.
-        group = _free_group(config, identity, options)
-        record = new_record(directory, identity, pid, loaded, group.path)
-        ready = None if gated else notify.bind(record)
-        side.on_listener = listeners.on_listener(record, config, pid, handle, "creating")
         master = _complete(side, record, config, group, gated)
         records.write(record, loaded.raw)
     except BaseException as failure:
@@ -171,22 +172,14 @@ def _make(
         signal.pidfd_send_signal(handle, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(handle)
-        if group:
-            try:
-                group.delete()
-            except OSError:
-                pass  # the failure itself is what is to be told
+        try:
+            group.delete()
+        except OSError:
+            pass  # the failure itself is what is to be told
         raise reported from None
     finally:
         ours.close()
     return Made(record, handle, master, config, ready)
-
-
-def _free_group(config: dict[str, Any], identity: str, options: Options) -> cgroups.Group:
-    group = group_of(config, identity, options)
-    if group.pids():
-        raise ValueError(f"the control group {group.path} is in use")
-    return group
 
 
 def group_of(config: dict[str, Any], identity: str, options: Options) -> cgroups.Group:
@@ -254,8 +247,7 @@ def _complete(
     group.add(record.pid)
     own_hooks = config.get("hooks") or {}
     state = json.dumps(record.document("creating")).encode()
-    places = [os.fsencode(part) for point in group.mount_points().items() for part in point]
-    side.answer(b"\0".join([state, *places]))
+    side.answer(state)
     kind = side.wait_for(b"MRX" if gated else b"MX")
     if kind == b"M":
         for name in ("prestart", "createRuntime"):

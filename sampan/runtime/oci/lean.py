@@ -43,6 +43,7 @@ _LATE = ("resource", "select", "struct")
 _ctypes: Any = _plain_ctypes
 _Module = type(sys)
 _installed: dict[str, Any] = {}
+_reals: dict[str, Any] = {}
 
 
 def install() -> None:
@@ -89,11 +90,29 @@ def _stand_in(name: str, content: dict[str, Any], more: Callable[[], dict[str, A
 
 
 def _real(name: str) -> Any:
-    """The module itself, whose own imports must be real as well."""
-    for other in (name,) if name in _LATE else _NAMES:
-        if sys.modules.get(other) is _installed.get(other):
-            sys.modules.pop(other, None)
-    return __import__(name, fromlist=["*"])
+    """The module itself, whose own imports are real as well.  Others get the stand-ins still."""
+    if name in _reals:
+        return _reals[name]
+    modules = sys.modules
+    if name in _LATE:
+        modules.pop(name, None)
+        # What else the module in Python has is its documentation.
+        _reals[name] = modules[name] = __import__("_struct" if name == "struct" else name)
+        return _reals[name]
+    aside = {other: modules.pop(other) for other in _NAMES if _stands_in(other)}
+    modules.update(_reals)
+    try:
+        __import__(name, fromlist=["*"])
+    finally:
+        for other, stand_in in aside.items():
+            if other in modules:
+                _reals[other] = modules[other]
+            modules[other] = stand_in
+    return _reals[name]
+
+
+def _stands_in(name: str) -> bool:
+    return name in _installed and sys.modules.get(name) is _installed[name]
 
 
 # --- typing -------------------------------------------------------------------------------------

@@ -169,6 +169,12 @@ def _load(place: str) -> Callable[[str, Options], int]:
     module, _, function = place.partition(":")
     found = __import__(f"sampan.runtime.oci.{module}", fromlist=[function])
     call: Callable[[str, Options], int] = getattr(found, function)
+    if groups := sys.modules.get("sampan.runtime.cgroups"):
+        # The code for the host's version of them comes with it, and is kept with the rest.
+        try:
+            groups.layout()
+        except OSError:
+            pass  # who makes a group will tell
     return call
 
 
