@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from time import time_ns
 from typing import Any, Literal
 
 import pytest
@@ -131,6 +132,18 @@ async def test_what_comes_is_new_whatever_the_clock_says(tmp_path: Path, driver:
     alive = False
     writer.close()
     await entries.aclose()
+
+
+async def test_following_a_silent_container_ends_when_its_time_is_over(tmp_path: Path) -> None:
+    config = config_for(tmp_path, "local")
+    writer = open_writer(config)
+    writer.write(1, b"early\n", 10)
+    async with asyncio.timeout(10):
+        for until in (20, time_ns() + 200_000_000):
+            entries = await collect(config, follow=True, until=until, running=lambda: True)
+            assert [entry.data for entry in entries] == [b"early\n"]
+            assert time_ns() > until
+    writer.close()
 
 
 async def test_a_torn_frame_is_dropped(tmp_path: Path) -> None:

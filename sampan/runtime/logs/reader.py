@@ -30,6 +30,7 @@ from sampan.runtime.logs.watch import Watch
 from sampan.runtime.types import LogConfig
 
 _BLOCK = 1 << 20
+_LATE = 100_000_000
 
 
 async def read(
@@ -45,7 +46,8 @@ async def read(
     running: Callable[[], bool] = lambda: False,
     lines: bool = True,
 ) -> AsyncIterator[Entry]:
-    """Yield the entries in order; with ``follow`` go on as long as ``running()``.
+    """Yield the entries in order; with ``follow`` go on as long as ``running()``, and until
+    ``until`` has passed.
 
     Without ``lines`` an entry may hold many lines, or parts of them, where that is faster.
 
@@ -129,7 +131,9 @@ async def _follow(cursor: _Cursor, running: Callable[[], bool], until: int) -> A
     try:
         while True:
             cursor.watch(watch)
-            alive = running()
+            # What is stamped before the bound may be written a moment after it.
+            over = until and time.time_ns() > until + _LATE
+            alive = running() and not over
             while batch := await cursor.next_batch():
                 for entry in batch:
                     if until and entry.time > until:
