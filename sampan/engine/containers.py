@@ -46,6 +46,9 @@ from sampan.runtime.cgroups.naming import PLAIN, GroupNames
 from sampan.store.images import Image, ImageStore
 from sampan.store.metadata import Metadata
 
+IMAGES_KNOWN = 1000
+"""Of how many images it is remembered how their ``/etc`` looks."""
+
 OpenRoot = Callable[[str], AbstractContextManager[int]]
 """Opens the root file system of a snapshot, by key, as a directory descriptor."""
 
@@ -91,6 +94,7 @@ class Containers:
         self._by_id: dict[str, Container] = {}
         self._by_name: dict[str, Container] = {}
         self._reserved: dict[str, str] = {}
+        self._etc: dict[str, mountpoints.Etc | None] = {}
         for record in sorted(self._records.all(), key=lambda record: record.created):
             self._remember(Container(record))
 
@@ -201,7 +205,7 @@ class Containers:
             try:
                 if size := validate.storage_size(record.host):
                     self._images.snapshotter.limit(record.id, size)
-                mountpoints.mark(mounts)
+                mountpoints.mark(mounts, await self._etc_of(record.parent))
                 await volumes.populate(
                     record.mounts, lambda: self._open_root(record.parent or record.id)
                 )
@@ -212,6 +216,21 @@ class Containers:
             volumes.settle(record.mounts)
             await volumes.discard(record.mounts)
             raise
+
+    async def _etc_of(self, parent: str | None) -> mountpoints.Etc | None:
+        """What there is to know of an image for :func:`mountpoints.mark`; looked at once."""
+        if parent is None:
+            return mountpoints.etc_of(None)
+        if parent not in self._etc:
+
+            def look(parent: str = parent) -> mountpoints.Etc | None:
+                with self._open_root(parent) as root:
+                    return mountpoints.etc_of(root)
+
+            if len(self._etc) >= IMAGES_KNOWN:
+                self._etc.clear()
+            self._etc[parent] = await asyncio.to_thread(look)
+        return self._etc[parent]
 
     def rename(self, container: Container, name: str) -> None:
         """Give a container another name.  Raises Conflict, InvalidParameter."""

@@ -1,8 +1,9 @@
 """The empty files and directories that the engine itself leaves in a root file system.
 
-They are places to mount on, made by a start, and the mark ``/.dockerenv``, by which programs find
-out that they run in a container.  None of it is what the container changed: ``diff`` and ``commit``
-leave them out, while ``export``, which shows the tree as it is, has them.
+They are places to mount on, made by a start; the mark ``/.dockerenv``, by which programs find out
+that they run in a container; and the link ``/etc/mtab``, in which older ones look for the mounts.
+None of it is what the container changed: ``diff`` and ``commit`` leave it out, while ``export``,
+which shows the tree as it is, has it.
 """
 
 from __future__ import annotations
@@ -11,18 +12,39 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sampan.linux.openat2 import O_PATH
 from sampan.runtime.types import Mount
 
 _MARK = ".dockerenv"
+_MTAB, _MOUNTS = "etc/mtab", "/proc/mounts"
 _FILES = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
 _DIRECTORIES = ("dev", "proc", "sys")
 
 
-def mark(mounts: Sequence[Mount]) -> None:
-    """Put the mark into a root file system that nobody has mounted yet, given how it is to be:
-    into the directory of its changes, by two system calls."""
+class Etc(NamedTuple):
+    """Mode and owner of the directory ``/etc`` of an image that has no ``/etc/mtab``."""
+
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+
+def etc_of(root: int | None) -> Etc | None:
+    """What :func:`mark` has to know of an image (a directory descriptor of its root, None if it
+    is empty); None if it is to leave its ``/etc`` alone."""
+    info = _stat(root, "etc")
+    if info is None:
+        return Etc()
+    if not stat.S_ISDIR(info.st_mode) or _stat(root, _MTAB) is not None:
+        return None
+    return Etc(stat.S_IMODE(info.st_mode), info.st_uid, info.st_gid)
+
+
+def mark(mounts: Sequence[Mount], etc: Etc | None) -> None:
+    """Put the mark and the link into a root file system that nobody has mounted yet, given how it
+    is to be: into the directory of its changes, by a few system calls."""
     top = mounts[-1]
     place = top.source
     if top.type != "bind":
@@ -31,7 +53,29 @@ def mark(mounts: Sequence[Mount]) -> None:
     try:
         os.close(os.open(f"{place}/{_MARK}", flags, 0o755))
     except FileExistsError:
-        return  # The image has one, and the root file system is a copy of it.
+        pass  # The image has one, and the root file system is a copy of it.
+    if etc is None:
+        return
+    above = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _link_mounts(above, etc)
+    finally:
+        os.close(above)
+
+
+def _link_mounts(root: int, etc: Etc) -> None:
+    try:
+        os.mkdir("etc", etc.mode, dir_fd=root)
+        if etc != Etc():
+            os.chown("etc", etc.uid, etc.gid, dir_fd=root, follow_symlinks=False)
+            os.chmod("etc", etc.mode, dir_fd=root)
+    except FileExistsError:
+        pass  # A copy has it all.
+    folder = os.open("etc", O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    try:
+        os.symlink(_MOUNTS, "mtab", dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def made(upper: Path, lower: int | None) -> set[str]:
@@ -41,6 +85,8 @@ def made(upper: Path, lower: int | None) -> set[str]:
     fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY)
     try:
         found = {f"/{path}" for path in _FILES if _is_place(fd, path, lower, stat.S_IFREG)}
+        if _is_link_to_mounts(fd) and _stat(lower, _MTAB) is None:
+            found.add(f"/{_MTAB}")
         if found and _is_unchanged(fd, "etc", lower, {path[5:] for path in found}):
             found.add("/etc")
         found |= {f"/{path}" for path in _DIRECTORIES if _is_place(fd, path, lower, stat.S_IFDIR)}
@@ -50,6 +96,13 @@ def made(upper: Path, lower: int | None) -> set[str]:
         return found
     finally:
         os.close(fd)
+
+
+def _is_link_to_mounts(directory: int) -> bool:
+    info = _stat(directory, _MTAB)
+    if info is None or not stat.S_ISLNK(info.st_mode):
+        return False
+    return os.readlink(_MTAB, dir_fd=directory) == _MOUNTS
 
 
 def _is_place(upper: int, path: str, lower: int | None, kind: int) -> bool:
