@@ -6,13 +6,16 @@ it knows what it is to do, in the order in which the modules were complete, and 
 in that order (:func:`preload`): what a module imports is there already.  What is imported after
 :func:`ready` is kept too, and found as other modules are.
 
-A module is valid as bytecode files are, for a source of the same time and size; others are imported
-as usual, and kept then.  A damaged file is as none, and where it cannot be written, there is none.
+A module is valid as bytecode files are, for a source of the same time and size (and for this
+version of all); others are imported as usual, and kept then.  A damaged file is as none, and where
+it cannot be written, there is none.
 """
 
 import marshal
 import os
 import sys
+
+from sampan import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -144,7 +147,7 @@ def install(program: str, words: list[str]) -> None:
 
 
 def _place(program: str, command: str) -> str:
-    kind = f"{sys.implementation.cache_tag}-{sys.flags.optimize}"
+    kind = f"{__version__}.{sys.implementation.cache_tag}-{sys.flags.optimize}"
     return f"{os.path.dirname(__file__)}/__pycache__/{program}-{command}.{kind}.together"
 
 
