@@ -27,6 +27,7 @@ from sampan.build import (
 )
 from sampan.build.context import extract
 from sampan.build.errors import StepError
+from sampan.build.graph.scope import host_platform
 from sampan.build.shared import recover
 from sampan.errors import InvalidParameter, SampanError
 from sampan.runtime.cgroups import layout
@@ -540,6 +541,13 @@ async def test_bad_dockerfiles(workshop: Workshop) -> None:
         with pytest.raises(SampanError) as caught:
             await workshop.build(text, context)
         assert message in str(caught.value), text
+
+
+async def test_the_platform_of_a_from_is_honoured(workshop: Workshop) -> None:
+    own = host_platform()
+    await workshop.build(f"FROM --platform={own} busybox\nRUN true\n")
+    with pytest.raises(SampanError, match="no image of that name can be had for linux/s390x: mani"):
+        await workshop.build("FROM --platform=linux/s390x busybox\nRUN true\n")
 
 
 async def test_a_step_that_fails_is_shown_in_the_file(workshop: Workshop) -> None:

@@ -224,6 +224,15 @@ def test_as_buildkit_reads_it(text: str, expected: ast.Instruction | None) -> No
     assert parse(format_dockerfile(parse("FROM x\n" + text))) == parse("FROM x\n" + text)
 
 
+def test_here_documents_keep_carriage_returns() -> None:
+    text = "FROM x\r\nENV a=b \\\r\n  c=d\r\nCOPY <<-E /f\r\n\tone\r\n\ttwo\n\tE\r\nUSER u\r\n"
+    env, copy, user = parse(text).stages[0].body
+    assert env == ast.Env(pairs=(ast.Pair("a", "b"), ast.Pair("c", "d")))
+    assert isinstance(copy, ast.Copy) and copy.heredocs[0].data == "one\r\ntwo\n"
+    assert user == ast.User(name="u")
+    assert parse(format_dockerfile(parse(text))) == parse(text)
+
+
 @pytest.mark.parametrize(
     ("text", "escape"),
     [

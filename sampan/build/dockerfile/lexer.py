@@ -60,12 +60,12 @@ def lex(text: str, name: str = "Dockerfile") -> Lexed:
     raw = text.removeprefix("\ufeff").split("\n")
     if raw and raw[-1] == "":
         raw.pop()
-    lines = [line.removesuffix("\r") for line in raw]
+    lines = [line.rstrip("\r") for line in raw]
     source = Source(name, tuple(lines))
     directives, first = _directives(source)
     escape = directives.get("escape", "\\")
     result = Lexed(source, directives, escape)
-    result.lines.extend(_statements(source, first, escape))
+    result.lines.extend(_statements(source, raw, first, escape))
     return result
 
 
@@ -95,7 +95,8 @@ def _directives(source: Source) -> tuple[dict[str, str], int]:
     return found, index
 
 
-def _statements(source: Source, index: int, escape: str) -> Iterator[LogicalLine]:
+def _statements(source: Source, raw: list[str], index: int, escape: str) -> Iterator[LogicalLine]:
+    """``raw`` are the lines with the carriage returns that end them."""
     continuation = _CONTINUATION[escape]
     lines = source.lines
     comments: list[str] = []
@@ -135,7 +136,7 @@ def _statements(source: Source, index: int, escape: str) -> Iterator[LogicalLine
         )
         comments.clear()
         if "<<" in joined:
-            index = _read_heredocs(source, statement, index, escape)
+            index = _read_heredocs(source, raw, statement, index, escape)
         yield statement
 
 
@@ -146,8 +147,13 @@ def _cut(line: str, continuation: re.Pattern[str]) -> tuple[str, bool]:
     return line[: match.start()], True
 
 
-def _read_heredocs(source: Source, statement: LogicalLine, index: int, escape: str) -> int:
-    """Take the here-documents that ``statement`` announces; returns the index after them."""
+def _read_heredocs(
+    source: Source, raw: list[str], statement: LogicalLine, index: int, escape: str
+) -> int:
+    """Take the here-documents that ``statement`` announces; returns the index after them.
+
+    Carriage returns that end lines are part of them, and of nothing else.
+    """
     try:
         announced = _announced(statement.text, escape)
     except SyntaxProblem as problem:
@@ -167,7 +173,7 @@ def _read_heredocs(source: Source, statement: LogicalLine, index: int, escape: s
             end = line.lstrip("\t") if heredoc.chomp else line
             if end == heredoc.name:
                 break
-            body.append(line + "\n")
+            body.append(raw[index - 1] + "\n")
         complete.append(heredoc.with_content("".join(body)))
     statement.heredocs = tuple(complete)
     statement.span = Span(statement.span.line, index)

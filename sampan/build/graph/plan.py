@@ -316,20 +316,21 @@ class Planner:
             raise
         except SampanError as error:
             span = place(at, word)
-            reason = f"{self._missing(image, at, word)}: {error}"
+            reason = f"{self._missing(image, platform, at, word)}: {error}"
             raise MissingSource(reason, self.tree.source, span, error.status) from error
 
-    def _missing(self, image: str, at: ast.Instruction, word: str) -> str:
+    def _missing(self, image: str, platform: str, at: ast.Instruction, word: str) -> str:
         name = image.lower()
+        wanted = "" if platform in (str(self.build_platform), "") else f" for {platform}"
         if plain_name(word) in self.named_contexts:
-            return f"build context {word!r}: the image {image} cannot be had"
+            return f"build context {word!r}: the image {image} cannot be had{wanted}"
         if not _NAME.match(name):
-            return f"the image {image} cannot be had"
+            return f"the image {image} cannot be had{wanted}"
         which = "earlier stage" if isinstance(at, ast.From) else "stage"
         near = self.stages.near(name, at, self.named_contexts)
         return (
             f"there is no {which} or build context {image!r}{near}, and no image of that name can"
-            " be had"
+            f" be had{wanted}"
         )
 
     def _platform(self, text: str, origin: ast.From) -> Platform:
