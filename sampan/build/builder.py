@@ -12,7 +12,7 @@ from sampan.build.bases import Bases, parse_reference
 from sampan.build.carried import Carrier
 from sampan.build.context import Context
 from sampan.build.dockerfile import parse
-from sampan.build.dockerfile.ast import Dockerfile
+from sampan.build.dockerfile.ast import Dockerfile, Run
 from sampan.build.dockerfile.check import check, options_of
 from sampan.build.dockerfile.locate import mistake
 from sampan.build.errors import StepError
@@ -103,6 +103,10 @@ class _Build:
         tree = parse(self._dockerfile(), request.dockerfile)
         if request.call == "targets":
             return BuildResult(None, answer=outline.targets(tree))
+        self.execs = self._exec_runner()
+        commands = any(isinstance(step, Run) for stage in tree.stages for step in stage.body)
+        if request.no_cache and commands and not request.call:
+            self.execs.begin(request.network_mode or "default")
         plan = await self._plan(tree)
         warnings = self._check(tree, plan)
         if request.call:
@@ -112,7 +116,7 @@ class _Build:
         self._check_permissions(tree, plan)
         emulation.check(plan)
         narrator = Narrator(plan, tree.source, self.report)
-        runner = self._runner(narrator)
+        runner = self._runner(self.execs, narrator)
         shared = self.deps.shared
         exporter = self.exporter = Exporter(self.deps.images, shared.cache, self.epoch)
         self.solver = Solver(
@@ -134,7 +138,6 @@ class _Build:
                 error.state_before = before.id if before is not None else ""
             raise
         # The network is given back while the last layers are written.
-        assert self.execs is not None
         self.ending = asyncio.create_task(self.execs.close())
         plan.target.draft.labels.update(request.labels)
         results = Results(request, self.deps, self.bases, self.solver, runner, exporter)
@@ -287,7 +290,7 @@ class _Build:
 
     # work
 
-    def _runner(self, narrator: Narrator) -> OperationRunner:
+    def _exec_runner(self) -> ExecRunner:
         request, deps = self.request, self.deps
         settings = ExecSettings(
             extra_hosts=request.extra_hosts,
@@ -300,7 +303,7 @@ class _Build:
             hostname=self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME") or HOSTNAME,
             **parse_security_options(request.security_opt),
         )
-        self.execs = ExecRunner(
+        return ExecRunner(
             deps.spawner,
             deps.networks,
             deps.snapshots,
@@ -308,6 +311,9 @@ class _Build:
             settings,
             deps.shared.stubs,
         )
+
+    def _runner(self, execs: ExecRunner, narrator: Narrator) -> OperationRunner:
+        request, deps = self.request, self.deps
         mounts = MountSetup(
             deps.snapshots,
             deps.shared.cache,
@@ -320,7 +326,7 @@ class _Build:
         return OperationRunner(
             deps.images,
             deps.snapshots,
-            self.execs,
+            execs,
             mounts,
             self.remote,
             self.bases.image,

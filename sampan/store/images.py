@@ -322,16 +322,17 @@ class ImageStore:
             if described is not None:
                 self._set_manifest(image_id, described)
             chains = image_config.chain_ids(diff_ids)
-            for position, (layer, chain) in enumerate(zip(layers, chains, strict=True)):
-                blob = layer.blob
-                connection.execute(
-                    "INSERT OR REPLACE INTO image_layers VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (
-                        *(image_id, position, layer.diff_id, chain),
-                        *(blob.digest, blob.media_type, blob.size),
-                    ),
-                )
-                self.layers.remember(layer.diff_id, blob)
+            blobs = [layer.blob for layer in layers]
+            connection.executemany(
+                "INSERT OR REPLACE INTO image_layers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (image_id, position, diff_id, chain, blob.digest, blob.media_type, blob.size)
+                    for position, (diff_id, chain, blob) in enumerate(
+                        zip(diff_ids, chains, blobs, strict=True)
+                    )
+                ],
+            )
+            self.layers.remember_blobs(layers)
             for reference in refs:
                 if reference.digest is not None:
                     self.add_repo_digest(image_id, reference)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -124,6 +124,14 @@ class LayerStore:
                 connection.execute(
                     "INSERT OR REPLACE INTO layer_sizes VALUES (?, ?)", (diff_id, size)
                 )
+
+    def remember_blobs(self, layers: Iterable[LayerRef]) -> None:
+        """Record that the layers' own blobs hold them."""
+        with self._metadata.transaction(durable=False) as connection:
+            connection.executemany(
+                "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
+                [(x.diff_id, x.blob.digest, x.blob.media_type, x.blob.size) for x in layers],
+            )
 
     def compressed(self, layer: LayerRef, algorithm: Algorithm = "gzip") -> Descriptor:
         """A compressed blob of the layer, made now if there is none (the same bytes each time)."""

@@ -199,12 +199,13 @@ class SnapshotRecords:
     def link(self, name: str, target: str) -> None:
         with self._metadata.transaction() as connection:
             record = self.committed(target)
-            if self.get(name) is not None:
-                raise Conflict(f"the snapshot {name} exists already")
-            connection.execute(
-                "INSERT INTO snapshot_names VALUES (?, ?, ?, ?)",
-                (self._driver, name, record.id, record.parent_name),
-            )
+            try:
+                connection.execute(
+                    "INSERT INTO snapshot_names VALUES (?, ?, ?, ?)",
+                    (self._driver, name, record.id, record.parent_name),
+                )
+            except IntegrityError:
+                raise Conflict(f"the snapshot {name} exists already") from None
 
     def remove(self, name: str, unless: Callable[[str], bool] | None = None) -> int | None:
         """Remove a name; returns the snapshot's ID when it was the last one.  Raises

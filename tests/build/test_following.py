@@ -10,7 +10,7 @@ from build_workshop import Workshop
 from sampan.build import StepDone, StepLog, StepRunning, StepStarted
 from sampan.build.errors import StepError
 from sampan.build.solver.cache import UNFINISHED
-from sampan.errors import Conflict
+from sampan.errors import Conflict, SampanError
 
 
 def _unfinished(workshop: Workshop) -> list[tuple[str, ...]]:
@@ -86,3 +86,14 @@ async def test_a_result_that_cannot_be_put_away(workshop: Workshop) -> None:
     with workshop.deps.metadata.transaction() as connection:
         connection.execute("DROP TRIGGER refused")
     await workshop.build("FROM busybox\nRUN true\nRUN true\nRUN true\n")
+
+
+@pytest.mark.parametrize("rest", ["RUN false", "ENV A=${B:?is missing}", "COPY --from=/ / /"])
+async def test_the_place_of_the_first_command_goes_whatever_comes(
+    workshop: Workshop, rest: str
+) -> None:
+    with pytest.raises(SampanError):
+        await workshop.build(f"FROM busybox\nRUN true\n{rest}\n", no_cache=True)
+    assert not list((workshop.deps.run_dir / "build").glob("*"))
+    await workshop.build("FROM busybox\nRUN --network=none true\n", no_cache=True)
+    assert not list((workshop.deps.run_dir / "build").glob("*"))

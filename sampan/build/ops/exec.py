@@ -161,12 +161,16 @@ class ExecRunner:
         self._stubs = known_stubs
         self._free_places: dict[str, list[_Place]] = {}
         self._all_places: list[_Place] = []
+        self._first: tuple[str, asyncio.Task[_Place]] | None = None
+        """The place of the first command, of a network, while it is being made."""
         self._keys: list[str] = []
         self._ahead: dict[str, _Root] = {}
         """By the name that the snapshot below will have."""
 
     async def close(self) -> None:
         """Release the places that commands have run in, and the snapshots that are not committed."""
+        if self._first is not None:
+            await asyncio.gather(self._first[1], return_exceptions=True)
         self._ahead.clear()
         if self._keys:
             await asyncio.to_thread(self._discard, self._keys)
@@ -177,6 +181,11 @@ class ExecRunner:
             remove_tree(place.directory, ignore_errors=True)
         self._all_places.clear()
         self._free_places.clear()
+
+    def begin(self, network: str) -> None:
+        """Have the first command's place made: it is certain to be run, most likely in this
+        network."""
+        self._first = network, asyncio.create_task(self._make_place(network))
 
     async def run(self, job: Job) -> Ran:
         """Run the command.  Raises StepError when it ends with anything but 0; the snapshot is gone
@@ -235,13 +244,19 @@ class ExecRunner:
         free = self._free_places.setdefault(network, [])
         if free:
             return free.pop()
+        if self._first is not None and self._first[0] == network:
+            task, self._first = self._first[1], None
+            return await task
+        return await self._make_place(network)
+
+    async def _make_place(self, network: str) -> _Place:
         place_id = secrets.token_hex(32)
         sandbox = await self._sandbox(place_id, network)
         directory = self._run_dir / "build" / place_id
         netns = None
         try:
             if network != "host" and not sandbox.services:
-                netns = await asyncio.to_thread(make_namespace, sandbox.interfaces)
+                netns = await _namespace(sandbox.interfaces)
         except BaseException:
             await asyncio.shield(self._networks.release(place_id))
             raise
@@ -368,6 +383,15 @@ class ExecRunner:
                 step=job.step,
                 output=tail.decode(errors="replace"),
             )
+
+
+async def _namespace(interfaces: Sequence[Interface]) -> int:
+    making = asyncio.create_task(asyncio.to_thread(make_namespace, interfaces))
+    try:
+        return await asyncio.shield(making)
+    except asyncio.CancelledError:
+        os.close(await making)
+        raise
 
 
 def _alike(one: os.stat_result, other: os.stat_result) -> bool:
