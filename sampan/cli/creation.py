@@ -23,6 +23,7 @@ _SIMPLE_HOST = {
     "group-add": "GroupAdd",
     "init": "Init",
     "ipc": "IpcMode",
+    "isolation": "Isolation",
     "link": "Links",
     "oom-score-adj": "OomScoreAdj",
     "pid": "PidMode",

@@ -87,6 +87,7 @@ CREATE = (
     Flag("ip", "string", "IPv4 address (e.g., 172.30.100.104)"),
     Flag("ip6", "string", "IPv6 address (e.g., 2001:db8::33)"),
     Flag("ipc", "string", "IPC mode to use"),
+    Flag("isolation", "string", "Container isolation technology (only 'default' on Linux)"),
     Flag("kernel-memory", "bytes", "Kernel memory limit (no effect: kernels have none any more)"),
     Flag("label", "list", "Set meta data on a container", "l"),
     Flag("label-file", "list", "Read in a line delimited file of labels"),

@@ -256,3 +256,7 @@ def test_kernel_memory_is_taken_and_has_no_effect(capsys):
     assert "no effect" in capsys.readouterr().err
     with pytest.raises(UsageFailure, match="invalid size"):
         options("--kernel-memory", "x", "busybox")
+
+
+def test_isolation_is_for_the_engine_to_judge():
+    assert body("--isolation", "default", "busybox")["HostConfig"]["Isolation"] == "default"
