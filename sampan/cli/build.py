@@ -223,12 +223,12 @@ def _query(session: Session, options: Options, quiet: bool) -> dict[str, object]
     if arguments:
         query["buildargs"] = wirejson.dumps(arguments)
     if options["label"]:
-        query["labels"] = wirejson.dumps(values.labels((), options["label"]))
+        query["labels"] = wirejson.dumps(values.labels((), options["label"], "--label"))
     if options["annotation"]:
         for text in options["annotation"]:
-            if "=" not in text:
+            if not text.partition("=")[0] or "=" not in text:
                 raise Failure(f"invalid annotation {text!r}, expected key=value", 125)
-        query["annotations"] = wirejson.dumps(values.labels((), options["annotation"]))
+        query["annotations"] = wirejson.dumps(values.pairs(options["annotation"]))
     if options["no-cache-filter"]:
         query["nocachefilter"] = options["no-cache-filter"]
     if options["attest"] or options.given("sbom") or options.given("provenance"):

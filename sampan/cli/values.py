@@ -79,14 +79,14 @@ def variables(files: Iterable[str], given: Iterable[str]) -> list[str]:
     return found
 
 
-def labels(files: Iterable[str], given: Iterable[str]) -> dict[str, str]:
-    """Labels from ``--label-file`` and ``--label``."""
+def labels(files: Iterable[str], given: Iterable[str], flag: str = "-l, --label") -> dict[str, str]:
+    """Labels from ``--label-file`` and ``--label``; ``flag`` is what errors call the latter."""
     lines: list[str] = []
     for path in files:
         lines += _from_file(path, inherit=False)
     for text in given:
         if text.startswith("=") or not text:
-            raise bad_flag("-l, --label", text, f"invalid label format: {text!r}")
+            raise bad_flag(flag, text, f"invalid label format: {text!r}")
         lines.append(text)
     return pairs(lines)
 

@@ -249,6 +249,8 @@ def test_values_that_are_none(daemon: Daemon, tmp_path: Path) -> None:
     for flag, message in {
         "--build-arg=": "invalid environment variable",
         "--build-arg==x": "invalid environment variable: =x",
+        "--label==x": 'invalid argument "=x" for "--label" flag: invalid label format',
+        "--annotation==x": "invalid annotation '=x', expected key=value",
         "--output=": "invalid output ''",
         "--output=type=image,push=maybe": "push is true or false, not 'maybe'",
         "--ssh=a=/nowhere": "/nowhere: No such file",

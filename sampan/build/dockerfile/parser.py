@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 from sampan.build.dockerfile import ast
 from sampan.build.dockerfile.errors import DockerfileError, SyntaxProblem
@@ -140,20 +142,25 @@ def parse_instruction(text: str, name: str = "ONBUILD trigger") -> ast.Instructi
 
 def _instruction(line: LogicalLine, source: Source, escape: str) -> ast.Instruction:
     try:
-        instruction = _parse_statement(line.text, 0, escape, line.heredocs)
+        return _parse_statement(
+            line.text,
+            0,
+            escape,
+            line.heredocs,
+            {"span": line.span, "line": line, "comments": line.comments},
+        )
     except SyntaxProblem as problem:
         raise DockerfileError(problem.reason, source, line.at(problem.offset)) from None
-    return replace(
-        instruction,
-        span=line.span,
-        line=line,
-        comments=line.comments,
-    )
 
 
 def _parse_statement(
-    text: str, base: int, escape: str, heredocs: tuple[Heredoc, ...]
+    text: str,
+    base: int,
+    escape: str,
+    heredocs: tuple[Heredoc, ...],
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> ast.Instruction:
+    """``origin`` are the fields of an instruction that say where it is from."""
     lead = len(text) - len(text.lstrip())
     text = text.strip()
     parts = _BLANKS.split(text, maxsplit=1)
@@ -167,7 +174,7 @@ def _parse_statement(
     statement = _Statement(keyword, rest, offset, escape, heredocs)
     instruction = parser(statement)
     statement.flags.finish()
-    return replace(instruction, text=_one_line(text), keyword=written)
+    return replace(instruction, text=_one_line(text), keyword=written, **origin)
 
 
 def _one_line(text: str) -> str:
@@ -240,7 +247,7 @@ def _copy(s: _Statement) -> ast.Copy:
             else f"{s.name} requires at least two arguments: a source and a destination"
         )
     dest = words[-1]
-    if parse_heredoc(dest, s.escape) is not None:
+    if "<<" in dest and parse_heredoc(dest, s.escape) is not None:
         raise SyntaxProblem(f"{s.name} cannot accept a heredoc as a destination", s.word(-1))
     is_add = s.keyword == "add"
     flags = s.flags
