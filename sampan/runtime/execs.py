@@ -162,7 +162,6 @@ class Execs:
 
         def ended(_: int) -> None:
             self._loop.remove(task.pidfd)
-            self._starts.collect(start)
             code = task.reap()
             on_ended(code)
             task.stdio.process_ended(lambda: on_drained(code), self._unfinished.end)

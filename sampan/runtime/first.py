@@ -140,8 +140,6 @@ class FirstProcess:
         if isinstance(outcome, StartError):
             self._not_started(outcome, given_up=start.given_up)
         else:
-            # Whether it ends at once or not: it is to be the caller's child by then.
-            self._starts.collect(start)
             state = self._record.state
             state.warnings = outcome.process.warnings
             state.status = "running"

@@ -26,7 +26,7 @@ MOST = 1000
 
 Outcome = Result | StartError
 OnOutcome = Callable[[Outcome], None]
-"""Called once, and not before the start has been asked for."""
+"""Called once, when the starter has ended; not before the start has been asked for."""
 Work = Callable[[socket.socket], None]
 """What a starter does: a function of :mod:`sampan.runtime.starter`."""
 
@@ -42,22 +42,13 @@ class Start:
         on_services: OnServices | None,
     ) -> None:
         self.work = work
+        self.on_outcome = on_outcome
         self.needed = needed
         self.on_services = on_services
         self.starter: Starter | None = None
+        """While there is one."""
+        self.outcome: Outcome | None = None
         self.given_up = False
-        self._on_outcome: OnOutcome | None = on_outcome
-
-    @property
-    def told(self) -> bool:
-        """Whether its outcome is known."""
-        return self._on_outcome is None
-
-    def tell(self, outcome: Outcome) -> None:
-        """Tell the outcome, if it is the first one."""
-        if self._on_outcome is not None:
-            on_outcome, self._on_outcome = self._on_outcome, None
-            on_outcome(outcome)
 
 
 class Starts:
@@ -91,7 +82,7 @@ class Starts:
 
     def give_up(self, start: Start) -> None:
         """It is not wanted any more; its outcome is told soon, and is most likely a failure."""
-        if start.given_up or start.told:
+        if start.given_up:
             return
         start.given_up = True
         if start.starter:
@@ -103,19 +94,6 @@ class Starts:
     def give_all_up(self) -> None:
         for start in [*self._going, *self._waiting]:
             self.give_up(start)
-
-    def collect(self, start: Start) -> None:
-        """Return when the starter, which has reported and is about to end, has ended: from then on
-        what it has started is the caller's child."""
-        starter, start.starter = start.starter, None
-        if starter is None:
-            return
-        self._loop.remove(starter.fileno())
-        starter.close()
-        starter.wait()
-        self._going.remove(start)
-        self._unfinished.end()
-        self._fork_next()
 
     def _fork_next(self) -> None:
         while self._waiting and len(self._going) < AT_ONCE:
@@ -144,21 +122,32 @@ class Starts:
 
     def _refuse(self, start: Start, failure: StartError) -> None:
         def tell() -> None:
-            start.tell(failure)
+            start.on_outcome(failure)
             self._unfinished.end()
 
         self._loop.call_later(0, tell)
 
     def _ready(self, start: Start) -> None:
-        if start.starter is None:
-            return  # it has been collected in this very round
+        starter = start.starter
+        assert starter is not None
         try:
-            result = start.starter.report(None if start.given_up else start.on_services)
+            result = starter.report(None if start.given_up else start.on_services)
         except StartError as failure:
-            start.tell(failure)
+            start.outcome = failure
         except (EOFError, ConnectionResetError):
-            start.tell(StartError("the process that was to start it has died", 125))
-            self.collect(start)
+            self._ended(start, starter)
         else:
-            if result is not None:
-                start.tell(result)
+            start.outcome = result
+
+    def _ended(self, start: Start, starter: Starter) -> None:
+        """Tell only now: what has been started is the keeper's child from now on.  And what the
+        keeper writes to while there is a starter is copied."""
+        self._loop.remove(starter.fileno())
+        starter.close()
+        starter.wait()
+        start.starter = None
+        self._going.remove(start)
+        died = StartError("the process that was to start it has died", 125)
+        start.on_outcome(start.outcome or died)
+        self._unfinished.end()
+        self._fork_next()

@@ -94,13 +94,11 @@ def message(outcome: Outcome) -> str:
 
 
 def test_a_process_becomes_ones_own(begun: Begun) -> None:
-    started = begun.begin("one", start)
+    begun.begin("one", start)
     assert not begun.told
     begun.run(lambda: bool(begun.told))
     outcome = begun.told["one"]
     assert isinstance(outcome, starter.Result)
-    begun.starts.collect(started)
-    begun.starts.collect(started)
     assert os.waitpid(outcome.process.pid, 0)[1] == 7 << 8
     assert not begun.unfinished.any
     os.close(outcome.process.pidfd)
