@@ -10,7 +10,15 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from sampan.build import BuildDeps, BuildEvent, BuildRequest, BuildResult, annotation, build
+from sampan.build import (
+    BuildDeps,
+    BuildEvent,
+    BuildRequest,
+    BuildResult,
+    BuildWarning,
+    annotation,
+    build,
+)
 from sampan.build.attest import manifests, packages, predicates
 from sampan.build.attest.manifests import Predicate
 from sampan.build.ops.tree import mounted
@@ -75,7 +83,8 @@ async def build_index(
         for platform in platforms or [request.platform]:
             started = time.time()
             one = replace(request, platform=platform, tags=())
-            result = await build(one, deps, report)
+            told = _apart(report, platform) if len(platforms) > 1 else report
+            result = await build(one, deps, told)
             if result.image_id is None:
                 return result
             image = images.get(result.image_id)
@@ -106,6 +115,26 @@ async def build_index(
         for tag in tags:
             await images.admit_index(index, members, tag, lambda found: _chosen(found, first))
     return replace(results[0], tags=tuple(tag.familiar() for tag in tags))
+
+
+def _apart(report: Callable[[BuildEvent], None], platform: str) -> Callable[[BuildEvent], None]:
+    """Tells of a build for one of several platforms, so that its steps are no other's."""
+
+    def own(identity: str) -> str:
+        return sha256(f"{platform}\0{identity}".encode())
+
+    def tell(event: BuildEvent) -> None:
+        if not isinstance(event, BuildWarning):
+            vertex = event.vertex
+            name = vertex.name
+            if vertex.number and name.startswith("["):
+                name = f"[{platform} {name[1:]}"
+            inputs = tuple(own(identity) for identity in vertex.inputs)
+            mine = replace(vertex, id=own(vertex.id), name=name, inputs=inputs)
+            event = replace(event, vertex=mine)
+        report(event)
+
+    return tell
 
 
 def _chosen(found: Sequence[Image], first: str | None) -> Image:

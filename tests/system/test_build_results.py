@@ -160,7 +160,13 @@ def test_an_index_for_two_platforms(daemon: Daemon, tmp_path: Path) -> None:
     place = folder(
         tmp_path / "context", Dockerfile="FROM scratch\nARG TARGETARCH\nLABEL arch=$TARGETARCH\n"
     )
-    ok(daemon, "build", "-q", "--platform", "linux/amd64,linux/arm64", "-t", "several:1", place)
+    flags = ["--progress=rawjson", "--platform", "linux/amd64,linux/arm64", "-t", "several:1"]
+    done = sampan(daemon, "build", *flags, place)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    steps = {v["digest"]: v["name"] for event in events for v in event.get("vertexes", ())}
+    names = {"[linux/amd64 1/1] FROM scratch", "[linux/arm64 1/1] FROM scratch"}
+    assert names <= set(steps.values())
     described = json.loads(ok(daemon, "image", "inspect", "several:1"))[0]
     assert described["Config"]["Labels"]["arch"] == "amd64"
 
