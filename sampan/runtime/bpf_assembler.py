@@ -97,7 +97,8 @@ def _compare(test: Comparison, then: Code, otherwise: Code) -> Code:
 
 
 def assemble(code: Code) -> bytes:
-    return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
+    numbers = [number for instruction in code for number in instruction]
+    return struct.pack("<" + "HBBI" * len(code), *numbers)
 
 
 def run(program: bytes, number: int, arch: int, arguments: Sequence[int]) -> int:

@@ -207,12 +207,17 @@ def _answer(action: str | None, errno_return: int | None) -> int:
 
 def _for_architecture(arch: int, rules: Sequence[Rule], default: int) -> Code:
     table = TABLES[arch]
-    by_number: dict[int, list[Rule]] = {}
-    for rule in rules:
+    by_number: dict[int, tuple[int, ...]] = {}
+    for place, rule in enumerate(rules):
         for name in rule.names:
             number = table.get(name)
             if number is not None:
-                by_number.setdefault(number, []).append(rule)
+                by_number[number] = (*by_number.get(number, ()), place)
+    # Most calls have the same rule alone.
+    decided = {
+        places: _decide([rules[place] for place in places], default)
+        for places in set(by_number.values())
+    }
     ranges: list[tuple[int, Code]] = []
 
     def begin(number: int, code: Code) -> None:
@@ -224,7 +229,7 @@ def _for_architecture(arch: int, rules: Sequence[Rule], default: int) -> Code:
     for number in sorted(by_number):
         if number > expected:
             begin(expected, otherwise)
-        begin(number, _decide(by_number[number], default))
+        begin(number, decided[by_number[number]])
         expected = number + 1
     # A call newer than all that the profile knows is one that this kernel "does not have", so
     # that programs fall back to an older one.

@@ -390,7 +390,7 @@ def _ctypes_() -> dict[str, Any]:
     names = ("Array", "Structure", "POINTER", "addressof", "byref", "get_errno", "sizeof")
     return {
         **types,
-        **{name: getattr(_ctypes, name) for name in names},
+        **{name: getattr(_ctypes, name) for name in names if hasattr(_ctypes, name)},
         "CDLL": _Library,
         "CFUNCTYPE": prototype,
         "create_string_buffer": create_string_buffer,
