@@ -12,6 +12,7 @@ import errno
 import math
 import mmap
 import os
+import select
 import struct
 from collections.abc import Sequence
 
@@ -22,8 +23,9 @@ _CONTEXT = 1024 if MACHINE == "x86_64" else 5120
 """Bytes that hold a ucontext_t."""
 _STACK = 1024
 """Bytes of stack for each call: syscall(2) needs next to none, and no signal may have a handler."""
-_EVENT = 16
-"""Bytes that hold an epoll_event."""
+_WAIT = 24
+"""Bytes that hold a pollfd and a timespec."""
+_POLLFD, _TIMESPEC = struct.Struct("=ihh"), struct.Struct("=qq")
 # In struct ucontext_t, after the flags: link; the stack's address, flags and size.
 _FLAGS_SIZE = 8
 _HEAD = struct.Struct("=QQi4xQ")
@@ -41,7 +43,7 @@ _syscall = address_of("syscall")
 
 
 _PROCESS_MADVISE = 440
-_CLOSE, _WAIT4, _EPOLL_PWAIT = by_machine(3, 57), by_machine(61, 260), by_machine(281, 22)
+_CLOSE, _WAIT4, _PPOLL = by_machine(3, 57), by_machine(61, 260), by_machine(271, 73)
 
 Call = tuple[int, ...]
 """The number of a system call, and up to six arguments."""
@@ -70,16 +72,23 @@ class Chain:
         if not _available:
             raise OSError(errno.ENOSYS, "makecontext: " + os.strerror(errno.ENOSYS))
         self._length = length
-        size = (length + 1) * _CONTEXT + length * _STACK + _EVENT
+        size = (length + 1) * _CONTEXT + length * _STACK + _WAIT
         self._memory = mappings.anonymous(-(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
         self._stacks = self._memory + (length + 1) * _CONTEXT
-        self._event = self._stacks + length * _STACK
+        self._wait = self._stacks + length * _STACK
 
     def wait_for_event(self, epoll: int, seconds: float) -> Call:
         """Wait until an epoll descriptor has an event, which is not taken; negative ``seconds``:
-        without a limit."""
-        milliseconds = -1 if seconds < 0 else math.ceil(seconds * 1000)
-        return _EPOLL_PWAIT, epoll, self._event, 1, milliseconds, 0, 8
+        without a limit.  The last of these that was asked for counts."""
+        # Not by epoll itself: of several events it would put the one that it tells of behind the
+        # others, and who takes them next would see what was written second before the first.
+        mappings.write(self._wait, _POLLFD.pack(epoll, select.POLLIN, 0))
+        if seconds < 0:
+            return _PPOLL, self._wait, 1, 0, 0, 8
+        timeout = self._wait + _POLLFD.size
+        nanoseconds = math.ceil(seconds * 1e9)
+        mappings.write(timeout, _TIMESPEC.pack(*divmod(nanoseconds, 10**9)))
+        return _PPOLL, self._wait, 1, timeout, 0, 8
 
     def run(self, calls: Sequence[Call]) -> None:
         """Make the calls.  Their results are lost."""

@@ -43,3 +43,19 @@ def test_wait_has_a_limit() -> None:
         begin = time.monotonic()
         calls.run([calls.wait_for_event(epoll.fileno(), 0.05)])
         assert time.monotonic() - begin >= 0.04
+
+
+def test_waiting_leaves_events_in_their_order() -> None:
+    calls = chain.Chain(1)
+    pipes = [os.pipe() for _ in range(3)]
+    with select.epoll() as epoll:
+        for readable, _ in pipes:
+            epoll.register(readable, select.EPOLLIN)
+        for _, writable in pipes:
+            os.write(writable, b"x")
+        for _ in range(2):
+            calls.run([calls.wait_for_event(epoll.fileno(), -1)])
+        assert [fd for fd, _ in epoll.poll(0)] == [readable for readable, _ in pipes]
+    for pipe in pipes:
+        for fd in pipe:
+            os.close(fd)

@@ -99,6 +99,18 @@ def test_lines_of_followed_logs(daemon: Daemon) -> None:
     assert lines == [f"{number}\n".encode() for number in range(1, 301)]
 
 
+def test_order_of_both_streams_after_a_rest(daemon: Daemon) -> None:
+    """The first that is written when nobody has written for a while stays the first."""
+    script = "sleep 0.6; echo first; echo second >&2; sleep 0.1"
+    containers = [
+        daemon.client.containers.run("busybox", ["sh", "-c", script], detach=True, **NONE)
+        for _ in range(4)
+    ]
+    for container in containers:
+        container.wait()
+        assert container.logs() == b"first\nsecond\n"
+
+
 def test_attach_after_the_end(daemon: Daemon) -> None:
     container = daemon.client.containers.run(
         "busybox", ["sh", "-c", "echo out; echo err >&2; exit 3"], detach=True, **NONE
