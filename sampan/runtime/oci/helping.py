@@ -67,7 +67,7 @@ OPTIONS = {
     "help": ("", "tell these options"),
     "ignore-paused": ("", "also in a paused container: the process runs when it is resumed"),
     "image-path": ("DIR", "the directory of the images"),
-    "interval": ("SECONDS", "time between two reports of what is used (default 5)"),
+    "interval": ("DURATION", "time between two reports of what is used, like 500ms (default 5s)"),
     "keep": ("", "do not delete the container when it ends"),
     "leave-running": ("", "let the container go on"),
     "lsm-mount-context": ("CONTEXT", "SELinux's context of the mounts"),

@@ -26,6 +26,8 @@ _ACTIONS = [
         "TRAP",
     )
 ]
+_UNITS = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1, "us": 0.001, "µs": 0.001}
+_DIGITS, _LETTERS = "0123456789.", "hmsuµ"
 _FLAGS = [
     f"SECCOMP_FILTER_FLAG_{name}" for name in ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")
 ]
@@ -119,11 +121,7 @@ def events(root: str, options: Options) -> int:
     if options.flag("stats"):
         tell("stats", statistics(group.stats()))
         return 0
-    interval = options.text("interval", "5s").removesuffix("s")
-    try:
-        period = int(float(interval) * 1000)
-    except ValueError:
-        period = 0
+    period = milliseconds(options.text("interval", "5s"))
     if period <= 0:
         raise OciError("duration interval must be greater than 0")
     handle = os.pidfd_open(record.pid)
@@ -140,6 +138,19 @@ def events(root: str, options: Options) -> int:
             return 0
         if not ready:
             tell("stats", statistics(group.stats()))
+
+
+def milliseconds(duration: str) -> int:
+    """A time as Go writes it (``1m30s``, ``500ms``), or in seconds.  Raises OciError."""
+    total, rest = 0.0, duration
+    try:
+        while rest:
+            unit = rest.lstrip(_DIGITS)
+            value, rest = rest[: len(rest) - len(unit)], unit.lstrip(_LETTERS)
+            total += float(value) * _UNITS[unit[: len(unit) - len(rest)] or "s"]
+    except (KeyError, ValueError):
+        raise OciError(f"{duration!r} is no duration like 500ms, 5s or 1m30s") from None
+    return int(total)
 
 
 def statistics(stats: Any) -> dict[str, Any]:

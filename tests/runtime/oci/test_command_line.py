@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sidebyside import Bundle, Runtime, name
 
-from sampan.runtime.oci import helping, main
+from sampan.runtime.oci import helping, main, reports
 from sampan.runtime.oci.errors import OciError
 from sampan.runtime.oci.options import parse
 
@@ -59,6 +59,20 @@ def test_forms_of_options(words: str, values: dict[str, list[str]], arguments: s
 def test_options_that_are_none(words: str) -> None:
     with pytest.raises(OciError, match=r"unknown option -|needs a value"):
         parse(words.split(), "tty detach", "env user", LETTERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [("5s", 5000), ("500ms", 500), ("1m30s", 90_000), ("1.5h", 5_400_000), ("2", 2000), ("0", 0)],
+)
+def test_durations(text: str, wanted: int) -> None:
+    assert reports.milliseconds(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["s", "5x", "-1s", "5 s", "1..2s", "ms5"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(OciError, match="is no duration"):
+        reports.milliseconds(text)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
