@@ -119,6 +119,27 @@ async def test_impossible_limits(spawner: Spawner, request_for: MakeRequest) -> 
         await spawner.spawn(request)
 
 
+@needs_root
+@pytest.mark.skipif(cgroups.version() != 1, reason="needs version 1 of control groups")
+def test_a_parent_that_another_process_has_just_made() -> None:
+    """It is there, but its set of processors is still empty."""
+    above = Path(cgroups.layout().points["cpuset"], f"sampan-new-{os.getpid()}")
+    above.mkdir()
+    try:
+        group = cgroups.group(f"/{above.name}/inside/child")
+        (above / "inside").mkdir()
+        try:
+            group.create({})
+            assert (above / "inside/child/cpuset.cpus").read_text().strip()
+        finally:
+            group.delete()
+    finally:
+        for point in cgroups.layout().points.values():
+            for name in (f"{above.name}/inside", above.name):
+                if Path(point, name).exists():
+                    Path(point, name).rmdir()
+
+
 def ask(program: bytes, kind: str, access: str, major: int, minor: int) -> bool:
     """Interpret the device program."""
     code = list(struct.iter_unpack("<BBhi", program))

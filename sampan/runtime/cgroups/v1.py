@@ -95,13 +95,20 @@ class GroupV1:
             self._make(controller, directory)
             return
         if made and controller == "cpuset":
-            # An empty set admits no process; inherit the parent's, level by level.
-            parent = os.path.dirname(directory)
-            for name in ("cpuset.cpus", "cpuset.mems"):
-                if not files.read(f"{directory}/{name}").strip():
-                    files.write(f"{directory}/{name}", files.read(f"{parent}/{name}").strip())
+            self._inherit_set(directory)
             if directory != self._directories["cpuset"]:
                 files.write(f"{directory}/cgroup.clone_children", "1")
+
+    def _inherit_set(self, directory: str) -> None:
+        """An empty set admits no process; inherit the parent's, level by level.  One that another
+        process has just made may still be empty."""
+        parent = os.path.dirname(directory)
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if files.read(f"{directory}/{name}").strip():
+                continue
+            if not files.read(f"{parent}/{name}").strip() and parent != self._points["cpuset"]:
+                self._inherit_set(parent)
+            files.write(f"{directory}/{name}", files.read(f"{parent}/{name}").strip())
 
     def add(self, pid: int) -> None:
         value = str(pid).encode()
