@@ -42,13 +42,19 @@ class Start:
         on_services: OnServices | None,
     ) -> None:
         self.work = work
-        self.on_outcome = on_outcome
         self.needed = needed
         self.on_services = on_services
         self.starter: Starter | None = None
         """While there is one."""
         self.outcome: Outcome | None = None
         self.given_up = False
+        self._on_outcome: OnOutcome | None = on_outcome
+
+    def tell(self, outcome: Outcome) -> None:
+        """Whoever is told may hold the start, so it is let go: nothing is left to be collected."""
+        on_outcome, self._on_outcome = self._on_outcome, None
+        if on_outcome is not None:
+            on_outcome(outcome)
 
 
 class Starts:
@@ -122,7 +128,7 @@ class Starts:
 
     def _refuse(self, start: Start, failure: StartError) -> None:
         def tell() -> None:
-            start.on_outcome(failure)
+            start.tell(failure)
             self._unfinished.end()
 
         self._loop.call_later(0, tell)
@@ -148,6 +154,6 @@ class Starts:
         start.starter = None
         self._going.remove(start)
         died = StartError("the process that was to start it has died", 125)
-        start.on_outcome(start.outcome or died)
+        start.tell(start.outcome or died)
         self._unfinished.end()
         self._fork_next()
