@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any
 
-    # Where it lies, the time and size of that file, whether it is a package, and its code; that of
-    # what is only imported later is read then, and a module in machine code has none.
-    Entry = tuple[str, int, int, bool, CodeType | bytes]
+    # Where it lies, the time and size of that file, whether it is a package, and its code, which a
+    # module in machine code has not; that of what is only imported later is where it is in the file.
+    Entry = tuple[str, int, int, bool, CodeType | tuple[int, int] | None]
 
+# As much as is read into memory at a time that the C library has at hand anyway.
+_PART = 64 << 10
 _Spec: "Any" = type(sys.__spec__)
 _Module: "Any" = type(sys)
 _external: "Any" = sys.modules["_frozen_importlib_external"]
@@ -35,10 +37,12 @@ _before = frozenset(sys.modules)
 class _Kept:
     """Finds and loads modules whose code is there already."""
 
-    def __init__(self, command: str, early: "dict[str, Entry]", late: "dict[str, Entry]") -> None:
+    def __init__(self, command: str) -> None:
         self.command = command
         """The one that the modules are of; empty if that is not known yet."""
-        self.early, self.late = early, late
+        self.early: dict[str, Entry] = {}
+        self.late: dict[str, Entry] = {}
+        self._place, self._inode, self._late_start = "", 0, 0
         self.stale = False
         """Whether a source is not the one that was kept."""
         self.order: list[str] = []
@@ -46,11 +50,58 @@ class _Kept:
         self.needed: list[str] = []
         """Modules that were there when the command began its work, ours first."""
 
+    def read(self, place: str) -> None:
+        """Raises OSError if there is no such file; what is damaged is as none."""
+        fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            state = os.fstat(fd)
+            head = int.from_bytes(os.read(fd, 8), "little")
+            if head > state.st_size:
+                raise ValueError
+            early, parts, late, rest = marshal.loads(os.read(fd, head))
+            if 8 + head + sum(parts) + rest != state.st_size:
+                raise ValueError
+            codes: list[CodeType | None] = []
+            for size in parts:
+                codes += marshal.loads(os.read(fd, size))
+            self.early = {
+                name: (*about, code)
+                for (name, about), code in zip(early.items(), codes, strict=True)
+            }
+            self.late = late
+            self._place, self._inode = place, state.st_ino
+            self._late_start = 8 + head + sum(parts)
+        except (OverflowError, ValueError, EOFError, TypeError):
+            self.early = {}
+        finally:
+            os.close(fd)
+
+    def _late_code(self, start: int, end: int) -> "CodeType | None":
+        """None if the file is another one by now."""
+        try:
+            fd = os.open(self._place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(fd).st_ino != self._inode:
+                    return None
+                content = os.pread(fd, end - start, self._late_start + start)
+                code: CodeType = marshal.loads(content)
+                return code
+            finally:
+                os.close(fd)
+        except (OSError, ValueError, EOFError, TypeError):
+            return None
+
     def find_spec(self, name: str, path: "Any" = None, target: "Any" = None) -> "Any":
         entry = self.early.get(name) or self.late.get(name)
         if entry is None or not self._is_valid(entry):
             return None
-        origin, _, _, is_package, code = entry
+        origin, changed, size, is_package, code = entry
+        if isinstance(code, tuple):
+            code = self._late_code(*code)
+            if code is None:
+                self.stale = True
+                return None
+            self.late[name] = (origin, changed, size, is_package, code)
         loader = self if code else _external.ExtensionFileLoader(name, origin)
         spec = _Spec(name, loader, origin=origin, is_package=is_package)
         spec.has_location = True
@@ -73,23 +124,28 @@ class _Kept:
 
     def exec_module(self, module: "ModuleType") -> None:
         name = module.__name__
-        exec(self.get_code(name), vars(module))
+        self._run(name, module)
+
+    def _run(self, name: str, module: "ModuleType") -> None:
+        code: Any = self.get_code(name)
+        exec(code, vars(module))
         self.order.append(name)
 
-    def get_code(self, name: str) -> "CodeType | bytes":
-        """A module's code; empty for one in machine code."""
+    def get_code(self, name: str) -> "CodeType | None":
+        """A module's code; None for one in machine code."""
         code = (self.early.get(name) or self.late[name])[4]
-        return marshal.loads(code) if code and isinstance(code, bytes) else code
+        return self._late_code(*code) if isinstance(code, tuple) else code
 
-    def entry(self, name: str) -> "Entry":
-        """What is to be kept of a module."""
+    def entry(self, name: str) -> "Entry | None":
+        """What is to be kept of a module; None if it cannot be."""
         spec: Any = sys.modules[name].__spec__ if name in sys.modules else None
         if spec is None or spec.loader is self:
-            origin, changed, size, is_package, _ = self.early.get(name) or self.late[name]
-            return origin, changed, size, is_package, self.get_code(name)
+            origin, changed, size, is_package, had = self.early.get(name) or self.late[name]
+            code = self.get_code(name)
+            return (origin, changed, size, is_package, code) if code or not had else None
         state = os.stat(spec.origin)
         is_package = spec.submodule_search_locations is not None
-        code = spec.loader.get_code(name) or b""
+        code = spec.loader.get_code(name)
         return spec.origin, state.st_mtime_ns, state.st_size, is_package, code
 
     def preload(self, last: str) -> None:
@@ -98,8 +154,7 @@ class _Kept:
             return
         for name, entry in self.early.items():
             if name not in self.order and entry[4]:
-                exec(entry[4], vars(self._module(name)))
-                self.order.append(name)
+                self._run(name, self._module(name))
             if name == last:
                 break
 
@@ -129,19 +184,16 @@ _kept: _Kept | None = None
 def install(program: str, words: list[str]) -> None:
     """Import from the file of the program's command from now on; that is one of the words."""
     global _kept
-    _kept = _Kept("", {}, {})
+    _kept = _Kept("")
     for word in words:
         if not word.isalpha():
             continue
+        kept = _Kept(word)
         try:
-            fd = os.open(_place(program, word), os.O_RDONLY | os.O_CLOEXEC)
+            kept.read(_place(program, word))
         except OSError:
             continue
-        try:
-            _kept = _Kept(word, *marshal.loads(os.read(fd, os.fstat(fd).st_size)))
-        except (OSError, ValueError, EOFError, TypeError):
-            pass
-        os.close(fd)
+        _kept = kept
         break
     sys.meta_path.insert(0, _kept)
 
@@ -176,14 +228,31 @@ def keep(program: str) -> None:
     place = _place(program, _kept.command)
     if not os.access(os.path.dirname(place), os.W_OK):
         return
-    early, late = {}, {}
-    for name in sorted(known.union(loaded), key=[*needed, *known, *loaded].index):
-        *about, code = _kept.entry(name)
-        if name not in needed:
-            late[name] = (*about, code and marshal.dumps(code))
-        else:
-            early[name] = (*about, code)
-    _write(place, marshal.dumps((early, late)))
+    names = sorted(known.union(loaded), key=[*needed, *known, *loaded].index)
+    entries = {name: entry for name in names if (entry := _kept.entry(name))}
+    _write(place, _content({name: entries.pop(name) for name in needed}, entries))
+
+
+def _content(early: "dict[str, Entry]", late: "dict[str, Entry]") -> bytes:
+    """A file: the size of its head, the head, the early modules' code in parts, that of others."""
+    parts: list[list[Any]] = [[]]
+    size = 0
+    for *_, code in early.values():
+        size += len(marshal.dumps(code))
+        if size > _PART and parts[-1]:
+            parts.append([])
+            size = 0
+        parts[-1].append(code)
+    written = [marshal.dumps(part) for part in parts]
+    others = [marshal.dumps(entry[4]) if entry[4] else b"" for entry in late.values()]
+    places: dict[str, Entry] = {}
+    start = 0
+    for (name, entry), data in zip(late.items(), others, strict=True):
+        places[name] = (*entry[:4], (start, start + len(data)) if data else None)
+        start += len(data)
+    about = {name: entry[:4] for name, entry in early.items()}
+    head = marshal.dumps((about, [len(part) for part in written], places, start))
+    return b"".join((len(head).to_bytes(8, "little"), head, *written, *others))
 
 
 def _is_kept(name: str) -> bool:
