@@ -65,7 +65,7 @@ def leave() -> bool:
     if MACHINE != "x86_64":
         return False
     try:
-        segments = _segments(files.read("/proc/self/maps"), os.readlink(b"/proc/self/exe"))
+        segments = _segments(_first_mappings(), os.readlink(b"/proc/self/exe"))
         _exchange(segments)
         empty = sealed_bytes("executable", b"")
         try:
@@ -76,6 +76,16 @@ def leave() -> bool:
     except OSError:
         return False
     return True
+
+
+def _first_mappings() -> bytes:
+    """The beginning of the list of mappings, where those of the executable are.  Were one of it
+    elsewhere, the kernel would refuse to name another file."""
+    fd = os.open("/proc/self/maps", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
 
 
 def _segments(maps: bytes, path: bytes) -> list[tuple[int, int, int]]:
