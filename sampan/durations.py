@@ -1,6 +1,8 @@
-"""How long ago something was, in Docker's words."""
+"""How long something took or how long ago it was, in Docker's words."""
 
 from __future__ import annotations
+
+_UNITS = (("h", 3600 * 10**9), ("m", 60 * 10**9))
 
 
 def human_duration(seconds: float) -> str:
@@ -29,3 +31,20 @@ def human_duration(seconds: float) -> str:
     if hours < 24 * 365 * 2:
         return f"{hours // 24 // 30} months"
     return f"{int(seconds / 3600) // 24 // 365} years"
+
+
+def go_duration(nanoseconds: int) -> str:
+    """Go's text of a duration: ``1m30s``, ``500ms``."""
+    if nanoseconds < 10**9:
+        for unit, size in (("ms", 10**6), ("\N{MICRO SIGN}s", 10**3), ("ns", 1)):
+            if nanoseconds >= size:
+                return f"{nanoseconds / size:.9f}".rstrip("0").rstrip(".") + unit
+        return "0s"
+    text = ""
+    rest = nanoseconds
+    for unit, size in _UNITS:
+        if nanoseconds >= size:
+            text += f"{rest // size}{unit}"
+            rest %= size
+    fraction = f".{rest % 10**9:09d}".rstrip("0").rstrip(".")
+    return f"{text}{rest // 10**9}{fraction}s"

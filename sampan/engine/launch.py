@@ -377,6 +377,6 @@ def _probe(record: ContainerRecord, process: dict[str, Any]) -> HealthCheck | No
         interval=check.interval or 30 * SECOND,
         timeout=check.timeout or 30 * SECOND,
         start_period=check.start_period,
-        start_interval=check.start_interval or 5 * SECOND,
+        start_interval=check.start_interval,
         retries=check.retries or 3,
     )

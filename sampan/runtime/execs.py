@@ -112,7 +112,7 @@ class Execs:
         output = bytearray()
 
         def collect(_stream: int, data: bytes, _time: int) -> None:
-            if len(output) < health.MAX_OUTPUT:
+            if len(output) <= health.MAX_OUTPUT:  # one more byte tells that there is more
                 output.extend(data)
 
         def on_outcome(outcome: Outcome) -> None:

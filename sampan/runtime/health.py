@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from sampan.durations import go_duration
 from sampan.runtime.errors import StartError
 from sampan.runtime.loop import Loop, Timer
 from sampan.runtime.types import Health, HealthCheck, ProbeResult
@@ -116,15 +117,16 @@ class Monitor:
         assert self._probe is not None
         self._timed_out = True
         self._probe.kill()
-        seconds = self._check.timeout / _SECOND
-        self._conclude(_TIMED_OUT, f"Health check exceeded timeout ({seconds:g}s)")
+        limit = go_duration(self._check.timeout)
+        self._conclude(_TIMED_OUT, f"Health check exceeded timeout ({limit})")
 
     def _ended(self, code: int, output: bytes) -> None:
         if self._deadline:
             self._deadline.cancel()
         self._probe = None
         if not self._timed_out:
-            self._conclude(code, output[:MAX_OUTPUT].decode(errors="replace"))
+            more = "..." if len(output) > MAX_OUTPUT else ""
+            self._conclude(code, output[:MAX_OUTPUT].decode(errors="replace") + more)
         if not self._stopped:
             self._schedule()
 

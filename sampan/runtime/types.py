@@ -101,13 +101,14 @@ class RestartPolicy(Struct):
 
 
 class HealthCheck(Struct):
-    """A probe that the keeper runs inside the container; ``process`` is an OCI process."""
+    """A probe that the keeper runs inside the container; ``process`` is an OCI process.  Without a
+    ``start_interval`` the interval holds in the start period as well, as under Docker."""
 
     process: dict[str, Any]
     interval: int = 30_000_000_000
     timeout: int = 30_000_000_000
     start_period: int = 0
-    start_interval: int = 5_000_000_000
+    start_interval: int = 0
     retries: int = 3
 
 

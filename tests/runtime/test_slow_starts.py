@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
@@ -48,10 +49,18 @@ while os.WIFSTOPPED(os.waitpid(pid, 0x40000000)[1]):
 ANSWERED = 5.0
 """Seconds, on any machine; it takes milliseconds."""
 GONE = 20.0
+MOMENTS = int(os.environ.get("SAMPAN_MOMENTS", "8"))
+"""How many moments of a start are tried."""
 
 
 def exec_of(name: str, *args: str, **options: Any) -> ExecRequest:
     return ExecRequest(name, {"args": list(args), "cwd": "/", "env": []}, **options)
+
+
+def share_process_numbers(request: KeeperRequest) -> None:
+    """With the host's processes."""
+    spaces = request.spec["linux"]["namespaces"]
+    spaces[:] = [space for space in spaces if space["type"] != "pid"]
 
 
 async def until(done: Callable[[], Any]) -> Any:
@@ -224,6 +233,36 @@ async def test_many_execs_and_the_end(
     assert any(isinstance(outcome, SampanError) for outcome in outcomes)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_the_end_at_any_moment_of_an_exec(
+    spawner: Spawner, request_for: MakeRequest, shared: bool
+) -> None:
+    for moment in range(MOMENTS):
+        container = Hostile(spawner)
+        request = request_for("sleep", "1000")
+        if shared:
+            share_process_numbers(request)
+        await container.start(request)
+        starting = [container.exec(exec_of(f"e{number}", "sleep", "1000")) for number in range(2)]
+        await asyncio.sleep(moment * 0.012 / MOMENTS)
+        await container.kill(*starting)
+
+
+async def test_a_keeper_that_is_killed(hostile: Hostile, request_for: MakeRequest) -> None:
+    """Its starters end what they have begun."""
+    await hostile.starve(request_for())
+    starting, pid = await hostile.half_started()
+    starters = children(hostile.keeper_pid)
+    handle = os.pidfd_open(pid)
+    os.kill(hostile.keeper_pid, signal.SIGKILL)
+    assert (await hostile.run.event(Exited)).code == 255
+    with pytest.raises(SampanError):
+        await starting
+    await until(lambda: select.select([handle], [], [], 0)[0])
+    await until(lambda: not any(Path(f"/proc/{one}").exists() for one in starters))
+    os.close(handle)
+
+
 async def test_many_execs_at_once(hostile: Hostile, request_for: MakeRequest) -> None:
     await hostile.start(request_for("sleep", "1000"))
     starting = [hostile.exec(exec_of(f"e{number}", "true")) for number in range(50)]
@@ -237,8 +276,7 @@ async def test_the_end_where_process_numbers_are_shared(
 ) -> None:
     """The kernel does not end the other processes with the first one."""
     request = request_for()
-    spaces = request.spec["linux"]["namespaces"]
-    spaces[:] = [space for space in spaces if space["type"] != "pid"]
+    share_process_numbers(request)
     await hostile.starve(request)
     starting, _ = await hostile.half_started()
     await hostile.kill(starting)
@@ -304,7 +342,7 @@ async def test_a_probe_that_gets_no_processor_time(
     request.healthcheck = HealthCheck(process, interval=second, timeout=second // 20, retries=1)
     await hostile.starve(request)
     health = await hostile.run.event(Health)
-    assert health.log[0].output == "Health check exceeded timeout (0.05s)"
+    assert health.log[0].output == "Health check exceeded timeout (50ms)"
     assert health.status == "unhealthy"
     await hostile.answers()
     await hostile.kill()

@@ -163,3 +163,29 @@ def test_health_goes_on_without_the_daemon(own_daemon: Daemon) -> None:
     assert container.attrs["State"]["Health"]["Log"][-1]["ExitCode"] == 1
     container.exec_run("rm /ill")
     until(lambda: health("healthy"))
+
+
+def test_health_as_docker_tells_it(daemon: Daemon) -> None:
+    """A start period has the interval of all others if it is given none; output of more than 4096
+    bytes ends with dots; times are Go's."""
+    check = {"interval": 10**8, "retries": 1}
+    long = run(daemon, "no", healthcheck={"test": ["CMD-SHELL", "yes | head -c 9000"], **check})
+    slow = run(
+        daemon, "no", healthcheck={"test": ["CMD", "sleep", "9"], **check, "timeout": 150 * 10**6}
+    )
+    early = run(
+        daemon,
+        "no",
+        healthcheck={"test": ["CMD", "false"], **check, "start_period": 60 * 10**9},
+    )
+
+    def health(container: Container) -> Any:
+        container.reload()
+        return container.attrs["State"]["Health"]
+
+    for container in (long, slow):
+        until(lambda container=container: health(container)["Log"])
+    assert health(long)["Log"][0]["Output"] == "y\n" * 2048 + "..."
+    assert health(slow)["Log"][0]["Output"] == "Health check exceeded timeout (150ms)"
+    until(lambda: len(health(early)["Log"]) >= 3)
+    assert health(early)["Status"] == "starting" and health(early)["FailingStreak"] == 0
