@@ -155,6 +155,11 @@ class FirstProcess:
 
     def _not_started(self, failure: StartError, *, given_up: bool = False) -> None:
         self._services.stop()
+        try:
+            # It is gone already unless the starter was killed.
+            self._record.group.delete()
+        except OSError:
+            pass  # why it did not start is what is to be told
         if given_up:
             self._conclude("")
             return

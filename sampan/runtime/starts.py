@@ -139,7 +139,8 @@ class Starts:
         try:
             result = starter.report(None if start.given_up else start.on_services)
         except StartError as failure:
-            start.outcome = failure
+            # Without what holds this start by its frames.
+            start.outcome = failure.with_traceback(None)
         except (EOFError, ConnectionResetError):
             self._ended(start, starter)
         else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -104,6 +106,26 @@ def test_a_process_becomes_ones_own(begun: Begun) -> None:
     os.close(outcome.process.pidfd)
     assert outcome.process.streams is not None
     outcome.process.streams.close_keeper()
+
+
+def test_nothing_stays(begun: Begun) -> None:
+    """A keeper seldom collects garbage: it must make none."""
+
+    def begin() -> weakref.ref[starts.Start]:
+        def tell(_: Outcome) -> None:
+            assert made.given_up
+
+        made = begun.starts.begin(wait, tell)
+        begun.starts.give_up(made)
+        return weakref.ref(made)
+
+    gc.disable()
+    try:
+        made = begin()
+        begun.run(lambda: not begun.unfinished.any)
+        assert made() is None
+    finally:
+        gc.enable()
 
 
 def test_so_many_at_once(begun: Begun) -> None:
