@@ -62,6 +62,8 @@ def _execute(root: str, options: Options) -> int:
         options.text("console-socket"),
         detached or bool(options.text("console-socket")),
     )
+    if not detached:
+        waiting.hold_signals()
     try:
         pid, handle, master = _start(record, config, wanted, kept, options.text("cgroup"))
     except (OSError, ValueError) as failure:

@@ -12,6 +12,8 @@ def run(root: str, options: Options) -> int:
     detached = options.flag("detach")
     if not detached and not options.flag("no-subreaper"):
         process.prctl(process.PR_SET_CHILD_SUBREAPER, 1)
+    if not detached:
+        waiting.hold_signals()
     made = create.make(root, options, detached=detached, gated=False)
     create.finish(made, options)
     lifecycle.poststart(made.record, made.config)

@@ -7,6 +7,27 @@ import signal
 
 from sampan.runtime.oci import terminal
 
+# Those that somebody sends, without what a terminal does to its foreground (SIGTSTP stops the
+# command alone; SIGWINCH is the relay's).
+_FORWARDED = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGTERM,
+    signal.SIGCONT,
+    signal.SIGIO,
+    signal.SIGPWR,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+
+
+def hold_signals() -> None:
+    """Keep signals for the process until it is waited for: it is only being made."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+
 
 def wait(pid: int, handle: int, master: int | None) -> int:
     """Wait for our child, relaying its terminal and our signals; its exit code."""
@@ -17,8 +38,9 @@ def wait(pid: int, handle: int, master: int | None) -> int:
         except ProcessLookupError:
             pass
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
+    for number in _FORWARDED:
         signal.signal(number, forward)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
     if master is not None:
         terminal.relay(master, handle)
     while True:

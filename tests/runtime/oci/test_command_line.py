@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -104,3 +105,30 @@ def test_what_users_of_the_others_are_used_to(bundle: Bundle, tmp_path: Path) ->
         finally:
             ours("delete", "-f", one)
         assert out.seek(0) == 0 and out.read() == "other\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_signals_are_passed_on(bundle: Bundle, runtime: Runtime) -> None:
+    names = ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "CONT", "IO", "PWR"]
+    traps = "; ".join(f"trap 'echo {number}' {number}" for number in [*names, 40])
+    bundle.write(
+        bundle.script(f"{traps}; trap 'exit 3' TERM; echo on; while :; do sleep 0.02; done")
+    )
+    words = ["run", "-b", str(bundle.directory), name("signals")]
+    command = subprocess.Popen(
+        [*runtime.base, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    assert command.stdout
+    try:
+        assert command.stdout.readline() == "on\n"
+        for word in names:
+            command.send_signal(getattr(signal, f"SIG{word}"))
+            assert command.stdout.readline() == f"{word}\n"
+        command.send_signal(40)
+        assert command.stdout.readline() == "40\n"
+        command.terminate()
+        assert command.wait(20) == 3
+    finally:
+        command.kill()
+        command.wait()
+        command.stdout.close()
