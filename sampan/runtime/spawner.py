@@ -83,9 +83,8 @@ class Spawner:
         self._process = process
         self._socket = sock
         self._lock = asyncio.Lock()
-        self._spares: dict[bytes, list[socket.socket]] = {KEEPER: [], BRIEF: []}
-        """Where keepers that were forked ahead wait for their requests, by their kind; the one
-        that has been there for the longest time is the first."""
+        self._spares: dict[bytes, socket.socket] = {}
+        """Where keepers that were forked ahead wait for their requests, by their kind."""
         self._leaving: asyncio.TimerHandle | None = None
         self._quiet: asyncio.TimerHandle | None = None
 
@@ -109,7 +108,7 @@ class Spawner:
             ours.close()
             raise StartError("the spawner process did not start; see its output above", 125)
         spawner = cls(process, ours)
-        spawner._spares[KEEPER].append(await spawner._keeper(KEEPER))
+        spawner._spares[KEEPER] = await spawner._keeper(KEEPER)
         return spawner
 
     @property
@@ -177,8 +176,9 @@ class Spawner:
 
     async def _give(self, kind: bytes, message: bytes, fds: list[int]) -> None:
         """Give a request to the keeper that waits for one, or else to a new one."""
-        spares = self._spares[kind] or (self._spares[KEEPER] if kind == BRIEF else [])
-        spare = spares.pop(0) if spares else None
+        spare = self._spares.pop(kind, None)
+        if kind == BRIEF and spare is None:
+            spare = self._spares.pop(KEEPER, None)
         if self._quiet:
             self._quiet.cancel()
         self._quiet = asyncio.get_running_loop().call_later(_QUIET, self.fork_ahead)
@@ -192,11 +192,11 @@ class Spawner:
         with await self._keeper(kind) as keeper:
             await _send(keeper, message, fds)
 
-    def fork_ahead(self, *, brief: bool = False, count: int = 1) -> None:
-        """Have keepers forked now until ``count`` wait, so that one is ready when it is wanted.
+    def fork_ahead(self, *, brief: bool = False) -> None:
+        """Have the next keeper forked now, so that it is ready when it is wanted.
 
         Happens by itself when nothing has been wanted for a moment; a caller that starts one
-        container after another calls it while the one before works.  ``brief`` ones are let go
+        container after another calls it while the one before works.  A ``brief`` one is let go
         when none has been wanted for a while.
         """
         kind = BRIEF if brief else KEEPER
@@ -204,28 +204,28 @@ class Spawner:
             if self._leaving:
                 self._leaving.cancel()
             self._leaving = asyncio.get_running_loop().call_later(_UNWANTED, self._let_go)
-        while len(self._spares[kind]) < count:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours.setblocking(False)
-            try:
-                socket.send_fds(self._socket, [kind], [theirs.fileno()])
-                self._spares[kind].append(ours)
-            except OSError:
-                ours.close()
-                return
-            finally:
-                theirs.close()
+        if kind in self._spares:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        try:
+            socket.send_fds(self._socket, [kind], [theirs.fileno()])
+            self._spares[kind] = ours
+        except OSError:
+            ours.close()
+        finally:
+            theirs.close()
 
     def _let_go(self) -> None:
-        while self._spares[BRIEF]:
-            self._spares[BRIEF].pop().close()
+        if spare := self._spares.pop(BRIEF, None):
+            spare.close()
 
     async def close(self) -> None:
         """End the fork server; keepers live on."""
         for timer in (self._quiet, self._leaving):
             if timer:
                 timer.cancel()
-        for spare in (*self._spares[KEEPER], *self._spares[BRIEF]):
+        for spare in self._spares.values():
             spare.close()
         self._socket.close()
         await asyncio.to_thread(self._process.wait)

@@ -633,7 +633,7 @@ async def test_brief_containers(spawner: Spawner, request_for: MakeRequest) -> N
     """Their keepers do the work of starters themselves: nothing of it stays open in them."""
     for number in range(3):
         this = Run(spawner, brief=True)
-        spawner.fork_ahead(brief=True, count=2)
+        spawner.fork_ahead(brief=True)
         script = f"echo {number}; read word; exit {number}"
         request = request_for("sh", "-c", script, open_stdin=True, stdin_once=True)
         (client,) = await this.start(request, AttachRequest(stdin=True, raw=True))

@@ -44,8 +44,6 @@ from sampan.store.snapshots import Snapshotter
 
 HOSTNAME = "buildkitsandbox"
 _TAIL = 4096
-_SPARES = 2
-"""Keepers that wait for commands: one is not ready yet when a short command has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,9 +355,8 @@ class ExecRunner:
                 ) from None
             finally:
                 theirs.close()
-            # For the next commands, while this one runs.
             if job.coming.commands:
-                self._spawner.fork_ahead(brief=True, count=min(_SPARES, job.coming.commands))
+                self._spawner.fork_ahead(brief=True)  # for the next one, while this one runs
             job.on_start(job.container_id)
             try:
                 self._prepare_ahead(job, key)
