@@ -94,7 +94,7 @@ class _Build:
         if self.ending is not None:
             await self.ending
         elif self.execs is not None:
-            await self.execs.close()
+            await self.execs.close(failed=True)
         await asyncio.to_thread(self.remote.close)
 
     async def run(self, tags: tuple[Reference, ...]) -> BuildResult:

@@ -165,13 +165,15 @@ class ExecRunner:
         self._ahead: dict[str, _Root] = {}
         """By the name that the snapshot below will have."""
 
-    async def close(self) -> None:
-        """Release the places that commands have run in, and the snapshots that are not committed."""
+    async def close(self, failed: bool = False) -> None:
+        """Release the places that commands have run in, and the snapshots that no command has
+        taken; if the build has ``failed``, all that were not committed."""
         if self._first is not None:
             await asyncio.gather(self._first[1], return_exceptions=True)
+        left = self._keys if failed else [root.key for root in self._ahead.values()]
         self._ahead.clear()
-        if self._keys:
-            await asyncio.to_thread(self._discard, self._keys)
+        if left:
+            await asyncio.to_thread(self._discard, left)
         for place in self._all_places:
             if place.netns is not None:
                 os.close(place.netns)
