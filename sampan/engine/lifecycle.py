@@ -301,25 +301,21 @@ class Lifecycle:
             self._remove_link(ref)
             return
         container = self._containers.get(ref)
-        if container.record.state.status == "removing":
-            raise Conflict(f"removal of container {container.id} is already in progress")
-        if container.running:
-            if not force:
-                status = container.record.state.status
-                raise Conflict(
-                    f'cannot remove container "/{container.name}": container is {status}: '
-                    + (
-                        "unpause and stop the container before removing or force remove"
-                        if status == "paused"
-                        else "stop the container before removing or force remove"
-                    )
-                )
-            await self._end(container, signal.SIGKILL, 0)
-        async with container.lock:
-            if container.removed.is_set():
-                # --rm was faster.
-                return
-            await self._remove(container, volumes=volumes)
+        while True:
+            if container.record.state.status == "removing":
+                raise Conflict(f"removal of container {container.id} is already in progress")
+            if container.running:
+                if not force:
+                    raise Conflict(_still(container))
+                await self._end(container, signal.SIGKILL, 0)
+            async with container.lock:
+                if container.removed.is_set():
+                    # --rm was faster.
+                    return
+                if not container.running:
+                    await self._remove(container, volumes=volumes)
+                    return
+                # It was started while we waited for the lock.
 
     def _remove_link(self, ref: str) -> None:
         """Remove the link ``container/alias``."""
@@ -574,3 +570,13 @@ def _learn(state: State, theirs: ContainerState) -> None:
 def _unwatched(health: Health | None) -> Health | None:
     """The health of a container that has ended: nobody looks after it, which is not healthy."""
     return msgspec.structs.replace(health, status="unhealthy") if health else None
+
+
+def _still(container: Container) -> str:
+    """Why a container that runs is not removed."""
+    status = container.record.state.status
+    what = "unpause and stop the container" if status == "paused" else "stop the container"
+    return (
+        f'cannot remove container "/{container.name}": container is {status}: '
+        f"{what} before removing or force remove"
+    )

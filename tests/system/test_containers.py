@@ -7,6 +7,7 @@ import socket
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -193,6 +194,30 @@ def test_limits(daemon: Daemon) -> None:
     container.reload()
     assert container.attrs["HostConfig"]["Memory"] == 128 << 20
     assert container.stats(stream=False)["memory_stats"]["limit"] == 128 << 20
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_removal_while_it_is_started_leaves_no_process(daemon: Daemon, force: bool) -> None:
+    def start(container: Any) -> None:
+        try:
+            container.start()
+        except (APIError, NotFound):
+            return
+
+    with ThreadPoolExecutor() as pool:
+        for _ in range(6):
+            container = daemon.client.containers.create("busybox", "sleep 600")
+            starting = pool.submit(start, container)
+            wait({starting}, timeout=0.004)
+            try:
+                container.remove(force=force)
+            except APIError:
+                # It runs already, and is known.
+                starting.result()
+                container.remove(force=True)
+            starting.result()
+            assert not list(Path("/sys/fs/cgroup").glob(f"*/sampan-test-*/{container.id}"))
+            assert not list(Path("/sys/fs/cgroup").glob(f"sampan-test-*/{container.id}"))
 
 
 def test_a_sample_of_a_container_that_is_removed_meanwhile(daemon: Daemon) -> None:
