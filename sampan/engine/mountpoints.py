@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from sampan.linux.openat2 import O_PATH
 from sampan.runtime.types import Mount
+from sampan.store.content import disk_full_as_error
 
 _MARK = ".dockerenv"
 _MTAB, _MOUNTS = "etc/mtab", "/proc/mounts"
@@ -44,23 +45,27 @@ def etc_of(root: int | None) -> Etc | None:
 
 def mark(mounts: Sequence[Mount], etc: Etc | None) -> None:
     """Put the mark and the link into a root file system that nobody has mounted yet, given how it
-    is to be: into the directory of its changes, by a few system calls."""
+    is to be: into the directory of its changes, by a few system calls.  Raises DiskFull."""
     top = mounts[-1]
     place = top.source
     if top.type != "bind":
         place = next(option for option in top.options if option.startswith("upperdir="))[9:]
+    with disk_full_as_error(Path(place)):
+        root = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _touch_mark(root)
+            if etc is not None:
+                _link_mounts(root, etc)
+        finally:
+            os.close(root)
+
+
+def _touch_mark(root: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.close(os.open(f"{place}/{_MARK}", flags, 0o755))
+        os.close(os.open(_MARK, flags, 0o755, dir_fd=root))
     except FileExistsError:
         pass  # The image has one, and the root file system is a copy of it.
-    if etc is None:
-        return
-    above = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        _link_mounts(above, etc)
-    finally:
-        os.close(above)
 
 
 def _link_mounts(root: int, etc: Etc) -> None:

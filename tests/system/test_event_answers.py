@@ -90,7 +90,7 @@ def play(scene: Scene, stream: Stream, step: Step, number: int, wanted: int) -> 
     if WRITE:
         time.sleep(0.5)
     else:
-        stream.until(wanted, 1)
+        stream.until(wanted, 5)
     mark = f"mark-{number}"
     scene.send(post("/volumes/create", {"Name": mark}))
     found = [normal(event) for event in stream.before(mark)]
