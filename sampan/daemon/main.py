@@ -25,6 +25,7 @@ from sampan.errors import SampanError
 log = logging.getLogger("sampan.daemon")
 
 _LEVELS = {"warn": logging.WARNING, "fatal": logging.CRITICAL}
+_NO_RELOAD = "SIGHUP changes nothing: restart the daemon to change settings, its containers go on"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,6 +67,7 @@ async def _serve(settings: config.Settings, launch: config.Launch, held: Sequenc
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, log.warning, _NO_RELOAD)
     async with contextlib.AsyncExitStack() as stack:
         engine = await compose.compose(settings, stack)
         _raise_descriptor_limit()

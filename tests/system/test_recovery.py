@@ -129,6 +129,12 @@ def test_clean_stop_leaves_containers_running(own_daemon: Daemon) -> None:
     assert container.status == "running"
 
 
+def test_a_hangup_does_not_end_the_daemon(own_daemon: Daemon) -> None:
+    own_daemon.process.send_signal(signal.SIGHUP)
+    assert own_daemon.client.ping()
+    assert own_daemon.process.poll() is None
+
+
 def test_second_daemon_is_refused(own_daemon: Daemon) -> None:
     second = subprocess.run(own_daemon.command(), capture_output=True, timeout=30)
     assert second.returncode == 1
