@@ -40,6 +40,8 @@ _STEP_SECONDS = 0.1
 _AT_ONCE = 32
 _CONTAINERS = 4096
 _KERNEL = (6, 7)
+_FAILURES = 20
+"""After so many without a success there is no use in trying."""
 _LABEL = "sampan-shortcut"
 
 # Opcodes and helpers of eBPF that are used here.
@@ -96,6 +98,7 @@ class Shortcuts:
         self._timer: asyncio.TimerHandle | None = None
         self._usable = True
         self._proved = False
+        self._failures = 0
 
     def close(self) -> None:
         """Let go; what is attached goes on working."""
@@ -171,8 +174,9 @@ class Shortcuts:
             self._look_later(_STEP_SECONDS)
 
     def _failed(self, error: OSError) -> None:
-        # Where it has worked before, the link was about to go: it has a moment of many errors.
-        if self._proved:
+        # A link that is about to go has a moment of many errors; they say nothing of other links.
+        self._failures += 1
+        if self._proved or self._failures < _FAILURES:
             log.debug("no shortcut for a link: %s", error)
         else:
             self._give_up(error)
