@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sampan.errors import InvalidParameter, SampanError
 from sampan.linux import mount as kernel
+from sampan.linux import mountinfo
 from sampan.linux.openat2 import open_in_root
 from sampan.runtime.types import Mount
 
@@ -111,9 +112,8 @@ def unmount_target(target: Path) -> None:
 
 def is_mount(path: Path) -> bool:
     """Whether something is mounted on ``path``; also true for a bind of the same file system."""
-    wanted = os.fsencode(path).replace(b" ", rb"\040")
-    lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    return any(line.split(b" ", 5)[4] == wanted for line in lines)
+    wanted = os.fsencode(path)
+    return any(entry.place == wanted for entry in mountinfo.entries())
 
 
 def _place(mount_fd: int, path: Path) -> None:

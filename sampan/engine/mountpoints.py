@@ -17,6 +17,7 @@ from typing import NamedTuple
 from sampan.linux.openat2 import O_PATH
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error
+from sampan.store.overlay import writable
 
 _MARK = ".dockerenv"
 _MTAB, _MOUNTS = "etc/mtab", "/proc/mounts"
@@ -46,11 +47,8 @@ def etc_of(root: int | None) -> Etc | None:
 def mark(mounts: Sequence[Mount], etc: Etc | None) -> None:
     """Put the mark and the link into a root file system that nobody has mounted yet, given how it
     is to be: into the directory of its changes, by a few system calls.  Raises DiskFull."""
-    top = mounts[-1]
-    place = top.source
-    if top.type != "bind":
-        place = next(option for option in top.options if option.startswith("upperdir="))[9:]
-    with disk_full_as_error(Path(place)):
+    place = writable(mounts)
+    with disk_full_as_error(place):
         root = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _touch_mark(root)

@@ -7,12 +7,9 @@ peers, the copy gets nothing from it and nobody else is told.
 from __future__ import annotations
 
 import os
-import re
-from pathlib import Path
 
 from sampan.errors import InvalidParameter
-
-_OCTAL = re.compile(rb"\\([0-7]{3})")
+from sampan.linux import mountinfo as mounts
 
 
 def check(source: str, propagation: str, mountinfo: bytes | None = None) -> None:
@@ -27,10 +24,8 @@ def check(source: str, propagation: str, mountinfo: bytes | None = None) -> None
     kind = propagation.removeprefix("r")
     if kind not in ("shared", "slave"):
         return
-    if mountinfo is None:
-        mountinfo = Path("/proc/self/mountinfo").read_bytes()
     place, tags = _mount_of(os.fsencode(os.path.realpath(source)), mountinfo)
-    accepted = ("shared:",) if kind == "shared" else ("shared:", "master:")
+    accepted = (b"shared:",) if kind == "shared" else (b"shared:", b"master:")
     if not any(tag.startswith(accepted) for tag in tags):
         wanted = "shared" if kind == "shared" else "shared or slave"
         raise InvalidParameter(
@@ -38,14 +33,12 @@ def check(source: str, propagation: str, mountinfo: bytes | None = None) -> None
         )
 
 
-def _mount_of(path: bytes, mountinfo: bytes) -> tuple[str, list[str]]:
+def _mount_of(path: bytes, mountinfo: bytes | None) -> tuple[str, list[bytes]]:
     """Where the mount that ``path`` is on is mounted, and its optional fields."""
-    found: tuple[bytes, list[str]] = (b"", [])
-    for line in mountinfo.splitlines():
-        fields = line.partition(b" - ")[0].split(b" ")
-        place = _OCTAL.sub(lambda match: bytes([int(match[1], 8)]), fields[4])
+    found: tuple[bytes, list[bytes]] = (b"", [])
+    for entry in mounts.entries(mountinfo):
+        place = entry.place
         inside = path == place or path.startswith(place.rstrip(b"/") + b"/")
-        # Of several mounts on one place the last hides the others.
         if inside and len(place) >= len(found[0]):
-            found = place, [os.fsdecode(field) for field in fields[6:]]
+            found = place, entry.tags
     return os.fsdecode(found[0]), found[1]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +23,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _get_errno = ctypes.get_errno
 
 Call = Callable[..., int]
-
-
-def kernel_version() -> tuple[int, ...]:
-    """The running kernel's (major, minor) numbers."""
-    return tuple(int(part) for part in re.findall(r"\d+", os.uname().release)[:2])
 
 
 def function(name: str, *argtypes: Any) -> Call:

@@ -22,11 +22,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sampan.linux import bpf, classifier, rtnetlink
+from sampan.linux import bpf, classifier, kernel, rtnetlink
 from sampan.linux.netlink import Message
 from sampan.linux.rtnetlink import Link
 from sampan.network.ipam import MAC_PREFIX
@@ -272,8 +271,7 @@ def assemble(map_fd: int) -> bytes:
 
 def counts_frames(release: str) -> bool:
     """Whether the kernel of this release counts what takes a shortcut."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return found is not None and (int(found[1]), int(found[2])) >= _KERNEL
+    return kernel.version(release) >= _KERNEL
 
 
 def _key(mac: str) -> bytes:

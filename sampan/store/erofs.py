@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 from sampan.errors import InvalidParameter, SampanError, Unsupported
 from sampan.image.tar import InvalidTar
+from sampan.linux import mountinfo
 from sampan.linux.mount import move_mount_to, new_filesystem, umount
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error, fsync_directory
@@ -394,14 +395,7 @@ def _is_mount(place: Path) -> bool:
 
 def _mount_sources() -> dict[str, str]:
     """Mount point → source of this namespace's mounts."""
-    sources: dict[str, str] = {}
-    with Path("/proc/self/mountinfo").open("rb") as file:
-        for line in file:
-            fields, _, rest = line.partition(b" - ")
-            place = fields.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-            source = rest.split(b" ")[1].decode("unicode_escape").encode("latin-1")
-            sources[os.fsdecode(place)] = os.fsdecode(source)
-    return sources
+    return {os.fsdecode(e.place): os.fsdecode(e.source) for e in mountinfo.entries()}
 
 
 def _write_file(path: Path, data: bytes | bytearray) -> None:

@@ -17,7 +17,7 @@ import stat
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -25,9 +25,8 @@ from typing import BinaryIO
 
 from sampan.errors import DiskFull, SampanError, Unsupported
 from sampan.image.layer import is_opaque
-from sampan.linux import quota
+from sampan.linux import kernel, quota
 from sampan.linux.sync import syncfs
-from sampan.linux.syscalls import kernel_version
 from sampan.linux.trees import below, remove_tree
 from sampan.runtime.types import Mount
 from sampan.store.content import disk_full_as_error
@@ -39,7 +38,7 @@ from sampan.store.snapshots import Info, Kind, Usage
 # Renaming a directory of a lower layer gives EXDEV instead of a redirect: a layer's tar could not
 # express one.
 OPTIONS = ("redirect_dir=off", "index=off", "metacopy=off")
-_CAN_BE_VOLATILE = kernel_version() >= (5, 10)
+_CAN_BE_VOLATILE = kernel.version() >= (5, 10)
 _CALM = 0.25
 """Seconds that the scratch directory of a committed snapshot stays: steps of a build follow each
 other, and its removal would be in the way of the next one."""
@@ -292,6 +291,25 @@ def overlay(
     else:
         options.append("ro")
     return Mount("overlay", "overlay", [*options, *OPTIONS])
+
+
+def writable(mounts: Sequence[Mount]) -> Path:
+    """Where an active snapshot that is mounted so keeps its changes: an overlay's upper directory,
+    or else the whole tree."""
+    top = mounts[-1]
+    return _option(top, "upperdir=") or Path(top.source)
+
+
+def scratch(mounts: Sequence[Mount]) -> Path | None:
+    """The overlay's scratch directory, if there is an overlay; it goes with the commit."""
+    return _option(mounts[-1], "workdir=")
+
+
+def _option(mount: Mount, name: str) -> Path | None:
+    for option in mount.options:
+        if option.startswith(name):
+            return Path(option.removeprefix(name))
+    return None
 
 
 def tree_usage(root: Path) -> Usage:

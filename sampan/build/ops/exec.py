@@ -40,6 +40,7 @@ from sampan.runtime.types import (
     Mount,
     ServiceRequest,
 )
+from sampan.store import overlay
 from sampan.store.snapshots import Snapshotter
 
 HOSTNAME = "buildkitsandbox"
@@ -198,7 +199,7 @@ class ExecRunner:
             place = await self._take(job.op.network)
             spec = self._spec(job, place)
             sandbox = place.sandbox
-            writable = _option(rootfs[-1], "upperdir=") or Path(rootfs[-1].source)
+            writable = overlay.writable(rootfs)
             mounts, times = self._stubs.furnish(rootfs, writable)
             request = KeeperRequest(
                 id=job.container_id,
@@ -214,7 +215,7 @@ class ExecRunner:
             await self._execute(job, request, key)
             self._free_places[job.op.network].append(place)
             points = stubs.mount_points(spec)
-            aside = _option(rootfs[-1], "workdir=")
+            aside = overlay.scratch(rootfs)
             self._stubs.clean(writable, job.parent, job.name, points, aside, times)
             if job.name in self._ahead and not _alike(before, os.stat(writable)):
                 # What comes next takes owner and mode of the root from below.
@@ -397,15 +398,6 @@ def _alike(one: os.stat_result, other: os.stat_result) -> bool:
     """Whether two states of a directory are of the same owner and mode."""
     fields = ("st_mode", "st_uid", "st_gid")
     return all(getattr(one, field) == getattr(other, field) for field in fields)
-
-
-def _option(top: Mount, name: str) -> Path | None:
-    """One of an overlay's directories: that of its changes, or the one for scratch, which goes when
-    the snapshot is committed."""
-    for option in top.options:
-        if option.startswith(name):
-            return Path(option.removeprefix(name))
-    return None
 
 
 def new_container_id() -> str:
