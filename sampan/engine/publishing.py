@@ -11,7 +11,7 @@ from sampan.engine.images import provides
 from sampan.errors import InvalidParameter, NotFound
 from sampan.image import manifest as manifests
 from sampan.image.digest import Digest
-from sampan.image.manifest import OCI_CONFIG, Descriptor, Index, InvalidManifest, Manifest, Platform
+from sampan.image.manifest import Descriptor, Index, InvalidManifest, Manifest, Platform
 from sampan.image.reference import Reference
 from sampan.progress import Progress, Report
 from sampan.registry.auth import Auth
@@ -140,14 +140,7 @@ class Publisher:
             *(asyncio.to_thread(self._store.layers.compressed, layer) for layer in layers)
         )
         content.write_bytes(image.raw_config)
-        config = Descriptor(OCI_CONFIG, image.id, len(image.raw_config))
-        manifest = Manifest(
-            schema_version=2,
-            config=config,
-            layers=tuple(compressed),
-            annotations=self._store.annotations(image),
-        )
-        return manifests.encode(manifest)
+        return self._store.manifest_over(image, compressed)
 
     async def _bring(self, named: Reference, auth: Auth | None, report: Report) -> None:
         own = auth if auth and auth.server_address == named.domain else None

@@ -623,6 +623,17 @@ class ImageStore:
 
         return await asyncio.to_thread(make)
 
+    def manifest_over(self, image: Image, layers: Sequence[Descriptor]) -> bytes:
+        """A manifest of the image with these blobs as its layers, and the annotations it has."""
+        return media.encode(
+            Manifest(
+                schema_version=2,
+                config=Descriptor(media.OCI_CONFIG, image.id, len(image.raw_config)),
+                layers=tuple(layers),
+                annotations=self.annotations(image),
+            )
+        )
+
     async def transfer_manifest(self, image: Image, algorithm: Algorithm = "gzip") -> bytes:
         """The manifest to push: the one the image came with while its blobs are here, else a new
         one over compressed layers with its annotations, which is remembered."""
@@ -638,15 +649,7 @@ class ImageStore:
             layers = tuple(
                 self.layers.compressed(layer, algorithm) for layer in self.layers_of(image.id)
             )
-            config = Descriptor(media.OCI_CONFIG, image.id, len(image.raw_config))
-            data = media.encode(
-                Manifest(
-                    schema_version=2,
-                    config=config,
-                    layers=layers,
-                    annotations=self.annotations(image),
-                )
-            )
+            data = self.manifest_over(image, layers)
             self.content.write_bytes(data)
             self._set_manifest(image.id, Descriptor(media.OCI_MANIFEST, sha256(data), len(data)))
             return data

@@ -116,10 +116,7 @@ class LayerStore:
         The registration of an image with the layer makes this durable.
         """
         with self._metadata.transaction(durable=False) as connection:
-            connection.execute(
-                "INSERT OR IGNORE INTO layer_blobs VALUES (?, ?, ?, ?)",
-                (diff_id, blob.digest, blob.media_type, blob.size),
-            )
+            self.remember_blobs([LayerRef(diff_id, blob)])
             if size is not None:
                 connection.execute(
                     "INSERT OR REPLACE INTO layer_sizes VALUES (?, ?)", (diff_id, size)

@@ -110,13 +110,11 @@ class SnapshotRecords:
                 )
                 id = cursor.lastrowid
                 assert id is not None
-                try:
+                with _unless_taken(name):
                     connection.execute(
                         "INSERT INTO snapshot_names VALUES (?, ?, ?, ?)",
                         (self._driver, name, id, parent),
                     )
-                except IntegrityError:
-                    raise Conflict(f"the snapshot {name} exists already") from None
                 directory = self.directory(id)
                 try:
                     directory.mkdir(mode=0o700)
@@ -188,24 +186,20 @@ class SnapshotRecords:
             )
             if not changed.rowcount:
                 raise Conflict(f"the snapshot {key} is not active, so it cannot be committed")
-            try:
+            with _unless_taken(name):
                 connection.execute(
                     "UPDATE snapshot_names SET name = ? WHERE driver = ? AND name = ?",
                     (name, self._driver, key),
                 )
-            except IntegrityError:
-                raise Conflict(f"the snapshot {name} exists already") from None
 
     def link(self, name: str, target: str) -> None:
         with self._metadata.transaction() as connection:
             record = self.committed(target)
-            try:
+            with _unless_taken(name):
                 connection.execute(
                     "INSERT INTO snapshot_names VALUES (?, ?, ?, ?)",
                     (self._driver, name, record.id, record.parent_name),
                 )
-            except IntegrityError:
-                raise Conflict(f"the snapshot {name} exists already") from None
 
     def remove(self, name: str, unless: Callable[[str], bool] | None = None) -> int | None:
         """Remove a name; returns the snapshot's ID when it was the last one.  Raises
@@ -322,6 +316,15 @@ class SnapshotRecords:
             name = path.name
             if (name.isdigit() and name not in known) or name.startswith(_ASIDE):
                 remove_tree(path, ignore_errors=True)
+
+
+@contextmanager
+def _unless_taken(name: str) -> Iterator[None]:
+    """Raises Conflict where the name that a statement gives is another snapshot's."""
+    try:
+        yield
+    except IntegrityError:
+        raise Conflict(f"the snapshot {name} exists already") from None
 
 
 def _nothing() -> None:
