@@ -103,11 +103,7 @@ class _Kept:
                 return None
             self.late[name] = (origin, changed, size, is_package, code)
         loader = self if code else _external.ExtensionFileLoader(name, origin)
-        spec = _Spec(name, loader, origin=origin, is_package=is_package)
-        spec.has_location = True
-        if is_package:
-            spec.submodule_search_locations = [os.path.dirname(origin)]
-        return spec
+        return _spec(name, loader, origin, is_package)
 
     def _is_valid(self, entry: "Entry") -> bool:
         try:
@@ -165,17 +161,23 @@ class _Kept:
             return module
         module = sys.modules[name] = _Module(name)
         origin, _, _, is_package, _ = self.early[name]
-        spec = _Spec(name, self, origin=origin, is_package=is_package)
-        spec.has_location = True
+        spec = _spec(name, self, origin, is_package)
         package, _, last = name.rpartition(".")
         content = vars(module)
         content.update(__spec__=spec, __loader__=self, __file__=origin, __package__=package)
         if is_package:
-            spec.submodule_search_locations = [os.path.dirname(origin)]
             content.update(__package__=name, __path__=spec.submodule_search_locations)
         if package:
             setattr(self._module(package), last, module)
         return module
+
+
+def _spec(name: str, loader: "Any", origin: str, is_package: bool) -> "Any":
+    spec = _Spec(name, loader, origin=origin, is_package=is_package)
+    spec.has_location = True
+    if is_package:
+        spec.submodule_search_locations = [os.path.dirname(origin)]
+    return spec
 
 
 _kept: _Kept | None = None

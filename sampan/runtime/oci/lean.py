@@ -360,6 +360,15 @@ class _Library:
         return self[name]
 
 
+def _checked(function: Any, *arguments: Any) -> int:
+    """What a function returns, called again when a signal has interrupted it.  Raises OSError."""
+    while (result := function(*arguments)) < 0:
+        number = _ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+    return int(result)
+
+
 def _ctypes_() -> dict[str, Any]:
     types: dict[str, Any] = {
         name: type(name, (_ctypes._SimpleCData,), {"_type_": code}) for name, code in _CODES.items()
@@ -404,11 +413,7 @@ def _fcntl(library: _Library, ctypes: dict[str, Any]) -> dict[str, Any]:
         function.argtypes = ctypes["c_int"], ctypes["c_ulong"], ctypes["c_ulong"]
 
     def call(name: str, fd: int, command: int, argument: int) -> int:
-        while (result := functions[name](fd, command, argument)) < 0:
-            number = _ctypes.get_errno()
-            if number != errno.EINTR:
-                raise OSError(number, os.strerror(number))
-        return int(result)
+        return _checked(functions[name], fd, command, argument)
 
     def fcntl(fd: int, command: int, argument: int = 0) -> int:
         return call("fcntl", fd, command, argument)
@@ -476,11 +481,7 @@ class _Pair:
         vector = self._buffer(_packed((_ctypes.addressof(data), len(data)), _WORD), 2 * _WORD)
         words = 0, 0, _ctypes.addressof(vector), 1, _ctypes.addressof(control), len(control), 0
         header = self._buffer(_packed(words, _WORD), 7 * _WORD)
-        function = self._library[call]
-        while (result := function(self._fd, _ctypes.byref(header), flags)) < 0:
-            number = _ctypes.get_errno()
-            if number != errno.EINTR:
-                raise OSError(number, os.strerror(number))
+        result = _checked(self._library[call], self._fd, _ctypes.byref(header), flags)
         return result, int.from_bytes(header.raw[5 * _WORD : 6 * _WORD], sys.byteorder)
 
     def sendmsg(self, buffers: Sequence[bytes], rights: Sequence[tuple[int, int, bytes]]) -> int:
@@ -506,9 +507,7 @@ def _socket_(library: _Library, ctypes: dict[str, Any]) -> dict[str, Any]:
 
     def socketpair(family: int, kind: int) -> tuple[_Pair, _Pair]:
         ends = ctypes["create_string_buffer"](8)
-        if make(family, kind | _SOCK_CLOEXEC, 0, _ctypes.byref(ends)) < 0:
-            number = _ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
+        _checked(make, family, kind | _SOCK_CLOEXEC, 0, _ctypes.byref(ends))
         one, other = (_Pair(fd, functions, ctypes) for fd in _numbers(ends.raw))
         return one, other
 
