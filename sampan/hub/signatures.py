@@ -234,12 +234,17 @@ def _read(media_type: str, data: bytes, annotations: dict[str, str], digest: str
     return None
 
 
+def covered_by_dsse(payload_type: str, payload: bytes) -> bytes:
+    """What the signatures of an envelope are of: its *pre-authentication encoding*."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
+
+
 def _dsse(kind: str, envelope: _Envelope, certificate: bytes, digest: str) -> _Signed | None:
     if not envelope.signatures:
         return None
     payload = _unbase64(envelope.payload)
-    kind_bytes = envelope.payload_type.encode()
-    covered = b"DSSEv1 %d %s %d %s" % (len(kind_bytes), kind_bytes, len(payload), payload)
+    covered = covered_by_dsse(envelope.payload_type, payload)
     first = envelope.signatures[0]
     return _Signed(
         kind,

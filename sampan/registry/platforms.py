@@ -62,15 +62,24 @@ def normalise(value: Platform) -> Platform:
     """Aliases resolved and default variants left out."""
     architecture, variant = _ARCHITECTURES.get(value.architecture, (value.architecture, ""))
     variant = value.variant or variant
+    return msgspec.structs.replace(
+        value,
+        architecture=architecture,
+        os=value.os or "linux",
+        variant=variant_of(architecture, variant),
+    )
+
+
+def variant_of(architecture: str, variant: str) -> str:
+    """How a variant is written: ``v`` before a number, and nothing for an architecture's default,
+    which an ``arm`` alone has in writing."""
     if variant.isdecimal():
         variant = "v" + variant
     if architecture != "arm" and variant == _DEFAULT_VARIANTS.get(architecture):
-        variant = ""
+        return ""
     if architecture == "arm" and not variant:
-        variant = _DEFAULT_VARIANTS["arm"]
-    return msgspec.structs.replace(
-        value, architecture=architecture, os=value.os or "linux", variant=variant
-    )
+        return _DEFAULT_VARIANTS["arm"]
+    return variant
 
 
 def rank(offered: Platform, wanted: Platform) -> int | None:

@@ -20,12 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from sampan.build.attest.manifests import IN_TOTO
 from sampan.errors import InvalidParameter
+from sampan.hub.signatures import COSIGN_SIGNATURE, DSSE, covered_by_dsse
 from sampan.image import manifest as media
 from sampan.image.manifest import Descriptor, Manifest
 from sampan.store.content import ContentStore
 
-DSSE = "application/vnd.dsse.envelope.v1+json"
-SIGNATURE = "dev.cosignproject.cosign/signature"
 PREDICATE_TYPE = "predicateType"
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
@@ -47,8 +46,7 @@ def load_key(pem: bytes) -> PrivateKey:
 
 def envelope(statement: bytes, key: PrivateKey) -> bytes:
     """The statement in an envelope that the key has signed."""
-    kind = IN_TOTO.encode()
-    covered = b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(statement), statement)
+    covered = covered_by_dsse(IN_TOTO, statement)
     if isinstance(key, ec.EllipticCurvePrivateKey):
         signature = key.sign(covered, ec.ECDSA(hashes.SHA256()))
     elif isinstance(key, ed25519.Ed25519PrivateKey):
@@ -93,7 +91,7 @@ def attachment(
                 DSSE,
                 content.write_bytes(data),
                 len(data),
-                annotations={SIGNATURE: "", PREDICATE_TYPE: kind},
+                annotations={COSIGN_SIGNATURE: "", PREDICATE_TYPE: kind},
             )
             for kind, data in envelopes
         ),

@@ -22,7 +22,7 @@ from sampan.build.dockerfile.words import (
     split_words,
 )
 
-_STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
+STAGE_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 _BLANKS = re.compile(r"\s+")
 _WORD = re.compile(r"\S+")
 
@@ -200,7 +200,7 @@ def _from(s: _Statement) -> ast.From:
             "FROM requires either one argument, or three: FROM <source> [AS <name>]",
             s.word(1) if words else None,
         )
-    if not _STAGE_NAME.match(words[2].lower()):
+    if not STAGE_NAME.match(words[2].lower()):
         raise SyntaxProblem(
             f"invalid name for build stage: {words[2]!r}, name can't start with a number or "
             "contain symbols",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,7 +10,7 @@ from sampan.build.dockerfile import ast
 from sampan.build.dockerfile.errors import DockerfileError, MissingSource, SyntaxProblem
 from sampan.build.dockerfile.expand import expand
 from sampan.build.dockerfile.locate import misplaced, mistake, place
-from sampan.build.dockerfile.parser import parse_instruction
+from sampan.build.dockerfile.parser import STAGE_NAME, parse_instruction
 from sampan.build.graph.dispatch import Dispatcher
 from sampan.build.graph.draft import Draft
 from sampan.build.graph.ops import Source, Vertex
@@ -27,7 +26,6 @@ from sampan.image.config import ImageConfig
 from sampan.image.manifest import Platform
 from sampan.image.reference import InvalidReference, Reference
 
-_NAME = re.compile(r"^[a-z][a-z0-9-_.]*$")
 ResolveImage = Callable[[str, str], Awaitable[ImageConfig]]
 
 
@@ -324,7 +322,7 @@ class Planner:
         wanted = "" if platform in (str(self.build_platform), "") else f" for {platform}"
         if plain_name(word) in self.named_contexts:
             return f"build context {word!r}: the image {image} cannot be had{wanted}"
-        if not _NAME.match(name):
+        if not STAGE_NAME.match(name):
             return f"the image {image} cannot be had{wanted}"
         which = "earlier stage" if isinstance(at, ast.From) else "stage"
         near = self.stages.near(name, at, self.named_contexts)

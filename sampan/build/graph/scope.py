@@ -11,6 +11,7 @@ import msgspec
 
 from sampan.errors import InvalidParameter
 from sampan.image.manifest import Platform
+from sampan.registry.platforms import variant_of
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PROXIES = tuple(
@@ -101,13 +102,7 @@ def parse_platform(text: str) -> Platform | None:
         parts = ["linux", name]
     architecture, variant = parts[1], "".join(parts[2:])
     architecture, implied = _OTHER_NAMES.get(architecture, (architecture, ""))
-    variant = variant or implied
-    if variant.isdecimal():
-        variant = f"v{variant}"
-    if (architecture, variant) in (("arm64", "v8"), ("amd64", "v1")):
-        variant = ""
-    if architecture == "arm" and not variant:
-        variant = "v7"
+    variant = variant_of(architecture, variant or implied)
     return Platform(os=parts[0], architecture=architecture, variant=variant)
 
 

@@ -36,8 +36,8 @@ class Times(NamedTuple):
 class Stubs:
     """Keeps the stubs of commands, of all builds, out of what they make.
 
-    ``layer`` is a directory for those that every command has.  What was missing in a snapshot is remembered for the command that runs on it next, since a look
-    into a snapshot needs a mount.
+    ``layer`` is a directory for those that every command has.  What was missing in a snapshot is
+    remembered for the command that runs on it next, since a look into a snapshot needs a mount.
     """
 
     def __init__(self, snapshots: Snapshotter, layer: Path) -> None:
