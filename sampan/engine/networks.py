@@ -154,9 +154,7 @@ class Networks:
             if target.running:
                 await self._disconnect_live(target, network, record.networks[network.name])
             else:
-                attributes = {"name": network.name, "type": network.driver}
-                attributes["container"] = target.id
-                self._events.publish("network", "disconnect", network.id, attributes)
+                self._manager.emit("disconnect", network, target.id)
             record.networks.pop(network.name, None)
             self._containers.save(target)
 

@@ -159,7 +159,7 @@ class NetworkManager:
             self._rules.add_bridge(self._networks.rules(network))
             self._firewalld.refresh()
             await self._firewalld.settled()
-        self._emit("create", network)
+        self.emit("create", network)
         return network
 
     def get(self, reference: str) -> Network:
@@ -189,7 +189,7 @@ class NetworkManager:
         self._networks.remove_links(network)
         self._shortcuts.forget(network.id)
         self._firewalld.refresh()
-        self._emit("destroy", network)
+        self.emit("destroy", network)
         return network
 
     # Containers
@@ -242,7 +242,7 @@ class NetworkManager:
                 raise SampanError(f"the ports cannot be published: {error}") from error
             raise
         for endpoint in made:
-            self._emit("connect", self._networks.by_id(endpoint.network_id), endpoint)
+            self.emit("connect", self._networks.by_id(endpoint.network_id), endpoint.container_id)
         return msgspec.structs.replace(answer, hold_fds=ports.hand_over(reserved))
 
     async def release(self, container_id: str) -> None:
@@ -253,7 +253,7 @@ class NetworkManager:
         for endpoint in held:
             network = self._networks.find(endpoint.network_id)
             if network is not None:
-                self._emit("disconnect", network, endpoint)
+                self.emit("disconnect", network, endpoint.container_id)
 
     async def connect(
         self,
@@ -293,7 +293,7 @@ class NetworkManager:
             if added.interface is not None:
                 live.remove_interface(netns, added.interface)
             raise
-        self._emit("connect", network, added)
+        self.emit("connect", network, added.container_id)
         return answer
 
     async def disconnect(self, container_id: str, reference: str, netns: Path | None) -> None:
@@ -314,7 +314,7 @@ class NetworkManager:
                 live.set_default_routes(netns, [e.interface for e in after if e.interface])
             except OSError as error:
                 log.warning("disconnecting from %s: %s", network.name, error)
-        self._emit("disconnect", network, leaving)
+        self.emit("disconnect", network, leaving.container_id)
 
     def restore_routes(self, container_id: str, netns: Path) -> None:
         """Point a running container's default routes where its endpoints say.  Raises OSError."""
@@ -439,13 +439,14 @@ class NetworkManager:
         with rtnetlink.open_socket() as route:
             bridge.enslave_again(route, network.bridge, held)
 
-    def _emit(self, action: str, network: Network, endpoint: Endpoint | None = None) -> None:
+    def emit(self, action: str, network: Network, container_id: str = "") -> None:
+        """Tell what has become of a network, or of a container on it."""
         self._on_event(
             NetworkEvent(
                 action=action,
                 network_id=network.id,
                 network_name=network.name,
                 driver=network.driver,
-                container_id=endpoint.container_id if endpoint is not None else "",
+                container_id=container_id,
             )
         )

@@ -135,12 +135,16 @@ class Site:
         name = request.match_info["name"]
         found = await self.hub.records.repository(name)
         if not await self.hub.access.allowed(who.identity, name, PULL):
-            if who.identity.anonymous and self.hub.config.anonymous == "none":
-                raise login_first(request)
+            self.check_entry(request, who)
             raise web.HTTPNotFound
         if found is None:
             raise web.HTTPNotFound
         return found
+
+    def check_entry(self, request: web.Request, who: Visitor) -> None:
+        """Raises HTTPFound to the login for someone without an account who may see nothing."""
+        if who.identity.anonymous and self.hub.config.anonymous == "none":
+            raise login_first(request)
 
 
 class Pages:
@@ -151,7 +155,7 @@ class Pages:
         self._inspector = Inspector(hub.records, hub.storage, hub.indexes)
 
     async def home(self, request: web.Request, who: Visitor) -> web.Response:
-        self._check_entry(request, who)
+        self.site.check_entry(request, who)
         _, found = await self._records.search("", HOME_SIZE)
         return self.site.page(request, who, "home.html", repositories=found)
 
@@ -163,7 +167,7 @@ class Pages:
         return await self._search(request, who, "results.html")
 
     async def _search(self, request: web.Request, who: Visitor, template: str) -> web.Response:
-        self._check_entry(request, who)
+        self.site.check_entry(request, who)
         term = request.query.get("q", "")[:100]
         page = _page(request)
         total, found = await self._records.search(term, PAGE_SIZE, (page - 1) * PAGE_SIZE)
@@ -180,10 +184,6 @@ class Pages:
 
     async def nothing(self, request: web.Request, who: Visitor) -> web.Response:
         raise web.HTTPNotFound
-
-    def _check_entry(self, request: web.Request, who: Visitor) -> None:
-        if who.identity.anonymous and self._hub.config.anonymous == "none":
-            raise login_first(request)
 
     async def language(self, request: web.Request, who: Visitor) -> web.Response:
         code = request.match_info["code"]
