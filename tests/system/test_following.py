@@ -84,16 +84,19 @@ def test_across_rotation_restarts_and_the_daemon(
     container.remove()
 
 
+def talker(daemon: Daemon, name: str, script: str) -> tuple[Any, Any]:
+    """A container that runs a script, and the connection to its input."""
+    container = daemon.client.containers.run(
+        "busybox", ["sh", "-c", script], detach=True, stdin_open=True, name=name
+    )
+    return container, container.attach_socket(params={"stdin": 1, "stream": 1})
+
+
 def test_a_tail_goes_on_after_a_break(own_daemon: Daemon) -> None:
     daemon = own_daemon
-    container = daemon.client.containers.run(
-        "busybox",
-        ["sh", "-c", "seq 1 100; read a; echo $a; read b; printf $b; read c; echo $c"],
-        detach=True,
-        stdin_open=True,
-        name="talker",
+    container, stream = talker(
+        daemon, "talker", "seq 1 100; read a; echo $a; read b; printf $b; read c; echo $c"
     )
-    stream = container.attach_socket(params={"stdin": 1, "stream": 1})
     process = follower(daemon, "-n", "2", "talker")
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == [b"99\n", b"100\n"]
@@ -110,14 +113,7 @@ def test_a_tail_goes_on_after_a_break(own_daemon: Daemon) -> None:
 
 def test_the_clock_is_set_back_while_there_is_no_daemon(own_daemon: Daemon) -> None:
     daemon = own_daemon
-    container = daemon.client.containers.run(
-        "busybox",
-        ["sh", "-c", "echo ahead; read a; echo $a; read b; echo $b"],
-        detach=True,
-        stdin_open=True,
-        name="jumper",
-    )
-    stream = container.attach_socket(params={"stdin": 1, "stream": 1})
+    container, stream = talker(daemon, "jumper", "echo ahead; read a; echo $a; read b; echo $b")
     (log,) = until(lambda: list((daemon.state / "containers" / container.id).glob("*log")))
     assert until(lambda: b"ahead" in log.read_bytes())
     with log.open("r+b") as file:
